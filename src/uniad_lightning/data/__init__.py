@@ -1,0 +1,1 @@
+"""Data sets: listing, decoding, batching. Nothing here knows a model."""

@@ -1,0 +1,134 @@
+"""The one definition of decoding and resizing, shared by training, prediction and export.
+
+Any picture file becomes RGB uint8: its first frame, turned upright by its EXIF orientation, deep grey scaled by its
+range, transparency composed on white. Colour profiles are ignored. Resizing is bilinear and antialiased on each axis
+by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+
+from uniad_lightning.errors import InputError
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
+_JPEG_HALF = 128
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decoded picture (H, W, 3) uint8 RGB, upright, writable.
+
+    Grey of 16 bits is `round(v / 257)`, of 12 bits `round(v * 255 / 4095)`, of floats in [0, 1] `round(v * 255)`.
+    Pillow itself cuts 16-bit *colour* to the upper byte, at most one level below that.
+
+    Raises InputError when the file is missing, no picture, truncated or damaged, or its grey has no known range
+    (integers outside [0, 65535], floats outside [0, 1]).
+    """
+    image = _open(path)
+    if _is_deep(image):
+        return np.repeat(_deep_grey(image, path)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: Path, *, image_path: Path, image_size: tuple[int, int]) -> np.ndarray:
+    """Defect mask (H, W) bool, True = defective: every pixel that is not black.
+
+    Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,
+    because editors order palettes as they like. What is fully transparent is good, whatever its colour. JPEG cannot
+    keep an edge sharp and leaves small values around it: there only a value of 128 or more counts.
+
+    `image_size` is (height, width) of the decoded, upright image and `image_path` its file.
+
+    Raises InputError when the file cannot be decoded (as `read_image`) or its size differs from the image's.
+    """
+    mask = _open(path)
+    if mask.size != image_size[::-1]:
+        raise InputError(
+            f"{path}: the mask has {mask.height} x {mask.width} pixels (height x width) and its image {image_path} "
+            f"{image_size[0]} x {image_size[1]}; save the mask at the size of the upright image"
+        )
+    if _is_deep(mask):
+        return _deep_values(mask)[0] != 0
+    red, green, blue = mask.convert("RGB").split()
+    brightest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+    defective = brightest >= (_JPEG_HALF if mask.format == "JPEG" else 1)
+    if mask.has_transparency_data:
+        defective &= np.asarray(mask.convert("RGBA").getchannel("A")) > 0
+    return defective
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` (H, W, 3) uint8 at `size` (height, width), bilinear; antialiased along an axis that shrinks.
+
+    An image that has the size already is returned as it is, not copied.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`mask` (H, W) bool at `size` (height, width): each pixel takes the source pixel under its centre.
+
+    A small defect can vanish. A mask that has the size already is returned as it is, not copied.
+    """
+    if mask.shape == tuple(size):
+        return mask
+    height, width = size
+    grey = Image.fromarray(mask.astype(np.uint8))
+    return np.array(grey.resize((width, height), Image.Resampling.NEAREST), dtype=bool)
+
+
+def _open(path: Path) -> Image.Image:
+    """First frame of the file, loaded and upright."""
+    try:
+        # By its path, Pillow would map an uncompressed TIFF into memory, and mixes up its rows if the tags say it lies
+        # on its side (13.0; orientations 5 to 8).
+        with path.open("rb") as file, Image.open(file) as image:
+            ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a picture") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a picture in a format that Pillow knows; save it as PNG or delete it") from None
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: the picture cannot be decoded ({reason}); replace or delete it") from None
+    return image
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the picture is grey of more than 8 bits, which Pillow converts by cutting off at 255."""
+    return image.mode.startswith(("I", "F"))
+
+
+def _deep_values(image: Image.Image) -> tuple[np.ndarray, int]:
+    """Values (H, W) of a deep grey picture, 0 = black, and the value of full brightness in its format.
+
+    A transparent value (PNG tRNS) is not regarded.
+    """
+    values = np.asarray(image)
+    tags = getattr(image, "tag_v2", {})  # TIFF only
+    # Integers of 16 bits open in mode I or I;16, depending on the format.
+    integer_top = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
+    top = 1 if image.mode == "F" else integer_top
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns only 8 bits round
+        values = top - values
+    return values, top
+
+
+def _deep_grey(image: Image.Image, path: Path) -> np.ndarray:
+    """Deep grey picture as (H, W) uint8, scaled by the range of its format."""
+    values, top = _deep_values(image)
+    if not (values.min() >= 0 and values.max() <= top):  # also when a value is NaN
+        raise InputError(
+            f"{path}: grey values from {values.min()} to {values.max()}, expected 0 to {top}, "
+            "so which is white cannot be known; save it as 8 or 16-bit grey"
+        )
+    if image.mode == "F":
+        return np.rint(values * 255).astype(np.uint8)
+    return np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)[values]

@@ -1,0 +1,14 @@
+"""The one error type for a user's mistake, and the suggestion that goes with a misspelt name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one line that says what was found, expected and to do."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'X'?` for the known name nearest to `name`, or an empty string when none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

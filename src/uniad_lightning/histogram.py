@@ -1,0 +1,209 @@
+"""Counts of scores in the order of their float32 bits, and the numbers that are read off such counts.
+
+Reinterpreting a float32 as an integer (and mirroring the negative ones) keeps its order, so the top bits of that key
+are a bin and no range of scores has to be known beforehand: 18 of them (sign, exponent, 9 of 23 mantissa bits) are the
+first level, bins about 0.2 % wide at any magnitude. `Refinement` spends a second pass on the low bits of those bins
+in which positives and negatives meet, down to bins of one single float32, where only true ties remain.
+
+Letters: K bins or thresholds; n images of one size (H, W); (h, w) the detector's own grid.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from uniad_lightning.scoring import upsample
+from uniad_lightning.types import Size
+
+LOW_BITS = 14
+BINS = 1 << (32 - LOW_BITS)
+PIXELS_AT_ONCE = 1 << 20  # bounds the working memory of a count, some 50 bytes a pixel
+UNDEFINED = float("nan")
+
+# 8-connected within an image, not connected between the images of a stack.
+CONNECTED = np.zeros((3, 3, 3), dtype=bool)
+CONNECTED[1] = True
+
+
+def sort_keys(scores: Tensor) -> Tensor:
+    """Integers (int32, same shape) in the order of the finite float32 `scores`; -0 and +0 share one."""
+    bits = (scores + 0.0).view(torch.int32)  # adding +0 turns -0 into +0
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def first_level(keys: Tensor) -> Tensor:
+    """First-level bin (int64, 0..BINS-1) of each key."""
+    return (keys >> LOW_BITS).long() + BINS // 2
+
+
+class Counts(NamedTuple):
+    """Pixels in each bin; bins (last axis) ascend with the score unless `descending` made them."""
+
+    positives: Tensor  # (..., K) int64, defective pixels
+    negatives: Tensor  # (..., K) int64, good pixels
+    regions: Tensor  # (..., K) float64, defective pixels, each weighing 1 / area of its region
+
+    def add(self, bins: Tensor, masks: Tensor, weights: Tensor) -> None:
+        """Counts n images in place; for counts that are flat.
+
+        `bins` (n, H, W) int64; `masks` (n, H, W) bool, True = defective; `weights` float64, one for each defective
+        pixel in row-major order.
+        """
+        # On a CPU index_add_ takes a tenth of the time of bincount, and index_select of that of indexing.
+        bins, masks = bins.flatten(), masks.flatten()
+        defective = bins.index_select(0, masks.nonzero()[:, 0])
+        self.positives.index_add_(0, defective, torch.ones_like(defective))
+        self.negatives.index_add_(0, bins, (~masks).long())
+        self.regions.index_add_(0, defective, weights)
+
+    def descending(self) -> "Counts":
+        """The same counts on the CPU, highest score first, without empty bins."""
+        used = (self.positives + self.negatives) > 0
+        return Counts(*(count[used].flip(0).cpu() for count in self))
+
+    def auroc_error(self, tied: Tensor | None = None) -> float:
+        """Largest possible error of the AUROC: half the positive-negative pairs that share a bin, over all pairs.
+
+        Pairs in bins marked by `tied` (K,) bool, which hold one single score, are true ties. NaN if a class is missing.
+        """
+        every_pair = float(self.positives.sum()) * float(self.negatives.sum())
+        if not every_pair:
+            return UNDEFINED
+        pairs = self.positives.double() * self.negatives.double()
+        return float((pairs if tied is None else pairs.masked_fill(tied, 0)).sum()) / 2 / every_pair
+
+
+class SeenImage(NamedTuple):
+    """What is kept of an image to count it again."""
+
+    map: Tensor  # (h, w) float32 on the CPU, before upsampling
+    mask: bytes  # (H, W) bool, bits packed and compressed; empty = unknown, no part in the pixel metrics
+    size: Size  # (H, W)
+    category: int
+
+
+def pack(mask: np.ndarray) -> bytes:
+    """The (H, W) bool mask in a few hundred bytes."""
+    return zlib.compress(np.packbits(mask).tobytes(), 1)
+
+
+def unpack(image: SeenImage) -> np.ndarray:
+    """The image's mask, (H, W) bool."""
+    bits = np.frombuffer(zlib.decompress(image.mask), dtype=np.uint8)
+    height, width = image.size
+    return np.unpackbits(bits, count=height * width).reshape(height, width).view(np.bool_)
+
+
+def region_weights(masks: np.ndarray) -> np.ndarray:
+    """1 / area of its 8-connected region, float64, for each True pixel of `masks` (n, H, W) in row-major order."""
+    labels, _ = ndimage.label(masks, structure=CONNECTED)
+    inside = labels[masks]
+    areas: np.ndarray = np.bincount(inside)[inside]
+    return 1.0 / areas
+
+
+def count_images(images: Iterable[SeenImage], into: Counts, place: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Upsamples the maps of those `images` that have a mask and adds all their pixels to the flat counts `into`.
+
+    `place` gives the bins (n, H, W) for keys (n, H, W) and category ids (n, 1, 1); all on the device of `into`.
+    """
+    device = into.positives.device
+    known = (image for image in images if image.mask)
+    for (_, size), same in groupby(known, key=lambda image: (image.map.shape, image.size)):
+        alike: Sequence[SeenImage] = list(same)
+        step = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
+        for start in range(0, len(alike), step):
+            part = alike[start : start + step]
+            keys = sort_keys(upsample(torch.stack([image.map for image in part]).to(device), size))  # (n, H, W)
+            categories = torch.tensor([image.category for image in part], device=device)[:, None, None]
+            masks = np.stack([unpack(image) for image in part])  # (n, H, W)
+            weights = torch.from_numpy(region_weights(masks)).to(device)
+            into.add(place(keys, categories), torch.from_numpy(masks).to(device), weights)
+
+
+class Refinement(NamedTuple):
+    """Second-level bins: a key in first-level bin b is in `offsets[b] + (its low bits >> shifts[b])`."""
+
+    offsets: Tensor  # (BINS,) int64
+    shifts: Tensor  # (BINS,) int32, how many of the LOW_BITS do not count
+    tied: Tensor  # (K,) bool, second-level bins that hold one single float32
+
+    @classmethod
+    def plan(cls, counts: Counts, *, budget: int) -> "Refinement":
+        """Divides the used bins of first-level `counts` (BINS,) into at most `budget` (or leaves them, if more).
+
+        The pairs that stay together are the sum of pairs[b] / 2^bits[b]: fewest where 2^bits follows the root of
+        pairs. Depends on the counts alone, so ranks with the same counts have the same plan.
+        """
+        positives, negatives = counts.positives.cpu(), counts.negatives.cpu()
+        used = (positives + negatives) > 0
+        deserved = (positives.double() * negatives.double())[used].sqrt().log2()  # -inf where a class is missing
+
+        def sizes_at(level: float) -> Tensor:
+            return 1 << (deserved + level).floor().clamp(0, LOW_BITS).long()
+
+        # Counts are below 2^63: the lowest level divides no bin, the highest all that hold a pair, down to one float.
+        low, high = -64.0, float(LOW_BITS)
+        if int(sizes_at(high).sum()) <= budget:
+            low = high
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            low, high = (middle, high) if int(sizes_at(middle).sum()) <= budget else (low, middle)
+        sizes = torch.zeros_like(positives).masked_scatter(used, sizes_at(low))
+        bits = sizes.clamp(min=1).double().log2().int()
+        tied = (bits == LOW_BITS).repeat_interleave(sizes)
+        device = counts.positives.device
+        return cls((sizes.cumsum(0) - sizes).to(device), (LOW_BITS - bits).to(device), tied.to(device))
+
+    def bins(self, keys: Tensor) -> Tensor:
+        """Second-level bin (int64) of each key; a key whose first-level bin was unused joins the next used one."""
+        coarse = first_level(keys).flatten()
+        low = (keys.flatten() & ((1 << LOW_BITS) - 1)) >> self.shifts.index_select(0, coarse)
+        return (self.offsets.index_select(0, coarse) + low).clamp_(max=len(self.tied) - 1).view(keys.shape)
+
+
+def by_score(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(positives, negatives), int64 (K,), at each of the K distinct `scores` in descending order; `labels` are 0/1."""
+    values, place = scores.unique(return_inverse=True)
+    everything = torch.bincount(place, minlength=len(values))
+    positives = torch.zeros_like(everything).index_add_(0, place, labels)
+    return positives.flip(0), (everything - positives).flip(0)
+
+
+def ranking(positives: Tensor, negatives: Tensor) -> tuple[float, float, float]:
+    """(AUROC, average precision, F1-max) from counts (K,) at descending thresholds, none empty.
+
+    AUROC counts ties half and is never flipped; average precision sums precision over the steps of recall and F1-max
+    runs over all thresholds, both as in scikit-learn. NaN if a class is missing.
+    """
+    total, others = int(positives.sum()), int(negatives.sum())
+    if not total or not others:
+        return UNDEFINED, UNDEFINED, UNDEFINED
+    hits, alarms = positives.cumsum(0).double(), negatives.cumsum(0).double()
+    auroc = (negatives * (hits - positives / 2)).sum() / total / others
+    average = (positives * (hits / (hits + alarms))).sum() / total
+    f1 = 2 * hits / (hits + alarms + total)
+    return float(auroc), float(average), float(f1.max())
+
+
+def region_overlap(regions: Tensor, negatives: Tensor, *, limit: float = 0.3) -> float:
+    """AUPRO from counts (K,) at descending thresholds, none empty.
+
+    The covered share of a region, mean over regions, against the false-positive rate over all good pixels; linear
+    between thresholds, from (0, 0), cut by interpolation at `limit`; the area is divided by `limit` (Bergmann et al.,
+    The MVTec Anomaly Detection Dataset, IJCV 2021; PyPI `adeval`). NaN without regions or without good pixels.
+    """
+    rate, share = negatives.cumsum(0).double(), regions.cumsum(0)
+    if not len(rate) or not rate[-1] or not share[-1]:
+        return UNDEFINED
+    rate, share = (torch.cat([curve.new_zeros(1), curve / curve[-1]]) for curve in (rate, share))
+    beyond = int(torch.searchsorted(rate, limit))  # the first point that reaches the limit
+    rate, share = rate[: beyond + 1], share[: beyond + 1].clone()
+    share[-1] = torch.lerp(share[-2], share[-1], (limit - rate[-2]) / (rate[-1] - rate[-2]))
+    return float(torch.trapezoid(share, rate.clamp(max=limit))) / limit

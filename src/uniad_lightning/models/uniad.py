@@ -1,0 +1,75 @@
+"""UniAD's reconstruction network: jitter, channel reduction, transformer, channel recovery (Fig. 3, appendix B.3)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.models.neighbor_mask import neighbor_mask
+from uniad_lightning.models.transformer import Transformer
+from uniad_lightning.types import pair
+
+
+class UniAD(nn.Module):
+    """Feature tokens (B, N, C) -> their reconstruction (B, N, C), tokens in row-major order.
+
+    `channels` is C, `grid` the (height, width) with N = height x width, `neighbor_size` the (height, width) of the
+    masked window in cells, `masked` the three attentions it applies to: encoder, decoder on the encoder's output,
+    decoder on the previous layer's output. Linear weights start xavier-uniform, biases 0 (reference).
+
+    Raises InputError for sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        grid: Sequence[int],
+        hidden_dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        num_encoder_layers: int,
+        num_decoder_layers: int,
+        dropout: float,
+        neighbor_size: int | Sequence[int],
+        masked: Sequence[bool],
+        jitter: FeatureJitter,
+        shared_queries: bool = False,
+    ):
+        super().__init__()
+        self.grid = pair(grid, "model.grid")
+        if len(masked) != 3:
+            raise InputError(
+                f"model.masked={list(masked)} has {len(masked)} entries; expected three of true or false: "
+                "encoder, decoder on the encoder's output, decoder on the previous layer's output"
+            )
+        if num_decoder_layers < 1 or num_encoder_layers < 0:
+            raise InputError(
+                f"model.num_encoder_layers={num_encoder_layers} and model.num_decoder_layers={num_decoder_layers}; "
+                "expected at least 0 and 1"
+            )
+        self.jitter = jitter
+        self.input_proj = nn.Linear(channels, hidden_dim)
+        self.transformer = Transformer(
+            grid=self.grid,
+            dim=hidden_dim,
+            num_heads=num_heads,
+            feedforward_dim=feedforward_dim,
+            num_encoder_layers=num_encoder_layers,
+            num_decoder_layers=num_decoder_layers,
+            dropout=dropout,
+            blocked=neighbor_mask(self.grid, pair(neighbor_size, "model.neighbor_size")),
+            masked=masked,
+            shared_queries=shared_queries,
+        )
+        self.output_proj = nn.Linear(hidden_dim, channels)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C); the jitter acts in training mode only."""
+        x = self.input_proj(self.jitter(tokens))  # (B, N, E)
+        return self.output_proj(self.transformer(x))  # (B, N, C)

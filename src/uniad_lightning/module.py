@@ -1,0 +1,155 @@
+"""The Lightning side: what every detector shares, and the detector that reconstructs features."""
+
+from collections.abc import Callable
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.losses import ReconstructionLoss
+from uniad_lightning.metrics import AnomalyMetrics, Evaluation
+from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.randomness import seed_step
+from uniad_lightning.scoring import ImageScore, upsample
+from uniad_lightning.types import Batch
+
+
+class AnomalyModule(L.LightningModule):
+    """A detector: a subclass gives `training_step` and `anomaly_map`; evaluation and prediction are here.
+
+    After an evaluation `evaluation` holds its result, and `metrics` still holds what it was computed from.
+    """
+
+    def __init__(self, *, score: ImageScore, seed: int):
+        super().__init__()
+        self.score = score
+        self.seed = seed
+        self.metrics: AnomalyMetrics | None = None
+        self.evaluation: Evaluation | None = None
+        self.vanished_masks = 0
+
+    def anomaly_map(self, batch: Batch) -> Tensor:
+        """Anomaly maps (B, h, w) float32 on the detector's own grid, larger = more anomalous."""
+        raise NotImplementedError
+
+    @property
+    def data(self) -> UnifiedDataModule:
+        """The data module of the running trainer."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Key all that is drawn in this step to (seed, epoch, step, rank)."""
+        epoch, step = divmod(self.trainer.global_step, self.data.steps_per_epoch)
+        seed_step(seed=self.seed, epoch=epoch, step=step, rank=self.global_rank)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """`map` (B, H, W) at the image's size and `score` (B,)."""
+        maps = upsample(self.anomaly_map(batch).float(), batch["image"].shape[-2:])  # type: ignore[arg-type]
+        return {"map": maps, "score": self.score(maps)}
+
+    def on_test_epoch_start(self) -> None:
+        """Start an evaluation of the whole test split."""
+        splits = self.data.splits
+        assert splits is not None
+        self.metrics = AnomalyMetrics(categories=splits.categories, num_images=len(splits.test)).to(self.device)
+        self.vanished_masks = 0
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
+        """Score a batch; the output is `predict_step`'s, for callbacks."""
+        assert self.metrics is not None
+        if len(batch["index"]) == 0:
+            return None
+        maps = self.anomaly_map(batch).float()  # (B, h, w)
+        full = upsample(maps, batch["mask"].shape[-2:])  # type: ignore[arg-type]
+        scores = self.score(full)  # (B,)
+        self.metrics.update(
+            maps=maps,
+            scores=scores,
+            masks=batch["mask"],
+            has_mask=batch["has_mask"],
+            labels=batch["label"],
+            categories=batch["category"],
+            indices=batch["index"],
+        )
+        unseen = (batch["label"] == 1) & batch["has_mask"] & ~batch["mask"].flatten(1).any(dim=1)
+        self.vanished_masks += int(unseen.sum())
+        return {"map": full, "score": scores}
+
+    def on_test_epoch_end(self) -> None:
+        """Compute and log the metrics of the evaluation."""
+        assert self.metrics is not None
+        self.evaluation = self.metrics.compute()
+        self.vanished_masks = int(self.trainer.strategy.reduce(torch.tensor(self.vanished_masks), reduce_op="sum"))
+        if self.vanished_masks:
+            self.print(f"warning: {self.vanished_masks} masks have no pixel left at {self.data.image_size} pixels")
+        for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
+            numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
+            self.log_dict(numbers, rank_zero_only=False)
+
+    on_validation_epoch_start = on_test_epoch_start
+    validation_step = test_step
+    on_validation_epoch_end = on_test_epoch_end
+
+
+class FeatureReconstruction(AnomalyModule):
+    """A frozen backbone, a network that reconstructs its features, and the loss between the two (Fig. 3).
+
+    `network` maps tokens (B, N, C) to their reconstruction (B, N, C). `optimizer(parameters)` and
+    `schedule(optimizer, total_steps=...)` build what trains it.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        network: nn.Module,
+        loss: ReconstructionLoss,
+        score: ImageScore,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., LRScheduler],
+        seed: int,
+    ):
+        super().__init__(score=score, seed=seed)
+        self.backbone = backbone
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.schedule = schedule
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """The backbone's features as tokens (B, N, C), row-major."""
+        return self.backbone(batch["image"]).flatten(2).transpose(1, 2)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The reconstruction loss; the target is the unjittered feature (Eq. 4)."""
+        tokens = self.tokens(batch)
+        loss = self.loss(tokens, self.network(tokens))
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(tokens))
+        return loss
+
+    def anomaly_map(self, batch: Batch) -> Tensor:
+        """The loss's own distance at each token, (B, h, w) (Eq. 5)."""
+        tokens = self.tokens(batch)
+        return self.loss.anomaly_map(tokens, self.network(tokens)).unflatten(1, self.backbone.grid)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimizer over all that learns, and its schedule, stepped once per batch."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        schedule = self.schedule(optimizer, total_steps=self.total_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        # Not the trainer's own estimate: asking for it starts the loader before a checkpoint's position is restored.
+        by_epochs = (self.trainer.max_epochs or 0) * self.data.steps_per_epoch
+        limits = [steps for steps in (by_epochs, self.trainer.max_steps) if steps > 0]
+        return min(limits)
+
+
+def drop_after(optimizer: Optimizer, *, total_steps: int, fraction: float, gamma: float) -> LRScheduler:
+    """Multiplies the learning rate by `gamma` once, after `fraction` of all steps (800 of 1000 epochs, Sec. 4.2)."""
+    return StepLR(optimizer, step_size=max(1, round(fraction * total_steps)), gamma=gamma)

@@ -1,0 +1,81 @@
+"""Tables in the terminal: one evaluation, the categories of a data set, the runs of a sweep."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from uniad_lightning.data.records import Splits, counts
+from uniad_lightning.metrics import Evaluation
+from uniad_lightning.results.run_folder import COLUMNS, read_metrics, rows, write_text
+
+SWEEP_FILE = "sweep.csv"
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Print per-category results in percent; a row that needed finer bins is marked."""
+    table = Table(title="results in %", title_justify="left")
+    table.add_column("category")
+    for column in ("images", *COLUMNS):
+        table.add_column(column.replace("_", "\n"), justify="right")
+    for name, row in rows(evaluation):
+        if name == "mean":
+            table.add_section()
+        mark = " *" if name in evaluation.refined else ""
+        table.add_row(name + mark, str(row.images), *(_percent(getattr(row, column)) for column in COLUMNS))
+    _print(table)
+    incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
+    if incomplete:
+        over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
+        print(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
+    if evaluation.refined:
+        print("* pixel scores counted in finer bins, for an error of AUROC below 1e-4")
+
+
+def show_counts(splits: Splits) -> None:
+    """Print how many images each category has."""
+    table = Table(title="images", title_justify="left")
+    table.add_column("category")
+    for column in ("train", "test good", "test defective"):
+        table.add_column(column, justify="right")
+    table.add_column("defects")
+    for row in counts(splits):
+        kinds = ", ".join(f"{name} {n}" for name, n in row.by_defect.items())
+        table.add_row(row.category, str(row.train_good), str(row.test_good), str(row.test_defective), kinds)
+    defective = sum(record.label for record in splits.test)
+    table.add_section()
+    table.add_row("all", str(len(splits.train)), str(len(splits.test) - defective), str(defective), "")
+    _print(table)
+
+
+def show_sweep(folder: Path, runs: Sequence[Path]) -> None:
+    """Print one row of mean results for each of the `runs` below `folder`, and keep them as `sweep.csv` there."""
+    table = Table(title=f"sweep {folder}", title_justify="left")
+    table.add_column("run")
+    for column in COLUMNS:
+        table.add_column(column.replace("_", "\n"), justify="right")
+    lines = [["run", *COLUMNS]]
+    for run in runs:
+        metrics = read_metrics(run)
+        mean: dict[str, Any] = metrics["mean"] if metrics else {}
+        values = [mean.get(column) for column in COLUMNS]
+        table.add_row(run.name, *(["unfinished"] + [""] * 6 if not metrics else map(_percent, values)))
+        lines.append([run.name, *("" if value is None else f"{value:.6f}" for value in values)])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(folder / SWEEP_FILE, text.getvalue())
+    _print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "nan" if value is None or value != value else f"{100 * value:.2f}"
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    # Off a terminal rich assumes 80 columns and would fold the numbers.
+    console.print(table) if console.is_terminal else Console(width=140).print(table)

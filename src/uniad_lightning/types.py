@@ -1,0 +1,33 @@
+"""What passes between the parts: the batch, and the letters that stand for its sizes.
+
+B images in a batch; C channels; (H, W) an image's size in pixels; (h, w) the size of the feature grid;
+N = h*w tokens in row-major order; E the transformer's width. Sizes are always (height, width).
+"""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from torch import Tensor
+
+from uniad_lightning.errors import InputError
+
+Size = tuple[int, int]
+
+
+def pair(value: int | Sequence[int], key: str) -> Size:
+    """(height, width) from one number for both or from two; InputError names the config `key` otherwise."""
+    sizes = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sizes) != 2 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise InputError(f"{key}={value} is no size; expected a positive whole number, or two as [height, width]")
+    return sizes[0], sizes[1]
+
+
+class Batch(TypedDict):
+    """One batch of a `UnifiedDataModule`."""
+
+    image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
+    mask: Tensor  # (B, H, W) bool, True = defective pixel
+    has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
+    label: Tensor  # (B,) int64, 0 = good, 1 = defective
+    category: Tensor  # (B,) int64, used by the metrics alone
+    index: Tensor  # (B,) int64, the sample's place in its split

@@ -1,0 +1,52 @@
+"""What several tests share: a tree of two products, the smallest sensible model, and the command line in-process."""
+
+import os
+
+import pytest
+import torch
+
+from fabricate import mvtec_tree
+
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+SMALL = [
+    "backbone=tiny",
+    "backbone.weights=random",
+    "model.grid=[8,8]",
+    "model.hidden_dim=32",
+    "model.num_heads=4",
+    "model.feedforward_dim=64",
+    "model.num_encoder_layers=1",
+    "model.num_decoder_layers=2",
+    "model.neighbor_size=3",
+    "data.image_size=64",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "optimizer.lr=1e-3",
+    "trainer=cpu",
+    "trainer.max_epochs=2",
+]
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """Two products: 9 train images each, 5 test images each, sizes other than the model's."""
+    return mvtec_tree(tmp_path_factory.mktemp("tree"), train=9, size=(80, 72))
+
+
+@pytest.fixture
+def uniad(capfd):
+    """Run a command in this process: (status, stdout, stderr)."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from uniad_lightning.cli import run_command
+
+    def call(name, *overrides):
+        GlobalHydra.instance().clear()
+        capfd.readouterr()
+        status = run_command(name, list(overrides))
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return call

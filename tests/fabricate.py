@@ -1,0 +1,107 @@
+"""Tiny data sets and odd picture files for the tests, written in a moment and the same every time."""
+
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def mvtec_tree(
+    root: Path,
+    *,
+    categories: Sequence[str] = ("bottle", "cable"),
+    train: int = 4,
+    good: int = 2,
+    defects: Mapping[str, int] | None = None,
+    size: tuple[int, int] = (32, 32),
+    suffix: str = ".png",
+    seed: int = 0,
+) -> Path:
+    """Writes the MVTec-AD layout below `root` and returns it.
+
+    A good image is its category's colour gradient with faint noise; a defective one has a rectangle of the opposite
+    colour as well, a quarter of each side long, which is the mask.
+
+    Args:
+        root: made when missing.
+        categories: folders to write.
+        train: good training images of each category.
+        good: good test images of each category.
+        defects: kinds of defect with their number of images in each category; `{"scratch": 2, "hole": 1}` if None.
+        size: (height, width) of every image and mask.
+        suffix: of the images, with its dot; masks are PNG.
+        seed: of the noise and of where the defects are.
+    """
+    rng = np.random.default_rng(seed)
+    for position, category in enumerate(categories):
+        base = _gradient(position, size)
+        for split, number in (("train", train), ("test", good)):
+            for index in range(number):
+                _write(root / category / split / "good" / f"{index:03d}{suffix}", _noisy(base, rng))
+        for defect, number in ({"scratch": 2, "hole": 1} if defects is None else defects).items():
+            for index in range(number):
+                mask = _rectangle(size, rng)
+                image = _noisy(np.where(mask[:, :, None], 255 - base, base), rng)
+                _write(root / category / "test" / defect / f"{index:03d}{suffix}", image)
+                truth = root / category / "ground_truth" / defect / f"{index:03d}_mask.png"
+                _write(truth, mask.astype(np.uint8) * 255)
+    return root
+
+
+def _gradient(position: int, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) float from dark to bright along both axes, in the colour of the category at `position`."""
+    height, width = size
+    slope = np.add.outer(np.linspace(20, 60, height), np.linspace(0, 40, width))
+    colour = np.roll([1.0, 0.6, 0.3], position)
+    return slope[:, :, None] * colour
+
+
+def _noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image` with noise of 2 grey levels, as uint8."""
+    return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
+
+
+def _rectangle(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """(H, W) bool, True in a rectangle a quarter of each side long, at least one pixel, somewhere inside."""
+    height, width = (max(1, side // 4) for side in size)
+    top, left = rng.integers(size[0] - height + 1), rng.integers(size[1] - width + 1)
+    mask = np.zeros(size, dtype=bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def _write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def png(path: Path, data: bytes, *, size: tuple[int, int], depth: int, colour: int) -> Path:
+    """A PNG of any bit depth and colour type, which Pillow does not all write; `data` = packed rows, big-endian."""
+    height, width = size
+    stride = len(data) // height
+    rows = b"".join(b"\0" + data[start : start + stride] for start in range(0, len(data), stride))
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+    )
+    return path
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def tiff(path: Path, data: bytes, *, size: tuple[int, int], depth: int) -> Path:
+    """A grey TIFF of any bit depth, which Pillow does not all write; `data` = packed rows."""
+    height, width = size
+    header = 8
+    data = data + b"\0" * (len(data) % 2)  # the table of tags is on an even byte
+    # Width, height, bits, uncompressed, black is zero, start of data, one sample, rows per strip, bytes of data.
+    tags = {256: width, 257: height, 258: depth, 259: 1, 262: 1, 273: header, 277: 1, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    table = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, header + len(data)) + data + table)
+    return path

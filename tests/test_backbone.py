@@ -1,0 +1,146 @@
+"""The frozen pyramid: shapes, freezing, truncation, and where weights come from."""
+
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.backbone import Backbone
+
+LITE0 = Path(__file__).parents[2] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
+SMALL_RESNET = {"channels": [8, 8, 16, 16], "stem_width": 8}
+
+
+def resnet(**changes):
+    settings = {"name": "resnet18", "levels": [1, 2, 3], "grid": [4, 4], "weights": "random", "arguments": SMALL_RESNET}
+    return Backbone(**{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "channels", "strides", "arguments"),
+    [
+        ("tf_efficientnet_b4.aa_in1k", [0, 1, 2, 3], [24, 32, 56, 160], [2, 4, 8, 16], {}),
+        ("tf_efficientnet_lite0.in1k", [0, 1, 2, 3], [16, 24, 40, 112], [2, 4, 8, 16], {}),
+        ("resnet18.tv_in1k", [1, 2, 3], [64, 128, 256], [4, 8, 16], {}),
+        ("convnext_atto", [0, 1, 2], [40, 80, 160], [4, 8, 16], {}),
+        ("vit_tiny_patch16_224", [3, 7, 11], [192, 192, 192], [16, 16, 16], {"img_size": 64}),
+        ("swin_tiny_patch4_window7_224", [0, 1], [96, 192], [4, 8], {"img_size": 64}),
+    ],
+)
+def test_levels_arrive_on_one_grid(name, levels, channels, strides, arguments):
+    backbone = Backbone(name=name, levels=levels, grid=[4, 5], weights="random", arguments=arguments)
+    assert backbone.channels == channels
+    assert backbone.strides == strides
+    features = backbone(torch.randn(2, 3, 64, 64))
+    assert features.shape == (2, sum(channels), 4, 5)
+    assert features.isfinite().all()
+
+
+def test_blocks_behind_the_last_level_are_gone():
+    full = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3))
+    short = Backbone(name="tf_efficientnet_lite0", levels=[0, 1, 2, 3], grid=[4, 4], weights="random")
+    assert len(full.blocks) == 7
+    assert len(short.model.blocks) == 5
+    full.load_state_dict(short.model.state_dict(), strict=False)
+    image = torch.randn(1, 3, 64, 64)
+    for ours, theirs in zip(short.model.eval()(image), full.eval()(image), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_frozen_means_eval_and_no_gradients():
+    backbone = resnet().train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    unfrozen = resnet(trainable=True).train()
+    assert unfrozen.model.training
+    assert all(parameter.requires_grad for parameter in unfrozen.parameters())
+
+
+def test_alignment_is_bilinear_with_aligned_corners():
+    backbone, image = resnet(grid=[8, 8]), torch.randn(1, 3, 64, 64)
+    features, levels = backbone(image), backbone.model(image)
+    assert torch.allclose(features[:, :8, 0, 0], levels[0][..., 0, 0], atol=1e-6)
+    assert torch.allclose(features[:, 8:16], levels[1], atol=1e-6)
+    assert torch.allclose(features[:, 16:, -1, -1], levels[2][..., -1, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_come_from_a_file_of_the_whole_model(tmp_path, suffix):
+    torch.manual_seed(1)
+    whole = timm.create_model("resnet18", num_classes=10, **SMALL_RESNET)
+    path = tmp_path / f"weights{suffix}"
+    state = whole.state_dict()
+    save_file(state, path) if suffix == ".safetensors" else torch.save({"state_dict": state}, path)
+    loaded = resnet(weights=str(path))
+    assert torch.equal(loaded.model.state_dict()["layer2.0.conv1.weight"], state["layer2.0.conv1.weight"])
+    assert torch.equal(loaded.model.state_dict()["bn1.running_var"], state["bn1.running_var"])
+
+
+def test_vision_transformer_weights_come_from_a_file_too(tmp_path):
+    whole = timm.create_model("vit_tiny_patch16_224", num_classes=10)
+    save_file(whole.state_dict(), tmp_path / "vit.safetensors")
+    loaded = Backbone(
+        name="vit_tiny_patch16_224", levels=[2], grid=[4, 4], weights=str(tmp_path / "vit.safetensors"),
+        arguments={"img_size": 64},
+    )  # fmt: skip
+    assert torch.equal(loaded.model.state_dict()["model.blocks.1.attn.qkv.weight"], whole.blocks[1].attn.qkv.weight)
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    save_file({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="does not fit resnet18"):
+        resnet(weights=str(tmp_path / "other.safetensors"))
+    save_file(timm.create_model("resnet18", num_classes=0).state_dict(), tmp_path / "wide.safetensors")
+    with pytest.raises(InputError, match=r"wide.safetensors: does not fit resnet18.*size mismatch"):
+        resnet(weights=str(tmp_path / "wide.safetensors"))
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path):
+    for name in ("broken.safetensors", "broken.pth"):
+        (tmp_path / name).write_bytes(b"not weights")
+        with pytest.raises(InputError, match=name):
+            resnet(weights=str(tmp_path / name))
+    torch.save({"x": Path}, tmp_path / "code.pth")
+    with pytest.raises(InputError, match="more than tensors"):
+        resnet(weights=str(tmp_path / "code.pth"))
+    with pytest.raises(InputError, match="no such file"):
+        resnet(weights=str(tmp_path / "absent.pth"))
+
+
+def test_without_network_pretrained_ends_in_one_line_that_names_the_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError) as error:
+        Backbone(name="tf_efficientnet_b4.aa_in1k", levels=[0, 1, 2, 3], grid=[4, 4], weights="pretrained")
+    message = str(error.value)
+    assert "\n" not in message
+    for part in ("tf_efficientnet_b4.aa_in1k", "model.safetensors", "backbone.weights=FILE"):
+        assert part in message
+    with pytest.raises(InputError, match="timm has no weights for resnet10t|could not be downloaded"):
+        resnet(name="resnet10t", weights="pretrained", arguments={})
+
+
+def test_unknown_models_and_levels_are_refused():
+    with pytest.raises(InputError, match="Did you mean 'resnet18'"):
+        resnet(name="resnet8")
+    with pytest.raises(InputError, match=r"levels=\[1, 9\].*5 levels, 0 to 4"):
+        resnet(levels=[1, 9])
+
+
+def test_mean_and_std_are_the_models_own_unless_given():
+    assert resnet().mean == pytest.approx((0.485, 0.456, 0.406))
+    assert resnet(mean=[0.5] * 3, std=[0.25] * 3).std == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.skipif(not LITE0.is_file(), reason="needs ../shared/weights/tf_efficientnet_lite0.safetensors")
+def test_real_weights_load_whole():
+    backbone = Backbone(name="tf_efficientnet_lite0.in1k", levels=[0, 1, 2, 3], grid=[14, 14], weights=str(LITE0))
+    assert backbone.mean == (0.5, 0.5, 0.5)
+    torch.manual_seed(0)
+    features = backbone(torch.randn(2, 3, 224, 224))
+    assert features.shape == (2, 192, 14, 14)
+    assert 0.1 < features.std() < 100

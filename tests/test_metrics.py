@@ -1,0 +1,308 @@
+"""The metric of an evaluation: outside oracles, its contract, and two ranks against one."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.functional import adaptive_avg_pool2d
+
+from test_histogram import scikit_learn, threshold_loop
+from uniad_lightning.histogram import BINS
+from uniad_lightning.metrics import AnomalyMetrics, Row
+from uniad_lightning.scoring import upsample
+
+CATEGORIES = ("bottle", "cable", "capsule")
+IMAGES, SIZE, GRID = 18, (48, 48), (12, 12)
+KINDS = {
+    "smooth": lambda base: base + 1,
+    "wide": lambda base: (6 * base).exp(),
+    "tied": lambda base: (2 * base).round() / 2,
+    "very large": lambda base: base * 1e30,
+    "very small": lambda base: base * 1e-30,
+    "denormal": lambda base: base * 1e-41,
+    "narrow band": lambda base: 1000 + (base - 2).clamp(-2.5, 2.5) / 5,
+    "saturated": lambda base: base.clamp(max=0.5),
+    "negative": lambda base: base - 10,
+    "both signs": lambda base: base - 1,
+}
+FULL_GRID = ("tied", "saturated")  # bilinear upsampling would untie them
+
+
+def fabricate(kind="smooth", images=IMAGES):
+    """Arguments of `update` for images of three categories in turn, two in three of them defective."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.arange(images) // 3 % 3 > 0).long()
+    masks = torch.zeros(images, *SIZE, dtype=torch.bool)
+    for index in labels.nonzero()[:, 0].tolist():
+        top, left, extent = torch.randint(6, 22, (3,), generator=generator).tolist()
+        masks[index, top : top + extent, left : left + extent] = True
+        masks[index, top + extent, left + extent] = True  # joined by its corner
+        masks[index, 47, 0] = True  # a region of one pixel
+    grid = SIZE if kind in FULL_GRID else GRID
+    strength = 4 * torch.rand(images, 1, 1, generator=generator)
+    base = strength * adaptive_avg_pool2d(masks.float(), grid) + torch.randn(images, *grid, generator=generator).abs()
+    maps = KINDS[kind](base)
+    return {
+        "maps": maps,
+        "scores": maps.amax((1, 2)),
+        "masks": masks,
+        "has_mask": torch.ones(images, dtype=torch.bool),
+        "labels": labels,
+        "categories": torch.arange(images) % 3,
+        "indices": torch.arange(images),
+    }
+
+
+def pick(data, chosen):
+    return {name: column[chosen] for name, column in data.items()}
+
+
+def metric_of(data, batch=5):
+    metric = AnomalyMetrics(categories=CATEGORIES, num_images=len(data["maps"]))
+    for start in range(0, len(data["maps"]), batch):
+        metric.update(**pick(data, slice(start, start + batch)))
+    return metric
+
+
+def evaluate(data):
+    return metric_of(data).compute()
+
+
+def oracle(data):
+    """A row by scikit-learn and by the loop over thresholds."""
+    maps, masks = upsample(data["maps"], SIZE).numpy(), data["masks"].numpy()
+    pixels = np.unique(maps, return_inverse=True)[1].reshape(maps.shape)  # ranks: scikit-learn ties what is near
+    images = np.unique(data["scores"], return_inverse=True)[1]
+    image_numbers, pixel_numbers = scikit_learn(data["labels"], images), scikit_learn(masks.ravel(), pixels.ravel())
+    return Row(len(maps), *image_numbers, *pixel_numbers, threshold_loop(pixels, masks))
+
+
+def same(row, expected, tolerance):
+    return row == pytest.approx(expected, abs=tolerance, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_the_oracles(kind):
+    data = fabricate(kind)
+    evaluation = evaluate(data)
+    expected = {name: oracle(pick(data, data["categories"] == i)) for i, name in enumerate(CATEGORIES)}
+    means = np.mean([*expected.values()], axis=0)
+    expected["pooled"] = oracle(data)
+    rows = {**evaluation.categories, "pooled": evaluation.pooled}
+    assert list(rows) == list(expected)
+    for name, row in rows.items():
+        assert same(row, expected[name], 1e-3)
+        assert row.image_auroc == pytest.approx(expected[name].image_auroc, abs=1e-12)
+        error = abs(row.pixel_auroc - expected[name].pixel_auroc)
+        assert error <= min(evaluation.error_bound[name] + 1e-9, 1e-4)
+    assert evaluation.mean.images == IMAGES
+    assert same(evaluation.mean[1:], means[1:], 1e-3)
+    assert evaluation.mean_over == dict.fromkeys(Row._fields[1:], 3)
+
+
+@pytest.mark.parametrize("kind", ["narrow band", "saturated", "denormal"])
+def test_scores_crowded_into_few_bins_are_refined_until_only_ties_are_left(kind):
+    evaluation = evaluate(fabricate(kind))
+    assert evaluation.refined == (*CATEGORIES, "pooled")
+    assert max(evaluation.error_bound.values()) < 1e-6
+
+
+def test_scores_spread_over_many_bins_are_not_refined():
+    evaluation = evaluate(fabricate("wide"))
+    assert evaluation.refined == ()
+    assert 0 < max(evaluation.error_bound.values()) <= 1e-4
+
+
+def test_neighbouring_floats_in_many_bins_take_the_larger_budget():
+    data = fabricate()
+    bins = 1 + torch.randint(0, 16, (IMAGES, *SIZE), generator=torch.Generator().manual_seed(0)) * 2**-9
+    data["maps"] = torch.where(data["masks"], torch.nextafter(bins, torch.tensor(9.0)), bins)
+    evaluation = evaluate(data)
+    assert evaluation.error_bound["pooled"] == 0
+    assert evaluation.pooled.pixel_auroc == pytest.approx(oracle(data).pixel_auroc, abs=1e-9)
+
+
+def test_auroc_below_half_is_not_flipped():
+    data = fabricate()
+    data["maps"], data["scores"] = -data["maps"], -data["scores"]
+    assert evaluate(data).pooled.image_auroc < 0.5
+    assert evaluate(data).pooled.pixel_auroc < 0.5
+
+
+def test_minus_zero_is_zero():
+    data = fabricate()
+    data["maps"], data["scores"] = torch.zeros(IMAGES, *GRID), torch.zeros(IMAGES)
+    data["maps"][data["labels"] > 0] *= -1
+    data["scores"][data["labels"] > 0] *= -1
+    pooled = evaluate(data).pooled
+    assert (pooled.image_auroc, pooled.pixel_auroc) == (0.5, 0.5)
+
+
+def test_category_of_one_class_is_undefined_and_left_out_of_the_mean():
+    data = fabricate()
+    data = pick(data, (data["categories"] < 2) | (data["labels"] == 0))
+    data["indices"] = torch.arange(len(data["labels"]))
+    evaluation = evaluate(data)
+    assert evaluation.categories["capsule"].images == 2
+    assert all(map(math.isnan, evaluation.categories["capsule"][1:]))
+    assert math.isnan(evaluation.error_bound["capsule"])
+    assert evaluation.mean_over == dict.fromkeys(Row._fields[1:], 2)
+    assert same(evaluation.mean[1:], np.mean([*evaluation.categories.values()][:2], axis=0)[1:], 1e-12)
+    assert same(evaluation.pooled, oracle(data), 1e-3)
+
+
+def test_images_without_mask_count_as_images_only():
+    data = fabricate()
+    data["has_mask"] = data["categories"] != 1
+    evaluation, masked = evaluate(data), pick(data, data["has_mask"])
+    cable = evaluation.categories["cable"]
+    assert cable.image_auroc == pytest.approx(oracle(pick(data, data["categories"] == 1)).image_auroc)
+    assert all(map(math.isnan, cable[4:]))
+    assert (evaluation.mean_over["image_ap"], evaluation.mean_over["aupro"]) == (3, 2)
+    assert same(evaluation.pooled[:4], oracle(data)[:4], 1e-9)
+    assert same(evaluation.pooled[4:], oracle(masked)[4:], 1e-3)
+
+
+def test_unseen_and_repeated_images_are_named():
+    data = fabricate()
+    metric = AnomalyMetrics(categories=CATEGORIES, num_images=IMAGES)
+    metric.update(**pick(data, slice(0, 15)))
+    with pytest.raises(ValueError, match=r"of 18 images 3 not seen \(first index 15\); expected each exactly once"):
+        metric.compute()
+    metric.update(**pick(data, slice(14, 18)))
+    with pytest.raises(ValueError, match=r"of 18 images 1 seen more than once \(first index 14\)"):
+        metric.compute()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", ["maps", "scores"])
+def test_nan_and_infinity_are_refused_and_nothing_is_added(column, value):
+    data = fabricate()
+    spoilt = copy.deepcopy(data)
+    spoilt[column][7] = value
+    metric = AnomalyMetrics(categories=CATEGORIES, num_images=IMAGES)
+    with pytest.raises(ValueError, match="image 7: NaN or infinite"):
+        metric.update(**spoilt)
+    metric.update(**data)
+    assert metric.compute().pooled == evaluate(data).pooled
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong", "message"),
+    [
+        ("labels", torch.full((IMAGES,), 2), "image 0: label 2 is out of range; expected 0..1"),
+        ("categories", torch.arange(IMAGES), "image 3: category 3 is out of range; expected 0..2"),
+        ("indices", torch.arange(IMAGES) - 1, "image -1: index -1 is out of range; expected 0..17"),
+        ("masks", torch.zeros(IMAGES - 1, *SIZE), "one length B for all"),
+        ("maps", torch.zeros(IMAGES, 1, *GRID), "one length B for all"),
+    ],
+)
+def test_unfit_batches_are_refused(column, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        AnomalyMetrics(categories=CATEGORIES, num_images=IMAGES).update(**{**fabricate(), column: wrong})
+
+
+@pytest.mark.parametrize(("categories", "images"), [([], 1), (["a"], 0), (["a", "a"], 1), (["pooled"], 1)])
+def test_impossible_arguments_are_refused(categories, images):
+    with pytest.raises(ValueError, match=r"expected at least one|rename"):
+        AnomalyMetrics(categories=categories, num_images=images)
+
+
+def test_metric_is_reusable_and_no_part_of_a_checkpoint():
+    data = fabricate()
+    metric = metric_of(data)
+    first = metric.compute()
+    assert metric.compute() is first
+    assert torch.nn.ModuleDict({"metric": metric}).state_dict() == {}
+    assert list(metric.local_maps()) == list(range(IMAGES))
+    assert metric.local_maps()[3].equal(data["maps"][3])
+    with torch.inference_mode():  # where Lightning resets
+        metric.reset()
+    assert metric.local_maps() == {}
+    assert not metric.positives.any()
+    metric.update(**pick(data, slice(0, 0)))  # a rank without images
+    for index in reversed(range(IMAGES)):
+        metric.update(**pick(data, [index]))
+    assert same(metric.compute().pooled, first.pooled, 1e-12)
+    with pytest.raises(NotImplementedError, match="update"):
+        metric(**data)
+
+
+def test_neither_casting_the_module_nor_changing_the_tensors_changes_the_numbers():
+    data = fabricate("narrow band")
+    expected = evaluate(data)
+    metric = AnomalyMetrics(categories=CATEGORIES, num_images=IMAGES)
+    metric.to(torch.bfloat16).half()
+    metric.update(**data)
+    data["maps"].zero_()
+    assert metric.to(torch.bfloat16).compute() == expected
+
+
+SHARED = {
+    "smooth": fabricate("wide", images=7),
+    "narrow band": fabricate("narrow band", images=21),
+    "one rank empty": fabricate("narrow band", images=9),
+    "no masks": {**fabricate(images=9), "has_mask": torch.zeros(9, dtype=torch.bool)},
+}
+SHARED["smooth"]["categories"][5] = 0  # leaves the third category to the rank that sees image 2
+
+
+def share(name, rank):
+    """The images of one of two ranks: every second one, or all and none."""
+    indices = SHARED[name]["indices"]
+    return indices[: (1 - rank) * len(indices)] if name == "one rank empty" else indices[rank::2]
+
+
+def work(rank, folder):
+    """One of two ranks: evaluates its share of each case, and saves what comes out and what went over the wire."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    results = {}
+    reduce, sent = dist.all_reduce, []
+    dist.all_reduce = lambda tensor, **options: (sent.append(tensor.numel()), reduce(tensor, **options))
+    for name, data in SHARED.items():
+        sent.clear()
+        mine = share(name, rank)
+        metric = AnomalyMetrics(categories=CATEGORIES, num_images=len(data["maps"]))
+        metric.update(**pick(data, mine[:1]))
+        with pytest.raises(ValueError, match="not seen"):  # leaves each rank with its own states
+            metric.compute()
+        metric.update(**pick(data, mine[1:]))
+        sent.clear()
+        evaluation = metric.compute()
+        kept = int(metric.visits.sum()), len(metric.local_maps())
+        results[name] = {"evaluation": evaluation, "sent": sum(sent), "kept": kept}
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(work, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_ranks_get_the_numbers_of_one(ranks, name):
+    expected = evaluate(SHARED[name])
+    for rank, results in enumerate(ranks):
+        evaluation = results[name]["evaluation"]
+        for category, row in expected.categories.items():
+            assert same(evaluation.categories[category], row, 1e-9)
+        assert same(evaluation.mean, expected.mean, 1e-9)
+        assert same(evaluation.pooled, expected.pooled, 1e-9)
+        assert evaluation.refined == expected.refined
+        assert evaluation.mean_over == expected.mean_over
+        assert evaluation.error_bound == pytest.approx(expected.error_bound, abs=1e-9, nan_ok=True)
+        assert results[name]["kept"] == (len(share(name, rank)), len(share(name, rank)))
+    assert expected.refined == ((*CATEGORIES, "pooled") if "masks" not in name and name != "smooth" else ())
+
+
+@pytest.mark.parametrize("name", ["narrow band", "no masks"])
+def test_ranks_exchange_a_fraction_of_the_states(ranks, name):
+    assert ranks[0][name]["sent"] == ranks[1][name]["sent"] < 3 * len(CATEGORIES) * BINS / 5
