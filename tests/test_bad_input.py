@@ -115,7 +115,17 @@ def test_batch_that_the_processes_do_not_divide(tree, tmp_path):
         ("experiment=dmeo", ("experiment=dmeo", "Did you mean 'demo'")),
         ("model.hidden_dim=many", ("model", "many")),
         ("model.hidden_dim=", ("hidden_dim",)),
+        ("model.hidden_dim=0", ("model.hidden_dim=0",)),
+        ("model.masked=[a,b,c]", ("model.masked",)),
+        ("model.dropout=x", ("model",)),
         ("trainer.accelerator=abacus", ("abacus",)),
+        ("trainer.accelerator=gpu", ("trainer",)),
+        ("trainer.max_epochs=0", ("trainer.max_epochs=0",)),
+        ("data.batch_size=0", ("data.batch_size=0",)),
+        ("data.eval_batch_size=many", ("data.eval_batch_size=many",)),
+        ("optimizer.lr=-1", ("optimizer",)),
+        ("data.categories=bottle", ("data.categories", "list")),
+        ("seed=x (1)", ("seed=x (1)", "quote")),
     ],
 )
 def test_unknown_keys_options_and_values(refused, tree, override, words):
@@ -155,8 +165,9 @@ def test_an_unfinished_run_is_not_written_over_either(uniad, tree, finished, tmp
 
 def test_checkpoint_of_another_shape_or_backbone(refused, tree, finished):
     ckpt = f"ckpt_path={finished}/checkpoints/last.ckpt"
-    refused([f"data.root={tree}", ckpt, "model.hidden_dim=64"], "model.hidden_dim=32", "model.hidden_dim=64")
-    refused([f"data.root={tree}", ckpt, "backbone=resnet18", "backbone.weights=random"], "backbone.", "resume with")
+    once = [f"data.root={tree}", ckpt, "trainer.max_epochs=1"]
+    refused([*once, "model.hidden_dim=64"], "model.hidden_dim=32", "model.hidden_dim=64")
+    refused([*once, "backbone=resnet18", "backbone.weights=random"], "backbone.", "resume with")
     refused([ckpt, "data.image_size=32"], "data.image_size=32", "64", command="evaluate")
 
 
@@ -175,6 +186,23 @@ def test_missing_corrupt_or_foreign_checkpoint(refused, tree, finished, tmp_path
     ):
         refused([f"ckpt_path={tmp_path / name}"], name, said, command="evaluate")
     refused([f"data.root={tree}", f"ckpt_path={tmp_path}/half.ckpt"], "half.ckpt")
+    resumed = [f"data.root={tree}", f"ckpt_path={tmp_path}/changed.ckpt", "trainer.max_epochs=1"]
+    refused(resumed, "changed.ckpt", "network.output_proj.bias")
+
+
+def test_a_resumed_run_keeps_its_settings(refused, tree, finished):
+    resumed = [f"data.root={tree}", f"ckpt_path={finished}/checkpoints/last.ckpt", "trainer.max_epochs=1"]
+    refused([*resumed, "optimizer.lr=0.5"], "optimizer.lr=0.001", "optimizer.lr=0.5")
+    refused([*resumed, "schedule=cosine"], "schedule.")
+
+
+def test_a_diverging_training_says_so(refused, tree):
+    refused([f"data.root={tree}", "optimizer.lr=1e30"], "diverged", "optimizer.lr")
+
+
+def test_a_file_where_a_folder_should_be(refused, tree, tmp_path):
+    (tmp_path / "run").write_text("not a folder")
+    refused([f"data.root={tree}"], tmp_path / "run")
 
 
 def test_a_sweep_over_several_processes_is_refused(uniad, tree, tmp_path):

@@ -17,9 +17,15 @@ SUPPLIED = {
     "uniad_lightning.models.uniad.UniAD": {"channels"},
     "uniad_lightning.data.datamodule.UnifiedDataModule": {"mean", "std"},
     "uniad_lightning.module.drop_after": {"optimizer", "total_steps"},
+    "uniad_lightning.module.warm_up_and_decay": {"optimizer", "total_steps"},
     "uniad_lightning.data.mvtec.list_mvtec": {"root", "categories"},
     "uniad_lightning.data.synthetic.write_synthetic": {"root"},
     "torch.optim.AdamW": {"params"},
+}
+# Classes that hand further keywords on, and to what.
+HANDED_ON = {
+    "lightning.pytorch.strategies.DDPStrategy": "torch.nn.parallel.DistributedDataParallel",
+    "lightning.pytorch.loggers.WandbLogger": "wandb.init",
 }
 FREE = {"lightning", "torch"}  # third-party classes may have arguments that we leave at their defaults
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
@@ -41,14 +47,18 @@ def targets(node):
                 yield from targets(child)
 
 
+def arguments(target):
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    found = inspect.signature(get_object(target)).parameters
+    return {name: p for name, p in found.items() if p.kind not in variable}
+
+
 def check_arguments(node):
     target = node._target_
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    parameters = {
-        name: p for name, p in inspect.signature(get_object(target)).parameters.items() if p.kind not in variable
-    }
+    parameters = arguments(target)
     given = {str(key) for key in node if key not in ("_target_", "_partial_")}
-    assert given <= parameters.keys(), f"{target} has no argument {given - parameters.keys()}"
+    known = parameters.keys() | (arguments(HANDED_ON[target]).keys() if target in HANDED_ON else set())
+    assert given <= known, f"{target} has no argument {given - known}"
     needed = {name for name, p in parameters.items() if p.default is p.empty}
     assert needed <= given | SUPPLIED.get(target, set()), f"{target}: {needed - given} is not configured"
     if target.split(".")[0] not in FREE:

@@ -162,10 +162,10 @@ def assert_same_weights(one, other):
 
 
 def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_weights(tree, tmp_path):
-    # 18 images, batch 4: 4 steps an epoch; checkpoints after steps 3, 6, 9, ... are in the middle of one.
+    # 18 images, batch 4: 4 steps an epoch; checkpoints after steps 7, 14, 21, ... are inside one, the last is at 120.
     settings = [
         *SMALL, f"data.root={tree}", "trainer.max_epochs=30", "callbacks.checkpoint.every_n_epochs=null",
-        "callbacks.checkpoint.every_n_train_steps=3", "callbacks.checkpoint.save_on_train_epoch_end=false",
+        "callbacks.checkpoint.every_n_train_steps=7", "callbacks.checkpoint.save_on_train_epoch_end=false",
     ]  # fmt: skip
     straight = subprocess.run(
         [UNIAD, "train", *settings, f"output_dir={tmp_path}/straight"], capture_output=True, text=True, check=False
@@ -194,6 +194,21 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_weights
     assert (tmp_path / "straight" / "results.csv").read_text() == (tmp_path / "killed" / "results.csv").read_text()
 
 
+def test_an_interrupt_ends_with_its_own_status(tree, tmp_path):
+    process = subprocess.Popen(
+        [UNIAD, "train", *SMALL, "trainer.max_epochs=500", f"data.root={tree}", f"output_dir={tmp_path}/run"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "uniad: interrupted" in err
+
+
 def test_a_sweep_ends_in_one_table_over_its_runs(uniad, tree, tmp_path):
     status, out, err = uniad(
         "train", *SMALL, "trainer.max_epochs=1", f"data.root={tree}", f"output_dir={tmp_path}", "sweep=jitter_scale"
@@ -203,7 +218,7 @@ def test_a_sweep_ends_in_one_table_over_its_runs(uniad, tree, tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 4
     for row, scale in zip(rows, (5, 10, 20, 30), strict=True):
-        assert f"model.jitter.scale={scale}" in row["run"]
+        assert row["run"] == f"model.jitter.scale-{scale}"
         folder = tmp_path / row["run"]
         assert float(row["pixel_auroc"]) == pytest.approx(table(folder)["mean"]["pixel_auroc"], abs=1e-6)
         assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["jitter"]["scale"] == scale
@@ -218,7 +233,7 @@ def test_a_failed_job_does_not_stop_a_sweep_and_is_named(uniad, tree, tmp_path):
     )  # fmt: skip
     assert status == 1
     assert "1 of 2 runs failed" in err
-    assert "model.neighbor_size=4" in err.strip().splitlines()[-1]
+    assert "model.neighbor_size-4" in err.strip().splitlines()[-1]
     assert len(list(tmp_path.glob("*/metrics.json"))) == 1
 
 

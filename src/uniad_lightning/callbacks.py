@@ -1,4 +1,4 @@
-"""What watches a run: progress, the data summary, the configuration inside the checkpoint, pictures and maps."""
+"""What watches a run: progress, pictures and maps."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ from uniad_lightning.types import Batch, Size
 
 
 class TrainingProgress(ProgressBar):
-    """One bar over all steps of the training with its ETA, loss and images per second; one over each evaluation."""
+    """One bar over all steps of the training with ETA, loss and images per second; one over the final evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,16 +61,23 @@ class TrainingProgress(ProgressBar):
     ) -> None:
         """Advance by one step."""
         assert self._bar is not None
+        self._bar.update()
+        if batch_idx % 10:  # reading the loss makes a GPU wait
+            return
         done = trainer.global_step - self._first_step
         speed = done * pl_module.data.batch_size / (time.monotonic() - self._start)
         epoch, loss = f"{trainer.current_epoch + 1}/{trainer.max_epochs}", float(outputs["loss"])
         self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.4f}, {speed:.1f} img/s", refresh=False)
-        self._bar.update()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
         assert self._bar is not None
         self._bar.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error stands on a line of its own."""
+        if self._bar is not None:
+            self._bar.close()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar of an evaluation."""
@@ -85,17 +92,6 @@ class TrainingProgress(ProgressBar):
         """Close the bar."""
         assert self._bar is not None
         self._bar.close()
-
-
-class CheckpointConfig(L.Callback):
-    """Puts the resolved configuration, plain values only, into every checkpoint under `config`."""
-
-    def __init__(self, *, config: dict[str, Any]):
-        self.config = config
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning while it puts a checkpoint together."""
-        checkpoint["config"] = self.config
 
 
 class SaveMaps(L.Callback):

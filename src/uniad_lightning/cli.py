@@ -4,15 +4,16 @@ Exit status: 0 done; 1 finished, but a job failed (named); 2 a user's mistake, i
 Heavy imports happen inside a command, so that `uniad --help` answers at once.
 """
 
+import hashlib
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, did_you_mean, one_line
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -68,19 +69,40 @@ def conf_dir() -> Path:
 def run_command(name: str, overrides: list[str]) -> int:
     """Run the Hydra application `name`, once or over a sweep; returns the exit status."""
     import hydra
+    from omegaconf import OmegaConf
 
     jobs = _Jobs(name)
+    OmegaConf.register_new_resolver("swept", lambda task: swept_name(task, overrides), replace=True)
     own_argv = sys.argv
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; the line they become is made here
+    # Hydra's parser takes options before the overrides or after, not among them.
+    options = [word for word in overrides if word in ("-m", "--multirun")]
+    overrides = options + [word for word in overrides if word not in options]
     sys.argv = [own_argv[0], *overrides]  # what Hydra parses; each job restores it for Lightning to launch ranks with
     jobs.argv = own_argv
     try:
         hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(jobs.run)()
+    except KeyboardInterrupt:
+        jobs.finish()
+        _complain("interrupted; a run with a checkpoint can be resumed from it with ckpt_path=...")
+        return INTERRUPTED
     except Exception as error:
         return _report(error, name)
     finally:
         sys.argv = own_argv
     return jobs.finish()
+
+
+def swept_name(task: Sequence[str], given: Sequence[str]) -> str:
+    """A folder name for one job of a sweep from what the sweep varies, such as `model.neighbor_size-7`.
+
+    `task` are all overrides of the job, `given` those of the command line: what is in both does not vary.
+    """
+    varied = [override for override in task if override not in given]
+    name = "_".join(re.sub(r"[^\w.+-]+", "-", override).strip("-") for override in varied) or "run"
+    if len(name) <= 120:
+        return name
+    return f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
 
 
 class _Jobs:
@@ -107,10 +129,9 @@ class _Jobs:
                 self.sweep = Path(hydra_cfg.sweep.dir)
                 _refuse_processes(cfg)
             self.statuses.append(self._call(cfg))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
             self.statuses.append(INTERRUPTED)
-            if self.sweep is not None:
-                raise
+            raise KeyboardInterrupt from None
         except Exception as error:
             self.statuses.append(_report(error, self.name))
 
@@ -146,6 +167,7 @@ def _quieten() -> None:
         ".*in eval mode at the start of training",  # the frozen backbone
         ".*LeafSpec.* is deprecated",  # between Lightning and torch
         ".*exists and is not empty",  # a resumed run
+        ".*smaller than the logging interval",  # small data sets
     ):
         warnings.filterwarnings("ignore", message=message)
 
@@ -173,25 +195,34 @@ def _report(error: Exception, name: str) -> int:
 
 def _explain(error: Exception, name: str) -> str | None:
     """What the user did wrong, in one line; None when the fault is not the user's."""
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from omegaconf.errors import OmegaConfBaseException
 
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            # A data-loading worker hands its error over with a traceback in front.
-            return str(cause).strip().splitlines()[-1].removeprefix("uniad_lightning.errors.InputError: ")
+    cause: BaseException = error
+    while not isinstance(cause, InputError) and cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, InputError):
+        # A data-loading worker hands its error over with a traceback in front.
+        return str(cause).strip().splitlines()[-1].removeprefix("uniad_lightning.errors.InputError: ")
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: ([\w.]+)", str(error))
+        return f"{key[1] if key else 'configuration'}: {one_line(cause)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_config(str(error), name)
+        return _explain_config(error, name)
     if isinstance(error, MisconfigurationException):
-        return " ".join(str(error).split())
+        return one_line(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another path or mend its permissions"
     return None
 
 
-def _explain_config(message: str, name: str) -> str:
+def _explain_config(error: Exception, name: str) -> str:
     """Hydra's own complaint about the configuration, shortened, with the nearest key or option."""
+    message = str(error)
+    unparsed = getattr(error, "override", None)
+    if isinstance(unparsed, str):
+        return f"{unparsed}: cannot be read as key=value; quote special characters, as in 'key=\"value\"'"
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown:
         return (
@@ -204,10 +235,10 @@ def _explain_config(message: str, name: str) -> str:
             f"{option[1]}={option[2]}: no such option.{did_you_mean(option[2], options)} "
             f"Options: {', '.join(sorted(options))}"
         )
-    missing = re.search(r"[Mm]issing mandatory value: ?([\w.]+)", message)
-    if missing:
-        return f"{missing[1]}: needs a value; give {missing[1]}=..."
-    return " ".join(message.split())
+    missing = getattr(error, "full_key", None)
+    if missing and "issing mandatory value" in message:
+        return f"{missing}: needs a value; give {missing}=..."
+    return one_line(error)
 
 
 def _known_keys(name: str) -> list[str]:

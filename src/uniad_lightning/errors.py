@@ -8,6 +8,11 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says what was found, expected and to do."""
 
 
+def one_line(error: BaseException) -> str:
+    """The text of an error on one line, cut at 200 characters; its kind where it has no text."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'X'?` for the known name nearest to `name`, or an empty string when none is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -7,12 +7,14 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.losses import ReconstructionLoss
 from uniad_lightning.metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.models.standardize import Standardize
 from uniad_lightning.randomness import seed_step
 from uniad_lightning.scoring import ImageScore, upsample
 from uniad_lightning.types import Batch
@@ -46,24 +48,19 @@ class AnomalyModule(L.LightningModule):
         epoch, step = divmod(self.trainer.global_step, self.data.steps_per_epoch)
         seed_step(seed=self.seed, epoch=epoch, step=step, rank=self.global_rank)
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """`map` (B, H, W) at the image's size and `score` (B,)."""
-        maps = upsample(self.anomaly_map(batch).float(), batch["image"].shape[-2:])  # type: ignore[arg-type]
-        return {"map": maps, "score": self.score(maps)}
-
     def on_test_epoch_start(self) -> None:
         """Start an evaluation of the whole test split."""
         splits = self.data.splits
-        assert splits is not None
         self.metrics = AnomalyMetrics(categories=splits.categories, num_images=len(splits.test)).to(self.device)
         self.vanished_masks = 0
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Score a batch; the output is `predict_step`'s, for callbacks."""
+        """Score a batch; for callbacks, `map` (B, H, W) at the mask's size and `score` (B,)."""
         assert self.metrics is not None
         if len(batch["index"]) == 0:
             return None
         maps = self.anomaly_map(batch).float()  # (B, h, w)
+        self._refuse_not_finite(maps, batch)
         full = upsample(maps, batch["mask"].shape[-2:])  # type: ignore[arg-type]
         scores = self.score(full)  # (B,)
         self.metrics.update(
@@ -83,12 +80,19 @@ class AnomalyModule(L.LightningModule):
         """Compute and log the metrics of the evaluation."""
         assert self.metrics is not None
         self.evaluation = self.metrics.compute()
-        self.vanished_masks = int(self.trainer.strategy.reduce(torch.tensor(self.vanished_masks), reduce_op="sum"))
+        vanished = torch.tensor(self.vanished_masks, device=self.device)
+        self.vanished_masks = int(self.trainer.strategy.reduce(vanished, reduce_op="sum"))
         if self.vanished_masks:
             self.print(f"warning: {self.vanished_masks} masks have no pixel left at {self.data.image_size} pixels")
         for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
             numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
             self.log_dict(numbers, rank_zero_only=False)
+
+    def _refuse_not_finite(self, maps: Tensor, batch: Batch) -> None:
+        bad = ~maps.isfinite().flatten(1).all(dim=1)
+        if bad.any():
+            image = self.data.splits.test[int(batch["index"][bad][0])].image
+            raise InputError(f"{image}: its anomaly map is not finite; the weights have diverged, lower optimizer.lr")
 
     on_validation_epoch_start = on_test_epoch_start
     validation_step = test_step
@@ -99,7 +103,8 @@ class FeatureReconstruction(AnomalyModule):
     """A frozen backbone, a network that reconstructs its features, and the loss between the two (Fig. 3).
 
     `network` maps tokens (B, N, C) to their reconstruction (B, N, C). `optimizer(parameters)` and
-    `schedule(optimizer, total_steps=...)` build what trains it.
+    `schedule(optimizer, total_steps=...)` build what trains it. With `standardize` the features have zero mean and unit
+    deviation per channel over good training images, which the paper does not do.
     """
 
     def __init__(
@@ -112,23 +117,40 @@ class FeatureReconstruction(AnomalyModule):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., LRScheduler],
         seed: int,
+        standardize: bool,
     ):
         super().__init__(score=score, seed=seed)
         self.backbone = backbone
+        self.standardize = Standardize(channels=sum(backbone.channels)) if standardize else nn.Identity()
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
 
     def tokens(self, batch: Batch) -> Tensor:
-        """The backbone's features as tokens (B, N, C), row-major."""
-        return self.backbone(batch["image"]).flatten(2).transpose(1, 2)
+        """The backbone's features as tokens (B, N, C), row-major, standardised where asked for."""
+        return self.standardize(self.backbone(batch["image"]).flatten(2).transpose(1, 2))
+
+    def on_train_start(self) -> None:
+        """Take the statistics of the features once; a resumed run finds them in its checkpoint."""
+        if isinstance(self.standardize, Standardize) and not self.standardize.fitted:
+            # Every rank sees the same images, so that all standardise alike.
+            self.eval()
+            with torch.no_grad():
+                self.standardize.fit(self.tokens(batch) for batch in self.data.statistics_batches(self.device))
+            self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The reconstruction loss; the target is the unjittered feature (Eq. 4)."""
         tokens = self.tokens(batch)
         loss = self.loss(tokens, self.network(tokens))
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(tokens))
+        if (batch_idx % 10 == 0 or self.trainer.is_last_batch) and not loss.isfinite():
+            raise InputError(
+                f"the loss is {loss.item()} at step {self.trainer.global_step}: the training has diverged; lower "
+                "optimizer.lr, and resume from an earlier checkpoint if there is one"
+            )
+        self.log("train/loss_step", loss)
+        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(tokens))
         return loss
 
     def anomaly_map(self, batch: Batch) -> Tensor:
@@ -138,8 +160,11 @@ class FeatureReconstruction(AnomalyModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over all that learns, and its schedule, stepped once per batch."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        schedule = self.schedule(optimizer, total_steps=self.total_steps())
+        try:
+            optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+            schedule = self.schedule(optimizer, total_steps=self.total_steps())
+        except (TypeError, ValueError) as error:
+            raise InputError(f"optimizer or schedule: a value does not fit; {one_line(error)}") from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def total_steps(self) -> int:
@@ -147,7 +172,18 @@ class FeatureReconstruction(AnomalyModule):
         # Not the trainer's own estimate: asking for it starts the loader before a checkpoint's position is restored.
         by_epochs = (self.trainer.max_epochs or 0) * self.data.steps_per_epoch
         limits = [steps for steps in (by_epochs, self.trainer.max_steps) if steps > 0]
+        if not limits:
+            raise InputError(
+                f"trainer.max_epochs={self.trainer.max_epochs} and trainer.max_steps={self.trainer.max_steps} set no "
+                "end; expected at least 1 epoch, or a number of steps"
+            )
         return min(limits)
+
+
+def warm_up_and_decay(optimizer: Optimizer, *, total_steps: int, fraction: float) -> LRScheduler:
+    """Raises the learning rate from 1/25 of itself over `fraction` of all steps, then lowers it to 0 by a cosine."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return OneCycleLR(optimizer, rates, total_steps=max(total_steps, 2), pct_start=fraction, cycle_momentum=False)
 
 
 def drop_after(optimizer: Optimizer, *, total_steps: int, fraction: float, gamma: float) -> LRScheduler:

@@ -96,4 +96,5 @@ def _shape(state_dict: Mapping[str, Tensor], name: str, dimensions: int) -> tupl
 def _count_layers(state_dict: Mapping[str, Tensor], stack: str) -> int:
     prefix = f"transformer.{stack}.layers."
     numbers = [name.removeprefix(prefix).split(".")[0] for name in state_dict if name.startswith(prefix)]
-    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+    # Not their maximum: one stray number would build that many layers before it is refused.
+    return len({number for number in numbers if number.isdigit()})

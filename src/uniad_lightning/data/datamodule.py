@@ -11,7 +11,7 @@ from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import permutation
-from uniad_lightning.types import pair
+from uniad_lightning.types import Batch, pair
 
 
 class TrainBatches(Sampler[list[int]]):
@@ -76,7 +76,7 @@ class UnifiedDataModule(L.LightningDataModule):
     `batch_size` is the global one, divided over the processes; `eval_batch_size` is each process's own. `mean` and
     `std` are what the backbone's input expects.
 
-    Raises InputError, at the latest in `setup`, for what `source` refuses and for sizes that do not fit.
+    Raises InputError for sizes that are none; `setup` for what `source` refuses; `check_batch_size` for its own matter.
     """
 
     def __init__(
@@ -95,6 +95,13 @@ class UnifiedDataModule(L.LightningDataModule):
         prepare: Callable[[Path], object] | None = None,
     ):
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"data.{name}={value}: expected a whole number of at least {least}")
         self.source = source
         self.root = Path(root).expanduser()
         self.chosen = categories
@@ -106,12 +113,18 @@ class UnifiedDataModule(L.LightningDataModule):
         self.mean = mean
         self.std = std
         self.prepare = prepare
-        self.splits: Splits | None = None
+        self._splits: Splits | None = None
+
+    @property
+    def splits(self) -> Splits:
+        """The records, from `setup` on."""
+        if self._splits is None:
+            raise RuntimeError("UnifiedDataModule.setup() lists the records; call it first")
+        return self._splits
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
-        assert self.splits is not None  # set up by now
         return len(self.splits.train) // self.batch_size
 
     def prepare_data(self) -> None:
@@ -120,19 +133,20 @@ class UnifiedDataModule(L.LightningDataModule):
             self.prepare(self.root)
 
     def setup(self, stage: str | None = None) -> None:
-        """List the records and check the sizes, once."""
-        if self.splits is not None:
-            return
-        splits = self.source(self.root, categories=None if self.chosen is None else list(self.chosen))
-        if not splits.test:
-            raise InputError(f"data.root={self.root}: no test image in {', '.join(splits.categories)}; expected some")
-        if stage == "fit":
-            self._check_batch_size(len(splits.train))
-        self.splits = splits
+        """List the records, once."""
+        if self._splits is None:
+            # A text is left as it is, for the source to say that it wants a list.
+            chosen = self.chosen if self.chosen is None or isinstance(self.chosen, str) else list(self.chosen)
+            splits = self.source(self.root, categories=chosen)
+            if not splits.test:
+                names = ", ".join(splits.categories)
+                raise InputError(f"data.root={self.root}: no test image in {names}; expected some in test/")
+            self._splits = splits
 
-    def _check_batch_size(self, count: int) -> None:
-        world_size = self.trainer.world_size if self.trainer else 1
-        if self.batch_size < 1 or self.batch_size % world_size:
+    def check_batch_size(self, world_size: int) -> None:
+        """Raises InputError when the batch cannot be divided over the processes or exceeds the training set."""
+        count = len(self.splits.train)
+        if self.batch_size % world_size:
             raise InputError(
                 f"data.batch_size={self.batch_size} cannot be divided by the {world_size} processes of the trainer; "
                 f"choose a multiple of {world_size}"
@@ -144,9 +158,7 @@ class UnifiedDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """This rank's training batches."""
-        assert self.splits is not None
-        assert self.trainer is not None
-        trainer = self.trainer
+        trainer = self._running_trainer()
         batches = TrainBatches(
             count=len(self.splits.train),
             batch_size=self.batch_size,
@@ -159,13 +171,12 @@ class UnifiedDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         """This rank's share of the test split."""
-        assert self.splits is not None
-        assert self.trainer is not None
+        trainer = self._running_trainer()
         batches = EvaluationBatches(
             count=len(self.splits.test),
             batch_size=self.eval_batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
         )
         return self._loader(DataLoader, self.splits.test, batches)
 
@@ -173,15 +184,30 @@ class UnifiedDataModule(L.LightningDataModule):
         """The test split: there is no other set with anomalies, and only `validate_every` looks at it."""
         return self.test_dataloader()
 
-    def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list[int]]) -> DataLoader:
-        assert self.splits is not None
-        dataset = InspectionDataset(
+    def _running_trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("UnifiedDataModule makes loaders for a trainer; hand it to one with datamodule=")
+        return self.trainer
+
+    def statistics_batches(self, device: torch.device, count: int = 512) -> Iterator[Batch]:
+        """Up to `count` train images spread over all categories, as batches on `device`, the same on every rank."""
+        records = self.splits.train[:: -(-len(self.splits.train) // count)]
+        dataset = self._dataset(records)
+        for start in range(0, len(records), self.eval_batch_size):
+            batch = dataset.collate([dataset[i] for i in range(start, min(start + self.eval_batch_size, len(records)))])
+            yield {**batch, "image": batch["image"].to(device)}
+
+    def _dataset(self, records: Sequence[Record]) -> InspectionDataset:
+        return InspectionDataset(
             records=records,
             categories=self.splits.categories,
             image_size=self.image_size,
             mean=self.mean,
             std=self.std,
         )
+
+    def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list[int]]) -> DataLoader:
+        dataset = self._dataset(records)
         return kind(
             dataset,
             batch_sampler=batches,

@@ -305,13 +305,12 @@ def _rgb(*codes: str) -> tuple[Array, ...]:
     return tuple(colour(code) for code in codes)
 
 
-_ANY = float(np.pi)
 # A product's position is part of the random key of its pictures: append, never reorder.
 PRODUCTS: dict[str, Product] = {
-    "capsule": Product(capsule, 0.9, 8, 0.12, colour("8f979c"), colour("d8c49a"), _rgb("4b3a2a", "37506b", "5d5a2c")),
-    "circuit": Product(circuit, 0.22, 5, 0.06, colour("a9a59c"), colour("b98f5a"), _rgb("6b4a22", "c9c2a8", "33415e")),
-    "fabric": Product(fabric, 0.30, 60, 0.08, colour("000000"), colour("4a3b30"), _rgb("5a3d24", "6e2f38", "40532f")),
-    "gear": Product(gear, _ANY, 7, 0.10, colour("3f4a55"), colour("f2efe8"), _rgb("7a4322", "3a3128", "86672f")),
-    "tile": Product(tile, 0.35, 60, 0.08, colour("000000"), colour("5c4a3e"), _rgb("6b4526", "3d3a33", "7a5424")),
-    "wood": Product(wood, 0.12, 60, 0.10, colour("000000"), colour("d9b88a"), _rgb("3b2a20", "3c4560", "5c2f2a")),
+    "capsule": Product(capsule, 0.05, 2, 0.02, colour("8f979c"), colour("d8c49a"), _rgb("4b3a2a", "37506b", "5d5a2c")),
+    "circuit": Product(circuit, 0.03, 2, 0.02, colour("a9a59c"), colour("b98f5a"), _rgb("6b4a22", "c9c2a8", "33415e")),
+    "fabric": Product(fabric, 0.05, 3, 0.03, colour("000000"), colour("4a3b30"), _rgb("5a3d24", "6e2f38", "40532f")),
+    "gear": Product(gear, 0.05, 2, 0.02, colour("3f4a55"), colour("f2efe8"), _rgb("7a4322", "3a3128", "86672f")),
+    "tile": Product(tile, 0.03, 2, 0.02, colour("000000"), colour("5c4a3e"), _rgb("6b4526", "3d3a33", "7a5424")),
+    "wood": Product(wood, 0.03, 3, 0.03, colour("000000"), colour("d9b88a"), _rgb("3b2a20", "3c4560", "5c2f2a")),
 }

@@ -257,13 +257,13 @@ def _bend(x: Array, y: Array, defect: _Defect | None) -> tuple[Array, Array, Arr
     if defect is None or defect.kind != "deformation":
         return x, y, 0.0
     rng = np.random.default_rng((*defect.key, 1))
-    radius = rng.uniform(13, 18)
+    radius = rng.uniform(16, 22)
     dx, dy = x - np.float32(defect.x), y - np.float32(defect.y)
     bump = np.clip(1 - (dx**2 + dy**2) / radius**2, 0, None) ** 2
     # One of push (pixels at 128), twist (radians) and swelling (relative) leads; the strongest all but folds over.
     share = np.full(3, 0.15)
     share[rng.integers(3)] = 0.8
-    push, twist, swell = np.float32(share * (8.0, 1.0, 0.65) * defect.strength * rng.choice((-1, 1), 3))
+    push, twist, swell = np.float32(share * (11.0, 1.4, 0.75) * defect.strength * rng.choice((-1, 1), 3))
     bent_x = x + bump * (push * np.cos(defect.angle) + twist * dy - swell * dx)
     bent_y = y + bump * (push * np.sin(defect.angle) - twist * dx - swell * dy)
     return bent_x.astype(np.float32), bent_y.astype(np.float32), bump * np.float32(rng.choice((-1, 1)) * 4.0)
@@ -275,7 +275,7 @@ def _gap(defect: _Defect | None, angle: float, move: Array, zoom: float) -> Gap 
         return None
     rng = np.random.default_rng((*defect.key, 1))
     centre = _pose(np.float32(defect.x), np.float32(defect.y), angle, move, zoom)
-    reach = rng.uniform(6.0, 8.5) * defect.strength
+    reach = rng.uniform(9.0, 12.0) * defect.strength
     return Gap(float(centre.x), float(centre.y), reach, rng.uniform(0, 2 * np.pi, 3).astype(np.float32))
 
 
@@ -286,13 +286,13 @@ def _scratch(surface: Surface, product: Product, x: Array, y: Array, defect: _De
     dx, dy = x - np.float32(defect.x), y - np.float32(defect.y)
     c, s = np.float32(np.cos(defect.angle)), np.float32(np.sin(defect.angle))
     along, across = c * dx + s * dy, c * dy - s * dx
-    half = rng.uniform(15, 26) * defect.strength
+    half = rng.uniform(18, 28) * defect.strength
     across = across + np.float32(rng.uniform(-6, 6)) * (along / half) ** 2 + 0.35 * rough
-    width = np.float32(rng.uniform(1.0, 1.6)) * np.sqrt(np.clip(1 - (along / half) ** 2, 0, None)) * (1 + 0.3 * rough)
+    width = np.float32(rng.uniform(1.6, 2.3)) * np.sqrt(np.clip(1 - (along / half) ** 2, 0, None)) * (1 + 0.3 * rough)
     groove = step(0.6, -0.5, np.abs(across) - width) * (np.abs(along) < half)
     bare = product.core * (0.85 + 0.25 * rough)
     return surface._replace(
-        albedo=mix(surface.albedo, bare, groove * np.float32(rng.uniform(0.75, 0.95))),
+        albedo=mix(surface.albedo, bare, groove * np.float32(rng.uniform(0.85, 1.0))),
         height=surface.height - 1.4 * groove,
         gloss=surface.gloss * (1 - 0.5 * groove),
     )
@@ -302,10 +302,10 @@ def _stain(surface: Surface, product: Product, x: Array, y: Array, defect: _Defe
     """A dull film of one of the product's soils, densest along its rim; what lies below shines through."""
     rng = np.random.default_rng((*defect.key, 1))
     rough = noise(x / 2.3, y / 2.3, rng)
-    outline = Gap(defect.x, defect.y, rng.uniform(7.0, 10.5) * defect.strength, rng.uniform(0, 6.28, 3))
+    outline = Gap(defect.x, defect.y, rng.uniform(9.0, 13.0) * defect.strength, rng.uniform(0, 6.28, 3))
     depth = blob(x, y, outline) + 0.8 * rough
     paint = product.soil[rng.integers(len(product.soil))]
-    film = step(1.2, -2.2, depth) * rng.uniform(0.68, 0.85) * (1 + 0.15 * step(-4.5, -0.5, depth))
+    film = step(1.2, -2.2, depth) * rng.uniform(0.78, 0.92) * (1 + 0.08 * step(-4.5, -0.5, depth))
     tinted = mix(surface.albedo * paint * 2.2, paint, np.float32(0.45))
     return surface._replace(albedo=mix(surface.albedo, tinted, film), gloss=surface.gloss * (1 - 0.6 * film))
 
@@ -315,7 +315,7 @@ _MARKS = {"scratch": _scratch, "stain": _stain}
 
 def _develop(surface: Surface, product: Product, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Lights the surface with one lamp, averages it down, lays it on the floor and encodes it for display."""
-    heading, lean = rng.normal(-2.2, 0.35), rng.uniform(0.55, 0.95)
+    heading, lean = rng.normal(-2.2, 0.2), rng.uniform(0.6, 0.9)
     lamp = np.array((lean * np.cos(heading), lean * np.sin(heading), 1.0), np.float32) / np.float32(np.hypot(lean, 1))
     pitch = np.float32(128 / (size * _FINE))
     slope_x = np.diff(surface.height, axis=1, append=surface.height[:, -1:]) / pitch
@@ -331,10 +331,10 @@ def _develop(surface: Surface, product: Product, size: int, rng: np.random.Gener
     lit, alpha = _average(lit * surface.alpha, size), _average(surface.alpha, size)
     image = lit + (1 - alpha) * _floor(product, alpha, lamp, size, rng)
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    fall = rng.uniform(-0.4, 0.4, 2).astype(np.float32)
-    light = rng.uniform(0.78, 1.2) * (1 + fall[0] * axis[None] + fall[1] * axis[:, None])
+    fall = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
+    light = rng.uniform(0.85, 1.15) * (1 + fall[0] * axis[None] + fall[1] * axis[:, None])
     light = light * (1 - 0.35 * (axis[None] ** 2 + axis[:, None] ** 2))
-    tint = rng.normal(1, 0.035, (3, 1, 1)).astype(np.float32)
+    tint = rng.normal(1, 0.025, (3, 1, 1)).astype(np.float32)
     image = np.clip(image * light * tint, 0, None).astype(np.float32)
     image = ndimage.gaussian_filter(image, (0, *2 * (rng.uniform(0.25, 0.42) * size / 128,)))
     return np.ascontiguousarray((image ** np.float32(1 / 2.2)).transpose(1, 2, 0)), alpha

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, did_you_mean, one_line
 from uniad_lightning.types import pair
 
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
@@ -51,6 +51,8 @@ class Backbone(nn.Module):
         trainable: bool = False,
     ):
         super().__init__()
+        if not levels:
+            raise InputError("backbone.levels=[] names no level; expected indices such as [0, 1, 2]")
         self.grid = pair(grid, "model.grid")
         self.trainable = trainable
         self.model = create_feature_model(name, levels, weights, dict(arguments or {}))
@@ -107,7 +109,7 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
         if weights == "pretrained":
             raise InputError(_no_download(name, error)) from error
         if state is not None:
-            raise InputError(f"backbone.weights={weights}: does not fit {name}; {_first_line(error)}") from error
+            raise InputError(f"backbone.weights={weights}: does not fit {name}; {one_line(error)}") from error
         raise
     if state is not None:
         _check_all_loaded(model, state, name, weights)
@@ -133,9 +135,9 @@ def read_weights(path_or_name: str) -> dict[str, Tensor]:
             state = state.get("state_dict", state.get("model", state))
         return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     except (SafetensorError, RuntimeError, EOFError, AttributeError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a file of weights; {_first_line(error)}") from None
+        raise InputError(f"{path}: cannot be read as a file of weights; {one_line(error)}") from None
     except Exception as error:  # pickle.UnpicklingError has no narrower base that torch promises
-        raise InputError(f"{path}: holds more than tensors and was not loaded; {_first_line(error)}") from None
+        raise InputError(f"{path}: holds more than tensors and was not loaded; {one_line(error)}") from None
 
 
 def _check_all_loaded(model: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:
@@ -187,10 +189,6 @@ def _without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
 def _pretrained_config(name: str) -> PretrainedCfg:
     """Timm's record of the weights of `name`; one of a model without weights holds its input's defaults."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _no_download(name: str, error: Exception) -> str:

@@ -39,16 +39,22 @@ class UniAD(nn.Module):
     ):
         super().__init__()
         self.grid = pair(grid, "model.grid")
-        if len(masked) != 3:
+        if len(masked) != 3 or not all(isinstance(one, bool) for one in masked):
             raise InputError(
-                f"model.masked={list(masked)} has {len(masked)} entries; expected three of true or false: "
+                f"model.masked={list(masked)}: expected three of true or false: "
                 "encoder, decoder on the encoder's output, decoder on the previous layer's output"
             )
-        if num_decoder_layers < 1 or num_encoder_layers < 0:
-            raise InputError(
-                f"model.num_encoder_layers={num_encoder_layers} and model.num_decoder_layers={num_decoder_layers}; "
-                "expected at least 0 and 1"
-            )
+        for name, value, least in (
+            ("hidden_dim", hidden_dim, 2),
+            ("num_heads", num_heads, 1),
+            ("feedforward_dim", feedforward_dim, 1),
+            ("num_encoder_layers", num_encoder_layers, 0),
+            ("num_decoder_layers", num_decoder_layers, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise InputError(f"model.{name}={value}: expected a whole number of at least {least}")
+        if not isinstance(dropout, float | int) or not 0 <= dropout < 1:
+            raise InputError(f"model.dropout={dropout}: expected a number from 0 to below 1")
         self.jitter = jitter
         self.input_proj = nn.Linear(channels, hidden_dim)
         self.transformer = Transformer(

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None) -
             f"output_dir={folder} already holds an unfinished run; resume it with ckpt_path={own}, choose another "
             "output_dir, or overwrite=true"
         )
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run said and drew, so that it cannot be taken for the next one's."""
+    for name in (METRICS, RESULTS):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("heatmaps", "maps"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

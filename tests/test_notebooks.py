@@ -1,0 +1,34 @@
+"""Every notebook runs from top to bottom and defines nothing."""
+
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from conftest import SMALL
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+QUICK = [override for override in SMALL if override != "trainer=cpu"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs(path, tmp_path, monkeypatch, tree):
+    settings = [*QUICK, "data=mvtec", f"data.root={tree}", "data.image_size=64", "data.batch_size=4"]
+    monkeypatch.setenv("UNIAD_NOTEBOOK_OVERRIDES", " ".join(settings))
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_defines_nothing_and_is_stored_without_outputs(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    for cell in cells:
+        assert cell["outputs"] == []
+        kinds = (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)
+        assert not [node for node in ast.walk(ast.parse("".join(cell["source"]))) if isinstance(node, kinds)]
