@@ -239,7 +239,13 @@ def test_a_failed_job_does_not_stop_a_sweep_and_is_named(uniad, tree, tmp_path):
 
 def test_validation_and_the_best_epoch_on_the_test_split(uniad, tree, tmp_path):
     status, out, err = uniad(
-        "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "validate_every=1", "callbacks=best_on_test"
+        "train",
+        *SMALL,
+        f"data.root={tree}",
+        f"output_dir={tmp_path}/run",
+        "validate_every=1",
+        "callbacks=best_on_test",
+        "trainer.log_every_n_steps=1",
     )
     assert status == 0, err
     assert "best on the test split" in err

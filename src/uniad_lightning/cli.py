@@ -96,9 +96,14 @@ def run_command(name: str, overrides: list[str]) -> int:
 def swept_name(task: Sequence[str], given: Sequence[str]) -> str:
     """A folder name for one job of a sweep from what the sweep varies, such as `model.neighbor_size-7`.
 
-    `task` are all overrides of the job, `given` those of the command line: what is in both does not vary.
+    `task` are all overrides of the job, `given` those of the command line: what has one value there does not vary.
     """
-    varied = [override for override in task if override not in given]
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([word for word in given if not word.startswith("-")])
+    single = {override.key_or_group for override in parsed if not override.is_sweep_override()}
+    single -= {override.key_or_group for override in parsed if override.is_sweep_override()}
+    varied = [override for override in task if override.split("=")[0].lstrip("+~") not in single]
     name = "_".join(re.sub(r"[^\w.+-]+", "-", override).strip("-") for override in varied) or "run"
     if len(name) <= 120:
         return name

@@ -1,6 +1,7 @@
 """From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`. Config names objects, code names none."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.callbacks import SaveMaps
@@ -63,7 +64,7 @@ def train(cfg: DictConfig) -> Evaluation:
         )
     _prepare(trainer, data, folder, cfg)
     data.check_batch_size(trainer.world_size)
-    with _other_processes_end_too(trainer):
+    with _ended(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         chosen = _leave_checkpoint(trainer, module, folder, callbacks)
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen})
@@ -87,14 +88,14 @@ def evaluate(cfg: DictConfig) -> Evaluation:
         callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)
     trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=False, enable_checkpointing=False)
     _prepare(trainer, data, folder, cfg)
-    with _other_processes_end_too(trainer):
+    with _ended(trainer):
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": str(cfg.ckpt_path)})
 
 
 def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
     """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`."""
     if announce and cfg.backbone.weights == "random":
-        rank_zero_warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
+        _warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
     torch.manual_seed(key("backbone", cfg.seed))
     backbone: Backbone = instantiate(cfg.backbone)
     torch.manual_seed(key("weights", cfg.seed))
@@ -117,6 +118,11 @@ def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataMod
     return data
 
 
+@rank_zero_only
+def _warn(text: str) -> None:
+    print(f"uniad: warning: {text}", file=sys.stderr)
+
+
 def _claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
     """Refuse a folder that holds another run, or clear it where that was asked for; the first process alone."""
     if getattr(rank_zero_only, "rank", 0) == 0:
@@ -135,8 +141,11 @@ def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: Dic
 
 
 @contextmanager
-def _other_processes_end_too(trainer: L.Trainer) -> Iterator[None]:
-    """When this process fails, the ranks it launched must not wait for it in a collective for ever."""
+def _ended(trainer: L.Trainer) -> Iterator[None]:
+    """Ends what a run leaves open: its loggers always, and the ranks it launched when it fails.
+
+    The ranks would wait in a collective for ever; a W&B run left open would take in the next job of a sweep.
+    """
     try:
         yield
     except BaseException:
@@ -144,6 +153,11 @@ def _other_processes_end_too(trainer: L.Trainer) -> Iterator[None]:
         if isinstance(launcher, _SubprocessScriptLauncher):
             launcher.kill(signal.SIGKILL)
         raise
+    finally:
+        for logger in trainer.loggers:
+            finish = getattr(getattr(logger, "experiment", None), "finish", None)
+            if callable(finish):
+                finish()
 
 
 def _leave_checkpoint(
@@ -157,7 +171,7 @@ def _leave_checkpoint(
     if not isinstance(best, ModelCheckpoint):
         return LAST.stem
     load_weights(module, load_checkpoint(best.best_model_path), best.best_model_path)
-    rank_zero_warn("these results are of the epoch that is best on the test split itself: optimistic by design")
+    _warn("these results are of the epoch that is best on the test split itself: optimistic by design")
     return Path(best.best_model_path).stem
 
 
