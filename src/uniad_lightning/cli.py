@@ -141,8 +141,9 @@ class _Jobs:
             self.statuses.append(_report(error, self.name))
 
     def _call(self, cfg: Any) -> int:
-        _quieten()
         from uniad_lightning import run
+
+        _quieten()  # after the import, since Lightning sets its own level when it is imported
 
         command: Callable[[Any], object] = getattr(run, self.name)
         command(cfg)
