@@ -100,7 +100,7 @@ def swept_name(task: Sequence[str], given: Sequence[str]) -> str:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    parsed = OverridesParser.create().parse_overrides([word for word in given if not word.startswith("-")])
+    parsed = OverridesParser.create().parse_overrides([word for word in given if re.match(r"[^-].*=", word)])
     single = {override.key_or_group for override in parsed if not override.is_sweep_override()}
     single -= {override.key_or_group for override in parsed if override.is_sweep_override()}
     varied = [override for override in task if override.split("=")[0].lstrip("+~") not in single]

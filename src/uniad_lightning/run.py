@@ -132,8 +132,7 @@ def _claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
 
 def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: DictConfig) -> None:
     """List the data, show what it holds before anything long starts, and keep the configuration."""
-    if trainer.is_global_zero:
-        data.prepare_data()
+    data.prepare_data()  # on every rank: ranks of torchrun or SLURM start together, and writing it twice is harmless
     data.setup()
     if trainer.is_global_zero:
         show_counts(data.splits)

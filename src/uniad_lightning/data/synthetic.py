@@ -1,8 +1,9 @@
 """The embedded default data set: six procedural products in colour with four kinds of defect and exact masks.
 
-`products` draws them, `camera` photographs them, with a defect or as the flawless twin; the mask is where the two differ.
-Light and colour vary more between good pictures than a defect changes one, pose and scale a little; only the product's
-structure is constant. Written as MVTec AD is laid out. A larger picture shows the same product in the same pose and light.
+`products` draws them, `camera` photographs them, with a defect or as the flawless twin; the mask is where the two
+differ. Light and colour vary more between good pictures than a defect changes one, pose and scale a little; only the
+product's structure is constant. Written as MVTec AD is laid out. A larger picture shows the same product in the same
+pose and light.
 """
 
 import json
