@@ -19,7 +19,7 @@ def copy(tree, tmp_path):
 
 
 @pytest.fixture
-def refused(uniad, tmp_path):
+def expect_refusal(uniad, tmp_path):
     """Runs `uniad train` and demands status 2 and one line with all of `words`."""
 
     def call(overrides, *words, command="train"):
@@ -39,62 +39,64 @@ def refused(uniad, tmp_path):
     return call
 
 
-def test_no_data_root(refused):
-    refused([], "data.root", "needs a value")
+def test_no_data_root(expect_refusal):
+    expect_refusal([], "data.root", "needs a value")
 
 
-def test_missing_data_root(refused, tmp_path):
-    refused([f"data.root={tmp_path}/absent"], "absent", "data.root")
+def test_missing_data_root(expect_refusal, tmp_path):
+    expect_refusal([f"data.root={tmp_path}/absent"], "absent", "data.root")
 
 
-def test_root_without_categories(refused, tmp_path):
+def test_root_without_categories(expect_refusal, tmp_path):
     (tmp_path / "empty").mkdir()
-    refused([f"data.root={tmp_path}/empty"], "empty", "train/good")
+    expect_refusal([f"data.root={tmp_path}/empty"], "empty", "train/good")
 
 
-def test_category_without_train_good(refused, copy):
+def test_category_without_train_good(expect_refusal, copy):
     shutil.rmtree(copy / "cable" / "train" / "good")
-    refused([f"data.root={copy}"], "cable", "train/good")
+    expect_refusal([f"data.root={copy}"], "cable", "train/good")
 
 
-def test_defect_image_without_mask(refused, copy):
+def test_defect_image_without_mask(expect_refusal, copy):
     (copy / "cable" / "ground_truth" / "hole" / "000_mask.png").unlink()
-    refused([f"data.root={copy}"], copy / "cable" / "test" / "hole" / "000.png", "mask")
+    expect_refusal([f"data.root={copy}"], copy / "cable" / "test" / "hole" / "000.png", "mask")
 
 
-def test_mask_without_image(refused, copy):
+def test_mask_without_image(expect_refusal, copy):
     (copy / "cable" / "test" / "scratch" / "001.png").unlink()
-    refused([f"data.root={copy}"], copy / "cable" / "ground_truth" / "scratch" / "001_mask.png")
+    expect_refusal([f"data.root={copy}"], copy / "cable" / "ground_truth" / "scratch" / "001_mask.png")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_mask_of_another_size(refused, copy, workers):
+def test_mask_of_another_size(expect_refusal, copy, workers):
     Image.new("L", (10, 10), 255).save(copy / "cable" / "ground_truth" / "hole" / "000_mask.png")
-    refused([f"data.root={copy}", f"data.num_workers={workers}", "trainer.max_epochs=1"], "000_mask.png", "10", "80")
+    expect_refusal(
+        [f"data.root={copy}", f"data.num_workers={workers}", "trainer.max_epochs=1"], "000_mask.png", "10", "80"
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_truncated_image(refused, copy, workers):
+def test_truncated_image(expect_refusal, copy, workers):
     path = copy / "bottle" / "train" / "good" / "000.png"
     path.write_bytes(path.read_bytes()[:200])
-    refused([f"data.root={copy}", f"data.num_workers={workers}"], path)
+    expect_refusal([f"data.root={copy}", f"data.num_workers={workers}"], path)
 
 
-def test_image_smaller_than_the_pooling_window(refused, tree):
-    refused([f"data.root={tree}", "data.image_size=12"], "data.image_size", "16")
+def test_image_smaller_than_the_pooling_window(expect_refusal, tree):
+    expect_refusal([f"data.root={tree}", "data.image_size=12"], "data.image_size", "16")
 
 
-def test_misspelt_category(refused, tree):
-    refused([f"data.root={tree}", "data.categories=[botle]"], "botle", "bottle")
+def test_misspelt_category(expect_refusal, tree):
+    expect_refusal([f"data.root={tree}", "data.categories=[botle]"], "botle", "bottle")
 
 
 @pytest.mark.parametrize(("size", "said"), [(4, "odd"), (17, "largest legal square window is 7"), ("[3,2]", "width 2")])
-def test_even_or_too_large_neighbor_size(refused, tree, size, said):
-    refused([f"data.root={tree}", f"model.neighbor_size={size}"], "model.neighbor_size", said)
+def test_even_or_too_large_neighbor_size(expect_refusal, tree, size, said):
+    expect_refusal([f"data.root={tree}", f"model.neighbor_size={size}"], "model.neighbor_size", said)
 
 
-def test_batch_larger_than_the_data(refused, tree):
-    refused([f"data.root={tree}", "data.batch_size=64"], "data.batch_size=64", "18 train images")
+def test_batch_larger_than_the_data(expect_refusal, tree):
+    expect_refusal([f"data.root={tree}", "data.batch_size=64"], "data.batch_size=64", "18 train images")
 
 
 def test_batch_that_the_processes_do_not_divide(tree, tmp_path):
@@ -130,8 +132,8 @@ def test_batch_that_the_processes_do_not_divide(tree, tmp_path):
         ("seed=x (1)", ("seed=x (1)", "quote")),
     ],
 )
-def test_unknown_keys_options_and_values(refused, tree, override, words):
-    refused([f"data.root={tree}", override], *words)
+def test_unknown_keys_options_and_values(expect_refusal, tree, override, words):
+    expect_refusal([f"data.root={tree}", override], *words)
 
 
 @pytest.fixture(scope="module")
@@ -165,15 +167,15 @@ def test_an_unfinished_run_is_not_written_over_either(uniad, tree, finished, tmp
     assert status == 0, err
 
 
-def test_checkpoint_of_another_shape_or_backbone(refused, tree, finished):
+def test_checkpoint_of_another_shape_or_backbone(expect_refusal, tree, finished):
     ckpt = f"ckpt_path={finished}/checkpoints/last.ckpt"
     once = [f"data.root={tree}", ckpt, "trainer.max_epochs=1"]
-    refused([*once, "model.hidden_dim=64"], "model.hidden_dim=32", "model.hidden_dim=64")
-    refused([*once, "backbone=resnet18", "backbone.weights=random"], "backbone.", "resume with")
-    refused([ckpt, "data.image_size=32"], "data.image_size=32", "64", command="evaluate")
+    expect_refusal([*once, "model.hidden_dim=64"], "model.hidden_dim=32", "model.hidden_dim=64")
+    expect_refusal([*once, "backbone=resnet18", "backbone.weights=random"], "backbone.", "resume with")
+    expect_refusal([ckpt, "data.image_size=32"], "data.image_size=32", "64", command="evaluate")
 
 
-def test_missing_corrupt_or_foreign_checkpoint(refused, tree, finished, tmp_path):
+def test_missing_corrupt_or_foreign_checkpoint(expect_refusal, tree, finished, tmp_path):
     whole = (finished / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / "half.ckpt").write_bytes(whole[: len(whole) // 2])
     torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
@@ -186,25 +188,25 @@ def test_missing_corrupt_or_foreign_checkpoint(refused, tree, finished, tmp_path
         ("foreign.ckpt", "no checkpoint of uniad-lightning"),
         ("changed.ckpt", "network.output_proj.bias"),
     ):
-        refused([f"ckpt_path={tmp_path / name}"], name, said, command="evaluate")
-    refused([f"data.root={tree}", f"ckpt_path={tmp_path}/half.ckpt"], "half.ckpt")
+        expect_refusal([f"ckpt_path={tmp_path / name}"], name, said, command="evaluate")
+    expect_refusal([f"data.root={tree}", f"ckpt_path={tmp_path}/half.ckpt"], "half.ckpt")
     resumed = [f"data.root={tree}", f"ckpt_path={tmp_path}/changed.ckpt", "trainer.max_epochs=1"]
-    refused(resumed, "changed.ckpt", "network.output_proj.bias")
+    expect_refusal(resumed, "changed.ckpt", "network.output_proj.bias")
 
 
-def test_a_resumed_run_keeps_its_settings(refused, tree, finished):
+def test_a_resumed_run_keeps_its_settings(expect_refusal, tree, finished):
     resumed = [f"data.root={tree}", f"ckpt_path={finished}/checkpoints/last.ckpt", "trainer.max_epochs=1"]
-    refused([*resumed, "optimizer.lr=0.5"], "optimizer.lr=0.001", "optimizer.lr=0.5")
-    refused([*resumed, "schedule=cosine"], "schedule.")
+    expect_refusal([*resumed, "optimizer.lr=0.5"], "optimizer.lr=0.001", "optimizer.lr=0.5")
+    expect_refusal([*resumed, "schedule=cosine"], "schedule.")
 
 
-def test_a_diverging_training_says_so(refused, tree):
-    refused([f"data.root={tree}", "optimizer.lr=1e30"], "diverged", "optimizer.lr")
+def test_a_diverging_training_says_so(expect_refusal, tree):
+    expect_refusal([f"data.root={tree}", "optimizer.lr=1e30"], "diverged", "optimizer.lr")
 
 
-def test_a_file_where_a_folder_should_be(refused, tree, tmp_path):
+def test_a_file_where_a_folder_should_be(expect_refusal, tree, tmp_path):
     (tmp_path / "run").write_text("not a folder")
-    refused([f"data.root={tree}"], tmp_path / "run")
+    expect_refusal([f"data.root={tree}"], tmp_path / "run")
 
 
 def test_a_sweep_over_several_processes_is_refused(uniad, tree, tmp_path):
@@ -215,8 +217,8 @@ def test_a_sweep_over_several_processes_is_refused(uniad, tree, tmp_path):
     assert "each process would start the sweep again" in err
 
 
-def test_best_on_test_needs_validation(refused, tree):
-    refused([f"data.root={tree}", "callbacks=best_on_test"], "validate_every")
+def test_best_on_test_needs_validation(expect_refusal, tree):
+    expect_refusal([f"data.root={tree}", "callbacks=best_on_test"], "validate_every")
 
 
 def test_unknown_command():
