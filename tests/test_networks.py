@@ -8,6 +8,7 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.losses import CosineLoss, MSELoss, NormalizedMSELoss
 from uniad_lightning.models.jitter import FeatureJitter
 from uniad_lightning.models.neighbor_mask import neighbor_mask
+from uniad_lightning.models.standardize import Standardize
 from uniad_lightning.models.transformer import Attention, PositionEmbedding
 from uniad_lightning.models.uniad import UniAD
 
@@ -165,6 +166,21 @@ def test_jitter_probability_is_per_batch_or_per_token():
 def test_jitter_refuses(bad):
     with pytest.raises(InputError, match=f"jitter.{next(iter(bad))}"):
         FeatureJitter(**{"scale": 20.0, "prob": 1.0, "per": "batch", **bad})
+
+
+def test_standardised_features_have_mean_0_and_deviation_1_and_travel_in_the_state():
+    torch.manual_seed(0)
+    tokens = torch.randn(6, 50, 4) * torch.tensor([3.0, 0.1, 40.0, 0.0]) + torch.tensor([1.0, -2.0, 30.0, 5.0])
+    standardize = Standardize(channels=4)
+    assert torch.equal(standardize(tokens), tokens)
+    standardize.fit(tokens.split(2))
+    flat = standardize(tokens).flatten(0, 1)
+    assert flat.mean(0).abs().max() < 1e-4
+    assert torch.allclose(flat.std(0, correction=0), torch.tensor([1.0, 1.0, 1.0, 0.0]), atol=1e-4)
+    copy = Standardize(channels=4)
+    copy.load_state_dict(standardize.state_dict())
+    assert copy.fitted
+    assert torch.equal(copy(tokens), standardize(tokens))
 
 
 @pytest.mark.parametrize("loss", [MSELoss(), NormalizedMSELoss(), CosineLoss()])
