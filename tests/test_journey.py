@@ -165,6 +165,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_weights
     # 18 images, batch 4: 4 steps an epoch; checkpoints after steps 7, 14, 21, ... are inside one, the last is at 120.
     settings = [
         *SMALL, f"data.root={tree}", "trainer.max_epochs=30", "callbacks.checkpoint.every_n_epochs=null",
+        "standardize=true", "schedule=cosine",  # both keep state in the checkpoint
         "callbacks.checkpoint.every_n_train_steps=7", "callbacks.checkpoint.save_on_train_epoch_end=false",
     ]  # fmt: skip
     straight = subprocess.run(
