@@ -1,5 +1,6 @@
 """Tiny data sets and odd picture files for the tests, written in a moment and the same every time."""
 
+import pickle
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -105,3 +106,32 @@ def tiff(path: Path, data: bytes, *, size: tuple[int, int], depth: int) -> Path:
     table = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
     path.write_bytes(struct.pack("<2sHI", b"II", 42, header + len(data)) + data + table)
     return path
+
+
+def cifar10_arrays(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (count, 3072) uint8, red then green then blue, and labels (count,) int64 that take turns."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, 3072), dtype=np.uint8), np.arange(count) % 10
+
+
+def cifar10_python(root: Path, *, count: int = 20) -> Path:
+    """Writes `cifar-10-batches-py` with `count` images a batch below `root` and returns `root`."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name, (images, labels) in _cifar10_batches(count):
+        (folder / name).write_bytes(pickle.dumps({"data": images, "labels": labels.tolist(), "batch_label": name}))
+    return root
+
+
+def cifar10_binary(root: Path, *, count: int = 20) -> Path:
+    """Writes `cifar-10-batches-bin` with the same images and returns `root`."""
+    folder = root / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    for name, (images, labels) in _cifar10_batches(count):
+        (folder / f"{name}.bin").write_bytes(np.column_stack([labels.astype(np.uint8), images]).tobytes())
+    return root
+
+
+def _cifar10_batches(count: int) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    return [(name, cifar10_arrays(count, seed=seed)) for seed, name in enumerate(names)]

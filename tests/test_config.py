@@ -18,7 +18,23 @@ SUPPLIED = {
     "uniad_lightning.data.datamodule.UnifiedDataModule": {"mean", "std"},
     "uniad_lightning.module.drop_after": {"optimizer", "total_steps"},
     "uniad_lightning.module.warm_up_and_decay": {"optimizer", "total_steps"},
-    "uniad_lightning.data.mvtec.list_mvtec": {"root", "categories"},
+    **{
+        f"uniad_lightning.data.{name}": {"root", "categories"}
+        for name in (
+            "mvtec.list_mvtec",
+            "cifar10.list_cifar10",
+            "folder.list_folder",
+            "meta.list_meta",
+            "mix.list_mix",
+            "visa.list_visa",
+            "btad.list_btad",
+            "kolektor.list_kolektor_sdd",
+            "real_iad.list_real_iad",
+            "mvtec_loco.list_mvtec_loco",
+            "mvtec_ad2.list_mvtec_ad2",
+            "mvtec_3d.list_mvtec_3d",
+        )
+    },  # fmt: skip
     "uniad_lightning.data.synthetic.write_synthetic": {"root"},
     "torch.optim.AdamW": {"params"},
 }

@@ -5,18 +5,30 @@ import pytest
 import torch
 from PIL import Image
 
-from uniad_lightning.data.datamodule import EvaluationBatches, TrainBatches, UnifiedDataModule
+from uniad_lightning.callbacks import draw_panel
+from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.mvtec import list_mvtec
+from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches
+from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import key, permutation, seed_step
 
+UNCHANGED = Augmentation(flip=0, flip_vertical=0, rotate=0, colour=0, seed=0)
 
-def batches(world, position=0, count=23, size=6, seed=5):
+
+def draws(world, position=0, count=23, size=6, seed=5):
+    order = AllImages(categories=["a"] * count, seed=seed)
     return [
-        list(TrainBatches(count=count, batch_size=size, seed=seed, rank=r, world_size=world, position=lambda: position))
+        list(
+            TrainBatches(order=order, count=count, batch_size=size, rank=r, world_size=world, position=lambda: position)
+        )
         for r in range(world)
     ]
+
+
+def batches(*args, **kwargs):
+    return [[[draw.place for draw in batch] for batch in rank] for rank in draws(*args, **kwargs)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
@@ -24,6 +36,15 @@ def test_every_world_size_sees_the_same_global_batches(world):
     expected = permutation(23, seed=5, epoch=0)[:18].view(3, 6).tolist()
     joined = [sum(parts, []) for parts in zip(*batches(world), strict=True)]
     assert joined == expected
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_samples_are_numbered_alike_for_every_world_size_and_over_epochs(world):
+    first, second = draws(world), draws(world, position=3)
+    numbers = [draw.number for parts in zip(*first, strict=True) for part in parts for draw in part]
+    numbers += [draw.number for parts in zip(*second, strict=True) for part in parts for draw in part]
+    assert numbers == list(range(36))
+    assert draws(world, position=4)[0] == second[0][1:]
 
 
 def test_a_resumed_epoch_goes_on_where_it_was_and_epochs_differ():
@@ -59,7 +80,9 @@ def test_keys_differ_and_repeat():
 
 def dataset(root, **changes):
     splits = list_mvtec(root)
-    settings = {"image_size": (40, 24), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    settings = {
+        "image_size": (40, 24), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "augmentation": UNCHANGED,
+    }  # fmt: skip
     return InspectionDataset(records=splits.test, categories=splits.categories, **{**settings, **changes})
 
 
@@ -71,7 +94,9 @@ def test_a_sample_is_normalised_and_its_mask_belongs_to_it(tree):
             3, 1, 1
         )
         assert np.allclose(pixels.permute(1, 2, 0).numpy() * 255, np.asarray(Image.open(record.image)), atol=1e-3)
-        truth = np.zeros((80, 72), bool) if record.mask is None else np.asarray(Image.open(record.mask)) > 0
+        truth = np.zeros((80, 72), bool)
+        for path in record.masks:
+            truth |= np.asarray(Image.open(path)) > 0
         assert np.array_equal(sample["mask"].numpy(), truth)
         assert sample["label"] == int(record.defect != "good")
         assert sample["category"] == ["bottle", "cable"].index(record.category)
@@ -88,12 +113,60 @@ def test_batches_have_the_documented_shapes_also_when_empty(tree):
         assert empty[name].dtype == value.dtype
 
 
+def module(root, **changes):
+    settings = {
+        "source": list_mvtec, "root": str(root), "categories": None, "normal_classes": None, "limit": None,
+        "sampling": "all", "augmentation": UNCHANGED, "image_size": 64, "batch_size": 2, "eval_batch_size": 2,
+        "num_workers": 0, "seed": 0, "mean": (0, 0, 0), "std": (1, 1, 1),
+    }  # fmt: skip
+    return UnifiedDataModule(**{**settings, **changes})
+
+
+def test_a_record_may_have_several_masks_or_none(tree):
+    hole, scratch = (next(r for r in list_mvtec(tree).test if r.defect == kind) for kind in ("hole", "scratch"))
+    both, none = hole._replace(masks=hole.masks + scratch.masks), hole._replace(masks=())
+    data = dataset(tree, image_size=(80, 72))
+    data.records = [hole, scratch, both, none]
+    one, other, union, unknown = (data[i] for i in range(4))
+    assert torch.equal(union["mask"], one["mask"] | other["mask"])
+    assert union["mask"].sum() > one["mask"].sum()
+    assert union["has_mask"]
+    assert not unknown["has_mask"]
+    assert not unknown["mask"].any()
+
+
+def test_a_defect_that_is_not_marked_is_drawn_grey(tree):
+    hole = next(r for r in list_mvtec(tree).test if r.defect == "hole")
+    maps = [torch.zeros(4, 4)] * 2
+    sheet = np.asarray(draw_panel([hole, hole._replace(masks=())], maps, (40, 24)))
+    marked, unmarked = (sheet[22 + i * 62 : 62 + i * 62, 32:56] for i in range(2))
+    assert set(np.unique(marked)) == {0, 255}
+    assert set(np.unique(unmarked)) == {128}
+
+
+def test_only_draws_are_augmented_and_by_their_number_alone(tree):
+    data = dataset(tree, augmentation=Augmentation(flip=0.5, flip_vertical=0.5, rotate=90, colour=0.3, seed=0))
+    plain = data[1]["image"]
+    changed = [data[Draw(1, number)]["image"] for number in (0, 1, 2)]
+    assert torch.equal(plain, data[1]["image"])
+    assert torch.equal(changed[1], data[Draw(1, 1)]["image"])
+    assert not torch.equal(changed[0], changed[1])
+    assert all(not torch.equal(plain, one) for one in changed)
+    assert torch.equal(dataset(tree)[Draw(1, 0)]["image"], plain)
+
+
+def test_options_that_are_none_are_refused(tree):
+    for changes, words in (
+        ({"limit": 0}, "data.limit=0"),
+        ({"sampling": "balance"}, "data.sampling=balance.*Did you mean 'balanced'"),
+        ({"batch_size": "four"}, "data.batch_size=four"),
+    ):
+        with pytest.raises(InputError, match=words):
+            module(tree, **changes)
+
+
 def test_a_missing_test_split_is_refused(tmp_path, tree):
     (tmp_path / "bottle" / "train").mkdir(parents=True)
     (tmp_path / "bottle" / "train" / "good").symlink_to(tree / "bottle" / "train" / "good")
-    data = UnifiedDataModule(
-        source=list_mvtec, root=str(tmp_path), categories=None, image_size=64, batch_size=2, eval_batch_size=2,
-        num_workers=0, seed=0, mean=(0, 0, 0), std=(1, 1, 1),
-    )  # fmt: skip
     with pytest.raises(InputError, match="no test image in bottle"):
-        data.setup()
+        module(tmp_path).setup()

@@ -155,6 +155,23 @@ def test_category_of_one_class_is_undefined_and_left_out_of_the_mean():
     assert same(evaluation.pooled, oracle(data), 1e-3)
 
 
+def test_a_foreign_category_is_ranked_against_the_good_images_of_all():
+    """Whole classes as anomalies: a normal one has no row of its own, any other is itself against all normal ones."""
+    data = fabricate()
+    data["labels"] = (data["categories"] == 2).long()
+    metric = AnomalyMetrics(categories=CATEGORIES, num_images=IMAGES, foreign={"capsule"})
+    metric.update(**{**data, "has_mask": torch.zeros(IMAGES, dtype=torch.bool)})
+    result = metric.compute()
+    expected = scikit_learn(data["labels"].numpy(), data["scores"].numpy())
+    row = result.categories["capsule"]
+    assert row.images == 6
+    for own in (row[1:4], result.pooled[1:4], result.mean[1:4]):
+        assert own == pytest.approx(tuple(expected)[:3], abs=1e-6)
+    assert all(math.isnan(value) for name in ("bottle", "cable") for value in result.categories[name][1:])
+    assert all(math.isnan(value) for value in (*row[4:], *result.pooled[4:]))
+    assert result.mean_over["image_auroc"] == 1
+
+
 def test_images_without_mask_count_as_images_only():
     data = fabricate()
     data["has_mask"] = data["categories"] != 1

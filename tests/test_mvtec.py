@@ -29,17 +29,17 @@ def test_lists_all_records_in_order(tree: Path) -> None:
     splits = list_mvtec(tree)
     assert splits.categories == ("bottle", "cable")
     assert splits.train == tuple(
-        Record(tree / category / "train/good" / f"{i:03d}.png", None, category, "good", 0)
+        Record(tree / category / "train/good" / f"{i:03d}.png", (), category, "good", 0)
         for category in ("bottle", "cable")
         for i in range(4)
     )
 
     def bad(category: str, defect: str, i: int) -> Record:
         mask = tree / category / "ground_truth" / defect / f"{i:03d}_mask.png"
-        return Record(tree / category / "test" / defect / f"{i:03d}.png", mask, category, defect, 1)
+        return Record(tree / category / "test" / defect / f"{i:03d}.png", (mask,), category, defect, 1)
 
     def good(category: str, i: int) -> Record:
-        return Record(tree / category / "test/good" / f"{i:03d}.png", None, category, "good", 0)
+        return Record(tree / category / "test/good" / f"{i:03d}.png", (), category, "good", 0)
 
     expected = []
     for category in ("bottle", "cable"):
@@ -52,8 +52,8 @@ def test_counts_by_category_and_defect(tree: Path) -> None:
     shutil.rmtree(tree / "cable/test/hole")
     shutil.rmtree(tree / "cable/ground_truth/hole")
     assert counts(list_mvtec(tree)) == [
-        CategoryCount("bottle", 4, 2, 3, {"hole": 1, "scratch": 2}),
-        CategoryCount("cable", 4, 2, 2, {"scratch": 2}),
+        CategoryCount("bottle", 4, 0, 2, 3, {"hole": 1, "scratch": 2}),
+        CategoryCount("cable", 4, 0, 2, 2, {"scratch": 2}),
     ]
 
 
@@ -98,14 +98,14 @@ def test_every_picture_suffix_counts(tmp_path: Path, suffix: str) -> None:
 def test_mask_may_have_any_suffix_and_the_bare_stem(tree: Path, name: str) -> None:
     folder = tree / "bottle/ground_truth/hole"
     (folder / "000_mask.png").rename(folder / name)
-    masks = [record.mask for record in list_mvtec(tree).test if (record.category, record.defect) == ("bottle", "hole")]
-    assert masks == [folder / name]
+    masks = [record.masks for record in list_mvtec(tree).test if (record.category, record.defect) == ("bottle", "hole")]
+    assert masks == [(folder / name,)]
 
 
 def test_category_without_test_is_for_training(tree: Path) -> None:
     shutil.rmtree(tree / "cable/test")
     shutil.rmtree(tree / "cable/ground_truth")
-    assert counts(list_mvtec(tree))[1] == CategoryCount("cable", 4, 0, 0, {})
+    assert counts(list_mvtec(tree))[1] == CategoryCount("cable", 4, 0, 0, 0, {})
 
 
 def test_link_to_nowhere_is_listed_so_that_reading_it_fails(tree: Path) -> None:
@@ -141,7 +141,7 @@ def test_refuses_category_without_training_images(tree: Path, leave_folder: bool
     shutil.rmtree(folder)
     if leave_folder:
         folder.mkdir()
-    expected = f"{folder}: no image in it" if leave_folder else f"{tree / 'cable'}: the category has no train/good"
+    expected = f"{folder}: no image in it" if leave_folder else f"{folder}: no such folder; cable needs its good"
     assert expected in refusal(tree)
 
 

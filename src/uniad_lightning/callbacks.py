@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from uniad_lightning.data.image import read_image, read_mask, resize, resize_mask
+from uniad_lightning.data.image import read_record
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.module import AnomalyModule
 from uniad_lightning.scoring import upsample
@@ -171,7 +171,10 @@ def choose(records: tuple[Record, ...], category: str, count: int) -> list[int]:
 
 
 def draw_panel(records: list[Record], maps: list[Tensor], size: Size) -> Image.Image:
-    """Rows of image, mask, map and overlay for `records` with their maps (h, w), at `size` (height, width)."""
+    """Rows of image, mask, map and overlay for `records` with their maps (h, w), at `size` (height, width).
+
+    The mask of a defective image that has none is grey.
+    """
     full = [upsample(m[None].float(), size)[0].numpy() for m in maps]
     low, high = min(m.min() for m in full), max(m.max() for m in full)
     gap, head = 4, 18
@@ -179,17 +182,16 @@ def draw_panel(records: list[Record], maps: list[Tensor], size: Size) -> Image.I
     sheet = Image.new("RGB", (4 * (width + gap) + gap, len(records) * (height + head + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (record, scores) in enumerate(zip(records, full, strict=True)):
-        source = read_image(record.image)
-        image = resize(source, size)
-        mask = np.zeros(size, dtype=bool)
-        if record.mask is not None:
-            mask = resize_mask(read_mask(record.mask, image_path=record.image, image_size=source.shape[:2]), size)
+        image, mask = read_record(record, size)
+        truth = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+        if record.label and not record.masks:
+            truth[:] = 128  # defective, but not known where: grey, since black is good
         strength = (scores - low) / max(high - low, 1e-12)
         heat = (matplotlib.colormaps["turbo"](strength)[..., :3] * 255).astype(np.uint8)
         overlay = (0.55 * image + 0.45 * heat).astype(np.uint8)
         top = gap + row * (height + head + gap)
         draw.text((gap, top + 2), f"{record.category} / {record.defect} / {record.image.name}", fill="black")
-        shown = (image, np.repeat(mask[..., None] * np.uint8(255), 3, axis=2), heat, overlay)
+        shown = (image, truth, heat, overlay)
         for column, pixels in enumerate(shown):
             sheet.paste(Image.fromarray(pixels), (gap + column * (width + gap), top + head))
     return sheet

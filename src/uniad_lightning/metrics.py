@@ -6,7 +6,7 @@ left uncertain by the bins is counted a second time over finer ones, from the sm
 that every rank keeps of the images it saw.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,7 +61,8 @@ class AnomalyMetrics(Metric):
     """Image and pixel metrics of all `categories` (ids are positions) over the `num_images` of a split.
 
     Call `update` for each batch and then `compute`, on every rank; each image must be seen exactly once by exactly one
-    rank. `forward` is refused: the numbers of a batch mean nothing.
+    rank. `forward` is refused: the numbers of a batch mean nothing. `foreign` names categories that were not trained
+    on: all their images are defective, so each is ranked against the good images of all categories.
 
     Raises ValueError for no image, no category, and a category name that repeats or is "pooled".
     """
@@ -74,7 +75,7 @@ class AnomalyMetrics(Metric):
     image_categories: Tensor  # (num_images,) int64
     visits: Tensor  # (num_images,) int64
 
-    def __init__(self, *, categories: Sequence[str], num_images: int):
+    def __init__(self, *, categories: Sequence[str], num_images: int, foreign: Collection[str] = ()):
         super().__init__()
         if num_images < 1 or not categories:
             raise ValueError(f"{num_images} images of {len(categories)} categories; expected at least one of each")
@@ -82,6 +83,7 @@ class AnomalyMetrics(Metric):
             raise ValueError(f"categories={list(categories)} repeats a name or holds {POOLED!r}; rename that category")
         self.categories = tuple(categories)
         self.num_images = num_images
+        self.foreign = frozenset(foreign)
         self._seen: dict[int, SeenImage] = {}
         bins, images = (len(categories), BINS), (num_images,)
         whole = {
@@ -219,12 +221,13 @@ class AnomalyMetrics(Metric):
         return counts, counts.auroc_error(refinement.tied)
 
     def _row(self, ids: slice, counts: Counts) -> Row:
-        chosen = (self.image_categories >= ids.start) & (self.image_categories < ids.stop)
-        scores, labels = self.image_scores[chosen].cpu(), self.image_labels[chosen].cpu()
+        own = (self.image_categories >= ids.start) & (self.image_categories < ids.stop)
+        against = self.image_labels == 0 if {*self.categories[ids]} <= self.foreign else torch.zeros_like(own)
+        ranked = own | against
         pixels = counts.descending()
         return Row(
-            len(scores),
-            *ranking(*by_score(scores, labels)),
+            int(own.sum()),
+            *ranking(*by_score(self.image_scores[ranked].cpu(), self.image_labels[ranked].cpu())),
             *ranking(pixels.positives, pixels.negatives),
             region_overlap(pixels.regions, pixels.negatives),
         )

@@ -51,7 +51,11 @@ class AnomalyModule(L.LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start an evaluation of the whole test split."""
         splits = self.data.splits
-        self.metrics = AnomalyMetrics(categories=splits.categories, num_images=len(splits.test)).to(self.device)
+        self.metrics = AnomalyMetrics(
+            categories=splits.categories,
+            num_images=len(splits.test),
+            foreign=set(splits.categories) - {record.category for record in splits.train},
+        ).to(self.device)
         self.vanished_masks = 0
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:

@@ -1,53 +1,190 @@
-"""CIFAR-10 as its authors publish it: `cifar-10-batches-py` read without running what a pickle may hold."""
+"""CIFAR-10 as its authors publish it, the python version or the binary one, without running what a pickle may hold."""
 
 import pickle
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from uniad_lightning.errors import InputError
+from uniad_lightning.data.listing import LayoutError, check_root, choose
+from uniad_lightning.data.published import Images, Published
+from uniad_lightning.data.records import GOOD, Packed, Record, Splits
+from uniad_lightning.errors import InputError, one_line
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_SUFFIX = {"cifar-10-batches-py": "", "cifar-10-batches-bin": ".bin"}
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
+_ROW = 1 + 3 * 32 * 32  # bytes of an image in the binary version: label, red, green, blue
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, lists, strings, bytes and numbers; anything else is refused."""
+def list_cifar10(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+    """Records of the classes, all of them or those named, each image good: which are not, `data.normal_classes` says.
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+    `root` is the folder `cifar-10-batches-py`, `cifar-10-batches-bin`, or the one above it.
+
+    Raises InputError when a batch is missing, truncated, or holds anything but plain data.
+    """
+    chosen = set(choose(categories, CLASSES, root))
+    parts = {}
+    for split, names in _BATCHES.items():
+        records = []
+        for path in _files(root, names):
+            labels = _load(path)[1].tolist()
+            named = [(i, CLASSES[label]) for i, label in enumerate(labels) if CLASSES[label] in chosen]
+            records += [Record(Packed(path, i), (), name, GOOD, 0) for i, name in named]
+        parts[split] = tuple(sorted(records, key=lambda record: record.category))
+    return Splits(tuple(sorted(chosen)), parts["train"], parts["test"])
 
 
 def read_cifar10(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) uint8 RGB and labels (N,) int64 of one split, `train` or `test`.
+    """Images (N, 32, 32, 3) uint8 RGB and labels (N,) int64 of one split, `train` or `test`; errors as above."""
+    batches = [_load(path) for path in _files(root, _BATCHES[split])]
+    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 
-    `root` is the folder `cifar-10-batches-py` or the one above it.
 
-    Raises InputError when a batch is missing, truncated or holds anything but plain data.
-    """
-    folder = root if root.name == "cifar-10-batches-py" else root / "cifar-10-batches-py"
-    images, labels = [], []
-    for name in _BATCHES[split]:
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path}: not found; expected the CIFAR-10 python version, unpacked below {root}")
-        try:
-            with path.open("rb") as file:
-                batch = _ArrayUnpickler(file, encoding="latin1").load()
-            images.append(np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-            labels.append(np.asarray(batch["labels"], dtype=np.int64))
-        except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: not a CIFAR-10 batch ({error}); download the data set again") from None
-    return np.concatenate(images), np.concatenate(labels)
+def read_packed(image: Packed) -> np.ndarray:
+    """One image (32, 32, 3) uint8 RGB of a batch, writable."""
+    return _load(image.file)[0][image.position].copy()
+
+
+def _files(root: Path, names: Sequence[str]) -> list[Path]:
+    check_root(root, "cifar-10-batches-py or cifar-10-batches-bin")
+    for folder, suffix in _SUFFIX.items():
+        here = root if root.resolve().name == folder else root / folder
+        if not here.is_dir():
+            continue
+        paths = [here / f"{name}{suffix}" for name in names]
+        for path in paths:
+            if not path.is_file():
+                raise InputError(f"{path}: not found; expected all of CIFAR-10's batches there, unpack it again")
+        return paths
+    raise LayoutError(
+        f"data.root: {root.absolute()} holds neither {' nor '.join(_SUFFIX)}; expected CIFAR-10, unpacked"
+    )
+
+
+@lru_cache(maxsize=6)  # all batches of the data set, 30 MB each: an image is a slice of one
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one batch file."""
+    try:
+        data, labels = _read_binary(path) if path.suffix == ".bin" else _read_pickle(path)
+    except Exception as error:  # a damaged pickle makes the unpickler raise nearly anything
+        raise InputError(f"{path}: not a CIFAR-10 batch ({one_line(error)}); download the data set again") from None
+    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    raw = np.fromfile(path, dtype=np.uint8)
+    if not len(raw) or len(raw) % _ROW:
+        raise ValueError(f"{len(raw)} bytes, expected a multiple of {_ROW}")
+    rows = raw.reshape(-1, _ROW)
+    return _checked(rows[:, 1:], rows[:, 0])
+
+
+def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with path.open("rb") as file:
+        batch = _PlainUnpickler(file, encoding="latin1").load()
+    if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
+        raise ValueError("it has no 'data' and 'labels'")
+    data, labels = batch["data"], batch["labels"]
+    if not isinstance(data, _Array) or not isinstance(labels, list | _Array):
+        raise ValueError("'data' is no array, or 'labels' no list")
+    return _checked(data.value, labels.value if isinstance(labels, _Array) else np.asarray(labels))
+
+
+def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1 or len(data) != len(labels):
+        raise ValueError(f"data {data.dtype} {data.shape} and {len(labels)} labels, expected uint8 (N, 3072) and N")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(CLASSES):
+        raise ValueError("labels that are no numbers from 0 to 9")
+    return data, labels.astype(np.int64)
+
+
+class _Array:
+    """What a pickled array becomes: its plain numbers, with nothing of NumPy's own called on the file's behalf."""
+
+    def __init__(self, *_: object):
+        self.value = np.zeros(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self.fill(data.encode("latin1") if isinstance(data, str) else data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: bytes, dtype: "_Dtype", shape: tuple, order: str) -> "_Array":
+        self.value = np.frombuffer(data, np.dtype(dtype.order + dtype.code)).reshape(shape, order=order)  # type: ignore[call-overload]
+        return self
+
+
+class _Dtype:
+    """What a pickled dtype becomes: integers and floats only."""
+
+    def __init__(self, code: str, *_: object):
+        if code not in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1]
+
+
+class _FromBuffer:
+    def __new__(cls, data: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:  # type: ignore[misc]
+        return _Array().fill(data, dtype, shape, order)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it sets the state of a function")
+
+
+class _Latin1(_FromBuffer):
+    def __new__(cls, text: str, encoding: str = "latin1") -> bytes:  # type: ignore[misc]
+        return text.encode("latin1")
+
+
+class _Scalar(_FromBuffer):
+    def __new__(cls, dtype: _Dtype, data: bytes) -> int | float:  # type: ignore[misc]
+        return _Array().fill(data, dtype, (), "C").value.item()
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds arrays, lists, dicts, strings, bytes and numbers out of classes of this file; refuses anything else."""
+
+    _STANDINS = {
+        "numpy.ndarray": _Array,
+        "numpy.dtype": _Dtype,
+        "numpy.core.multiarray._reconstruct": _Array,
+        "numpy._core.multiarray._reconstruct": _Array,
+        "numpy.core.numeric._frombuffer": _FromBuffer,
+        "numpy._core.numeric._frombuffer": _FromBuffer,
+        "numpy.core.multiarray.scalar": _Scalar,
+        "numpy._core.multiarray.scalar": _Scalar,
+        "_codecs.encode": _Latin1,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in self._STANDINS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return self._STANDINS[f"{module}.{name}"]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to something outside")
+
+
+def _recognise(root: Path) -> bool:
+    return root.name in _SUFFIX or any((root / folder).is_dir() for folder in _SUFFIX)
+
+
+CIFAR10 = Published(
+    title="CIFAR-10",
+    layout="""\
+ROOT/cifar-10-batches-py/data_batch_1 ... data_batch_5, test_batch           (the python version)
+or
+ROOT/cifar-10-batches-bin/data_batch_1.bin ... data_batch_5.bin, test_batch.bin   (the binary version)""",
+    licence="none stated; its authors ask for the citation",
+    source="https://www.cs.toronto.edu/~kriz/cifar.html",
+    reference="A. Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009",
+    images={name: Images(5000, 0, 1000, 0) for name in CLASSES},
+    listing=list_cifar10,
+    recognise=_recognise,
+)

@@ -7,55 +7,16 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.naming import check_names
 from uniad_lightning.data.records import Record, Splits
+from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
+from uniad_lightning.data.sampling import sampling as sampling_called
+from uniad_lightning.data.selection import limit_images, normal_against_rest
+from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
-from uniad_lightning.randomness import permutation
 from uniad_lightning.types import Batch, pair
-
-
-class TrainBatches(Sampler[list[int]]):
-    """This rank's slice of each global batch: step k of an epoch takes `permutation[k*B:(k+1)*B]`, for any world size.
-
-    `position` tells the number of optimizer steps done, from which epoch and step follow; so a resumed run goes on
-    with the batch it would have seen. The incomplete tail of an epoch is dropped.
-    """
-
-    def __init__(
-        self, *, count: int, batch_size: int, seed: int, rank: int, world_size: int, position: Callable[[], int]
-    ):
-        self.count = count
-        self.batch_size = batch_size
-        self.seed = seed
-        self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
-        self.position = position
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, start = divmod(self.position(), len(self))
-        order = permutation(self.count, seed=self.seed, epoch=epoch)
-        for step in range(start, len(self)):
-            yield order[step * self.batch_size : (step + 1) * self.batch_size][self.share].tolist()
-
-
-class EvaluationBatches(Sampler[list[int]]):
-    """Items rank, rank + world, ...: each once, no padding. A rank without items gets one empty batch.
-
-    Lightning skips the epoch-end hooks of a rank without batches, and the others would wait for it in their collective.
-    """
-
-    def __init__(self, *, count: int, batch_size: int, rank: int, world_size: int):
-        self.items = list(range(rank, count, world_size))
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return max(1, -(-len(self.items) // self.batch_size))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for i in range(len(self)):
-            yield self.items[i * self.batch_size : (i + 1) * self.batch_size]
 
 
 class ResumableLoader(DataLoader):
@@ -73,8 +34,11 @@ class UnifiedDataModule(L.LightningDataModule):
     """Several categories under `root` as one training set and one test set.
 
     `source(root, categories=...)` lists the records; `prepare(root)`, where given, writes them first, on one process.
-    `batch_size` is the global one, divided over the processes; `eval_batch_size` is each process's own. `mean` and
-    `std` are what the backbone's input expects.
+    `normal_classes`, where given, makes whole categories anomalies (`selection.normal_against_rest`), and `limit` keeps
+    at most that many images of each category (`selection.limit_images`). `sampling` is `all` (each image once an epoch,
+    the paper) or `balanced` (categories equally often); `augmentation` changes training images alone. `batch_size` is
+    the global one, divided over the processes; `eval_batch_size` is each process's own. `mean` and `std` are what the
+    backbone's input expects.
 
     Raises InputError for sizes that are none; `setup` for what `source` refuses; `check_batch_size` for its own matter.
     """
@@ -85,6 +49,10 @@ class UnifiedDataModule(L.LightningDataModule):
         source: Callable[..., Splits],
         root: str,
         categories: Sequence[str] | None,
+        normal_classes: int | str | Sequence[int | str] | None,
+        limit: int | None,
+        sampling: str,
+        augmentation: Augmentation,
         image_size: int | Sequence[int],
         batch_size: int,
         eval_batch_size: int,
@@ -99,12 +67,17 @@ class UnifiedDataModule(L.LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("num_workers", num_workers, 0),
+            ("limit", 1 if limit is None else limit, 1),
         ):
             if not isinstance(value, int) or value < least:
                 raise InputError(f"data.{name}={value}: expected a whole number of at least {least}")
         self.source = source
         self.root = Path(root).expanduser()
         self.chosen = categories
+        self.normal_classes = normal_classes
+        self.limit = limit
+        self.sampling = sampling_called(sampling)
+        self.augmentation = augmentation
         self.image_size = pair(image_size, "data.image_size")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -135,13 +108,26 @@ class UnifiedDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """List the records, once."""
         if self._splits is None:
-            # A text is left as it is, for the source to say that it wants a list.
-            chosen = self.chosen if self.chosen is None or isinstance(self.chosen, str) else list(self.chosen)
+            splits = self._list()
+            check_names({name: f"data.root={self.root}" for name in splits.categories})
+            if self.normal_classes is not None:
+                splits = normal_against_rest(splits, self.normal_classes)
+            if self.limit is not None:
+                splits = limit_images(splits, self.limit)
+            self._splits = splits
+
+    def _list(self) -> Splits:
+        # A text is left as it is, for the source to say that it wants a list.
+        chosen = self.chosen if self.chosen is None or isinstance(self.chosen, str) else list(self.chosen)
+        try:
             splits = self.source(self.root, categories=chosen)
             if not splits.test:
                 names = ", ".join(splits.categories)
                 raise InputError(f"data.root={self.root}: no test image in {names}; expected some in test/")
-            self._splits = splits
+        except InputError as error:
+            listing = getattr(self.source, "func", self.source)  # what a partial calls
+            raise with_hint(error, root=self.root, listing=listing) from None
+        return splits
 
     def check_batch_size(self, world_size: int) -> None:
         """Raises InputError when the batch cannot be divided over the processes or exceeds the training set."""
@@ -160,9 +146,9 @@ class UnifiedDataModule(L.LightningDataModule):
         """This rank's training batches."""
         trainer = self._running_trainer()
         batches = TrainBatches(
+            order=self.sampling(categories=[r.category for r in self.splits.train], seed=self.seed),
             count=len(self.splits.train),
             batch_size=self.batch_size,
-            seed=self.seed,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             position=lambda: trainer.global_step,
@@ -204,9 +190,10 @@ class UnifiedDataModule(L.LightningDataModule):
             image_size=self.image_size,
             mean=self.mean,
             std=self.std,
+            augmentation=self.augmentation,
         )
 
-    def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list[int]]) -> DataLoader:
+    def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:
         dataset = self._dataset(records)
         return kind(
             dataset,

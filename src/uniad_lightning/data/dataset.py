@@ -1,14 +1,15 @@
-"""Records -> samples: decode, resize, normalise."""
+"""Records -> samples: decode, resize, augment, normalise."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from uniad_lightning.data.image import read_image, read_mask, resize, resize_mask
+from uniad_lightning.data.image import read_record
 from uniad_lightning.data.records import Record
+from uniad_lightning.data.sampling import Draw
+from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.types import Batch, Size
 
 
@@ -17,6 +18,7 @@ class InspectionDataset(Dataset):
 
     Images come at `image_size` (height, width), as (value / 255 - mean) / std. `categories` gives each category its
     number. A defective record without mask has `has_mask` False; good ones always know theirs, which is empty.
+    Only a `Draw` is augmented: evaluation asks by plain indices.
     """
 
     def __init__(
@@ -27,29 +29,30 @@ class InspectionDataset(Dataset):
         image_size: Size,
         mean: Sequence[float],
         std: Sequence[float],
+        augmentation: Augmentation,
     ):
         self.records = records
         self.numbers = {name: number for number, name in enumerate(categories)}
         self.image_size = image_size
         self.mean = torch.tensor(mean).view(3, 1, 1)
         self.std = torch.tensor(std).view(3, 1, 1)
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | int | bool]:
-        """The sample at `index`; InputError when its image or mask cannot be read or they differ in size."""
+    def __getitem__(self, item: int | Draw) -> dict[str, Tensor | int | bool]:
+        """The sample asked for; InputError when its image or mask cannot be read or they differ in size."""
+        index = item.place if isinstance(item, Draw) else item
         record = self.records[index]
-        image = read_image(record.image)
-        mask = np.zeros(self.image_size, dtype=bool)
-        if record.mask is not None:
-            full = read_mask(record.mask, image_path=record.image, image_size=image.shape[:2])
-            mask = resize_mask(full, self.image_size)
-        pixels = torch.from_numpy(resize(image, self.image_size)).permute(2, 0, 1).float().div(255)  # (3, H, W)
+        image, mask = read_record(record, self.image_size)
+        if isinstance(item, Draw):
+            image = self.augmentation(image, item.number)
+        pixels = torch.from_numpy(image).permute(2, 0, 1).float().div(255)  # (3, H, W)
         return {
             "image": pixels.sub_(self.mean).div_(self.std),
-            "mask": torch.from_numpy(np.array(mask)),
-            "has_mask": record.mask is not None or record.label == 0,
+            "mask": torch.from_numpy(mask),
+            "has_mask": bool(record.masks) or record.label == 0,
             "label": record.label,
             "category": self.numbers[record.category],
             "index": index,

@@ -10,13 +10,28 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from uniad_lightning.data.cifar10 import read_packed
+from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 _JPEG_HALF = 128
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_record(record: Record, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W, 3) uint8 and defect mask (H, W) bool of a record, both at `size` (height, width).
+
+    The mask is the union of the record's masks, empty without any. Raises InputError as `read_image` and `read_mask`.
+    """
+    image = read_image(record.image)
+    mask = np.zeros(size, dtype=bool)
+    for path in record.masks:
+        full = read_mask(path, image_path=record.image, image_size=(image.shape[0], image.shape[1]))
+        mask |= resize_mask(full, size)
+    return resize(image, size), mask
+
+
+def read_image(path: Path | Packed) -> np.ndarray:
     """Decoded picture (H, W, 3) uint8 RGB, upright, writable.
 
     Grey of 16 bits is `round(v / 257)`, of 12 bits `round(v * 255 / 4095)`, of floats in [0, 1] `round(v * 255)`.
@@ -25,6 +40,8 @@ def read_image(path: Path) -> np.ndarray:
     Raises InputError when the file is missing, no picture, truncated or damaged, or its grey has no known range
     (integers outside [0, 65535], floats outside [0, 1]).
     """
+    if isinstance(path, Packed):
+        return read_packed(path)
     image = _open(path)
     if _is_deep(image):
         return np.repeat(_deep_grey(image, path)[:, :, None], 3, axis=2)
@@ -34,7 +51,7 @@ def read_image(path: Path) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_mask(path: Path, *, image_path: Path, image_size: tuple[int, int]) -> np.ndarray:
+def read_mask(path: Path, *, image_path: Path | Packed, image_size: tuple[int, int]) -> np.ndarray:
     """Defect mask (H, W) bool, True = defective: every pixel that is not black.
 
     Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,

@@ -4,19 +4,29 @@
     root/<category>/test/<defect>/*.png              <defect> is `good` for normal images
     root/<category>/ground_truth/<defect>/<stem>_mask.png
 
-Every suffix in `SUFFIXES` will do, in any case; a mask may also be called `<stem>.png`. Hidden files and folders are
-passed over, among them the `._000.png` that macOS leaves in archives. So is `ground_truth/good`, which some data sets
-of this layout fill with black masks. That a mask has its image's size is checked when it is read (`image.read_mask`).
+Every picture suffix will do, in any case; a mask may also be called `<stem>.png`. `ground_truth/good`, which some data
+sets of this layout fill with black masks, is passed over. That a mask has its image's size is checked when it is read
+(`image.read_mask`).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from uniad_lightning.data.listing import (
+    LayoutError,
+    category_folders,
+    check_root,
+    choose,
+    folders,
+    is_picture,
+    tested_records,
+    training_records,
+)
+from uniad_lightning.data.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
-from uniad_lightning.errors import InputError, did_you_mean
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-_SPLITS = ("train", "test")
+_EXPECTED = "the categories (bottle/, ...) with train/good/ and test/<defect>/"
+MPDD_CATEGORIES = frozenset({"bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"})
 
 
 def list_mvtec(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
@@ -27,123 +37,81 @@ def list_mvtec(root: Path, *, categories: Sequence[str] | None = None) -> Splits
     Raises InputError when `root` is no folder of categories, a named category is not there, a category has no
     training image, a defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
-    chosen = _choose(categories, _find_categories(root), root)
+    chosen = choose(categories, _find_categories(root), root)
     train: list[Record] = []
     test: list[Record] = []
     for category in chosen:
         folder = root / category
-        train += _list_train(folder)
-        test += _list_test(folder)
+        train += training_records(folder / "train" / GOOD, category)
+        test += tested_records(folder / "test", folder / "ground_truth", category)
     return Splits(chosen, tuple(train), tuple(test))
 
 
 def _find_categories(root: Path) -> tuple[str, ...]:
     """Sorted names of the folders of `root` that hold `train` or `test`; at least one."""
-    if not root.exists():
-        raise InputError(
-            f"data.root: {root.absolute()} does not exist; give the folder that holds the categories (bottle/, ...)"
-        )
-    if not root.is_dir():
-        raise InputError(
-            f"data.root: {root.absolute()} is a file; give the folder that holds the categories, unpacked if need be"
-        )
-    found = tuple(folder.name for folder in _folders(root) if any((folder / part).is_dir() for part in _SPLITS))
-    if found:
-        return found
-    if (root / "train" / GOOD).is_dir():
-        here = root.resolve()
-        raise InputError(
-            f"data.root: {here} is itself a category (it holds train/good); "
-            f"give its parent and name it: data.root={here.parent} 'data.categories=[{here.name}]'"
-        )
-    raise InputError(
-        f"data.root: {root.absolute()} holds no category; expected folders such as bottle/ "
-        "with train/good/ and test/<defect>/ in them"
+    check_root(root, _EXPECTED)
+    try:
+        return category_folders(root, ("train", "test"), data_set="this layout", expected=_EXPECTED)
+    except LayoutError:
+        if not (root / "train" / GOOD).is_dir():
+            raise
+    here = root.resolve()
+    raise LayoutError(
+        f"data.root: {here} is itself a category (it holds train/good); "
+        f"give its parent and name it: data.root={here.parent} 'data.categories=[{here.name}]'"
     )
 
 
-def _choose(wanted: Sequence[str] | None, found: tuple[str, ...], root: Path) -> tuple[str, ...]:
-    """The categories to use, sorted: those `wanted`, or all that were `found`."""
-    if wanted is None:
-        return found
-    if isinstance(wanted, str):  # a string is a sequence of strings, too
-        raise InputError(f"data.categories: got the text '{wanted}', expected a list: 'data.categories=[{wanted}]'")
-    if not wanted:
-        raise InputError("data.categories: the list is empty; name a category, or give null for all of them")
-    for name in wanted:
-        if name not in found:
-            hint = did_you_mean(name, found)
-            raise InputError(f"data.categories: no '{name}' in {root.absolute()}.{hint} Found: {', '.join(found)}")
-    return tuple(sorted(set(wanted)))
+def recognise(root: Path) -> bool:
+    """Whether a folder of `root` has this layout, and its name is none of MPDD's, which has the same."""
+    return any(name not in MPDD_CATEGORIES for name in categories_of_layout(root))
 
 
-def _list_train(category: Path) -> list[Record]:
-    """Records of `category`/train/good, at least one."""
-    folder = category / "train" / GOOD
-    if not folder.is_dir():
-        raise InputError(f"{category}: the category has no train/good; put its good training images there")
-    images = _pictures(folder)
-    if not images:
-        raise InputError(f"{folder}: no image in it; expected files ending in {' '.join(sorted(SUFFIXES))}")
-    return [Record(image, None, category.name, GOOD, 0) for image in images.values()]
+def categories_of_layout(root: Path) -> tuple[str, ...]:
+    """Sorted names of the folders of `root` that have this layout and no other; none without that folder."""
+    try:
+        return tuple(folder.name for folder in folders(root) if _has_layout(folder))
+    except OSError:
+        return ()
 
 
-def _list_test(category: Path) -> list[Record]:
-    """Records of `category`/test, each defective one with its mask; none without that folder."""
-    test = category / "test"
-    truth = category / "ground_truth"
-    records = []
-    names = {folder.name for part in (test, truth) if part.is_dir() for folder in _folders(part)}
-    for defect in sorted(names):
-        images = _pictures(test / defect)
-        if defect == GOOD:
-            records += [Record(image, None, category.name, GOOD, 0) for image in images.values()]
-        else:
-            masks = _pair(images, _pictures(truth / defect), truth / defect)
-            records += [Record(images[stem], masks[stem], category.name, defect, 1) for stem in images]
-    return records
+def _has_layout(category: Path) -> bool:
+    """Whether the training images lie in train/good, and nothing is where the younger sets of MVTec have it."""
+    images = category / "train" / GOOD
+    if not images.is_dir() or not any(is_picture(path) for path in images.iterdir()):  # MVTec 3D-AD: train/good/rgb
+        return False
+    if any((category / split).is_dir() for split in ("validation", "test_public")):  # MVTec LOCO AD, MVTec AD 2
+        return False
+    return not any(folders(defect) for defect in folders(category / "ground_truth"))  # LOCO: a folder for each image
 
 
-def _pair(images: dict[str, Path], masks: dict[str, Path], folder: Path) -> dict[str, Path]:
-    """Mask of each image, by the image's stem; `folder` is where the masks are."""
-    unused = dict(masks)
-    paired = {}
-    for stem, image in images.items():
-        # A mask that is taken is gone, so that it cannot serve 000 as `000_mask` and 000_mask as itself.
-        fitting = [unused.pop(name) for name in (f"{stem}_mask", stem) if name in unused]
-        if not fitting:
-            raise InputError(
-                f"{image}: the defective image has no mask; expected {folder / f'{stem}_mask.png'} "
-                "(any picture suffix, with or without _mask)"
-            )
-        if len(fitting) > 1:
-            raise InputError(f"{image}: two masks, {fitting[0]} and {fitting[1]}; keep one")
-        paired[stem] = fitting[0]
-    for mask in unused.values():
-        stem = mask.stem.removesuffix("_mask")
-        where = folder.parent.parent / "test" / folder.name / f"{stem}.png"
-        raise InputError(f"{mask}: the mask has no image; expected {where} (any picture suffix), or delete the mask")
-    return paired
-
-
-def _folders(parent: Path) -> list[Path]:
-    """The folders in `parent` that are not hidden, sorted by name."""
-    return sorted(path for path in parent.iterdir() if not path.name.startswith(".") and path.is_dir())
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The picture files of `folder` by stem, sorted by file name; empty without that folder."""
-    pictures: dict[str, Path] = {}
-    if not folder.is_dir():
-        return pictures
-    for path in sorted(folder.iterdir()):
-        # Not `is_file()`: a link to nowhere is to be an error when read, not an image fewer.
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in pictures:
-            raise InputError(
-                f"{path}: same name as {pictures[path.stem].name} but for the suffix, so a mask or result "
-                "could belong to either; rename or delete one"
-            )
-        pictures[path.stem] = path
-    return pictures
+MVTEC = Published(
+    title="MVTec AD",
+    layout="""\
+<category>/train/good/*.png
+<category>/test/<defect>/*.png (good among the defects)
+<category>/ground_truth/<defect>/<stem>_mask.png""",
+    licence="CC BY-NC-SA 4.0: no commercial use; what is made from it carries the same licence",
+    source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+    reference="Bergmann, Fauser, Sattlegger, Steger: MVTec AD - A Comprehensive Real-World Dataset for Unsupervised "
+    "Anomaly Detection, CVPR 2019",
+    images={
+        "bottle": Images(209, 0, 20, 63),
+        "cable": Images(224, 0, 58, 92),
+        "capsule": Images(219, 0, 23, 109),
+        "carpet": Images(280, 0, 28, 89),
+        "grid": Images(264, 0, 21, 57),
+        "hazelnut": Images(391, 0, 40, 70),
+        "leather": Images(245, 0, 32, 92),
+        "metal_nut": Images(220, 0, 22, 93),
+        "pill": Images(267, 0, 26, 141),
+        "screw": Images(320, 0, 41, 119),
+        "tile": Images(230, 0, 33, 84),
+        "toothbrush": Images(60, 0, 12, 30),
+        "transistor": Images(213, 0, 60, 40),
+        "wood": Images(247, 0, 19, 60),
+        "zipper": Images(240, 0, 32, 119),
+    },
+    listing=list_mvtec,
+    recognise=recognise,
+)

@@ -1,4 +1,4 @@
-"""What a data set is before anything is read: one `Record` per image file, sorted into `Splits`. No torch."""
+"""What a data set is before anything is read: one `Record` per image, sorted into `Splits`. No torch."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,19 +8,40 @@ from typing import NamedTuple
 GOOD = "good"  # the name MVTec-AD gives to the folder of normal images; no defect may be called so
 
 
-class Record(NamedTuple):
-    """One image file and what is known about it.
+class Packed(NamedTuple):
+    """One image of a file that holds many.
 
     Attributes:
-        image: file of the image.
-        mask: file of the defect mask, at the image's own size; None where there is none (every good image).
+        file: the file.
+        position: the image's place in it, from 0.
+    """
+
+    file: Path
+    position: int
+
+    def __str__(self) -> str:
+        return f"{self.file}#{self.position}"
+
+    @property
+    def name(self) -> str:
+        """File name and place, such as `data_batch_1#42`."""
+        return f"{self.file.name}#{self.position}"
+
+
+class Record(NamedTuple):
+    """One image and what is known about it.
+
+    Attributes:
+        image: file of the image, or its place in a file of many.
+        masks: files of the defect mask, each at the image's own size; what any of them marks is defective. Empty where
+            there is none: every good image, and defective ones whose defect is not marked.
         category: product the image shows.
         defect: kind of defect, `good` for a normal image.
         label: 0 good, 1 defective; from the folder, never from the mask.
     """
 
-    image: Path
-    mask: Path | None
+    image: Path | Packed
+    masks: tuple[Path, ...]
     category: str
     defect: str
     label: int
@@ -33,11 +54,13 @@ class Splits(NamedTuple):
         categories: sorted names; a record's category number is its position here.
         train: good images only, of all categories.
         test: good and defective images of all categories.
+        validation: good images that the data set keeps apart from both; neither trained nor tested on.
     """
 
     categories: tuple[str, ...]
     train: tuple[Record, ...]
     test: tuple[Record, ...]
+    validation: tuple[Record, ...] = ()
 
 
 class CategoryCount(NamedTuple):
@@ -46,6 +69,7 @@ class CategoryCount(NamedTuple):
     Attributes:
         category: name of the category.
         train_good: good images to train on.
+        validation_good: good images that are kept apart.
         test_good: good images of the test split.
         test_defective: defective images of the test split, of all kinds together.
         by_defect: the same by kind of defect, sorted by name.
@@ -53,6 +77,7 @@ class CategoryCount(NamedTuple):
 
     category: str
     train_good: int
+    validation_good: int
     test_good: int
     test_defective: int
     by_defect: dict[str, int]
@@ -60,13 +85,13 @@ class CategoryCount(NamedTuple):
 
 def counts(splits: Splits) -> list[CategoryCount]:
     """One row per category of `splits.categories`, in that order, also for a category without any record."""
-    train = Counter(record.category for record in splits.train if record.label == 0)
+    train, validation = (Counter(r.category for r in records) for records in (splits.train, splits.validation))
     good = Counter(record.category for record in splits.test if record.label == 0)
     defects = _count_defects(splits.test)
     rows = []
-    for category in splits.categories:
-        by_defect = {defect: n for (owner, defect), n in defects if owner == category}
-        rows.append(CategoryCount(category, train[category], good[category], sum(by_defect.values()), by_defect))
+    for name in splits.categories:
+        by_defect = {defect: n for (owner, defect), n in defects if owner == name}
+        rows.append(CategoryCount(name, train[name], validation[name], good[name], sum(by_defect.values()), by_defect))
     return rows
 
 

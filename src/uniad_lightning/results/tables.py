@@ -37,18 +37,21 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 
 def show_counts(splits: Splits) -> None:
-    """Print how many images each category has."""
+    """Print how many images each category has; those kept apart only where there are some."""
+    listed = [row._asdict() for row in counts(splits)]
+    shown = {"train_good": "train", "test_good": "test good", "test_defective": "test defective"}
+    if splits.validation:
+        shown["validation_good"] = "kept apart"
     table = Table(title="images", title_justify="left")
     table.add_column("category")
-    for column in ("train", "test good", "test defective"):
-        table.add_column(column, justify="right")
+    for title in shown.values():
+        table.add_column(title, justify="right")
     table.add_column("defects")
-    for row in counts(splits):
-        kinds = ", ".join(f"{name} {n}" for name, n in row.by_defect.items())
-        table.add_row(row.category, str(row.train_good), str(row.test_good), str(row.test_defective), kinds)
-    defective = sum(record.label for record in splits.test)
+    for row in listed:
+        kinds = ", ".join(f"{name} {n}" for name, n in row["by_defect"].items())
+        table.add_row(row["category"], *(str(row[field]) for field in shown), kinds)
     table.add_section()
-    table.add_row("all", str(len(splits.train)), str(len(splits.test) - defective), str(defective), "")
+    table.add_row("all", *(str(sum(row[field] for row in listed)) for field in shown), "")
     _print(table)
 
 

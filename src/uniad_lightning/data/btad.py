@@ -1,0 +1,91 @@
+"""The layout of BTAD, listed and checked without opening a picture.
+
+    root/<category>/train/ok/*               <category> is 01, 02 or 03
+    root/<category>/test/{ok,ko}/*           ok is good, ko defective
+    root/<category>/ground_truth/ko/*        the mask of an image has its name, not always its suffix
+
+The archive mixes .bmp and .png. A few masks of defective images are black throughout: such an image stays defective,
+without a defective pixel. `ground_truth/ok` would be passed over.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from uniad_lightning.data.listing import (
+    category_folders,
+    check_root,
+    choose,
+    folders,
+    good_records,
+    pair,
+    pictures,
+    training_records,
+)
+from uniad_lightning.data.published import Images, Published
+from uniad_lightning.data.records import Record, Splits
+
+_OK = "ok"
+_EXPECTED = "the categories (01/, 02/, 03/) with train/ok/, test/ok/ and test/ko/"
+
+
+def list_btad(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+    """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
+
+    The kind of defect is `ko`. A category without `test` is one to train on only. In a YAML file quote the names of
+    `categories`: without, 01 is a number there.
+
+    Raises LayoutError when `root` holds no category, or a category has no training folder; InputError when `root` is no
+    folder, a named category is not there, a category has no training image, a defective image has no mask, a mask has
+    no image, or two files of a folder differ in suffix only.
+    """
+    check_root(root, _EXPECTED)
+    found = category_folders(root, (f"train/{_OK}", f"test/{_OK}"), data_set="BTAD", expected=_EXPECTED)
+    chosen = choose(categories, found, root)
+    train: list[Record] = []
+    test: list[Record] = []
+    for category in chosen:
+        folder = root / category
+        train += training_records(folder / "train" / _OK, category)
+        test += _list_test(folder)
+    return Splits(chosen, tuple(train), tuple(test))
+
+
+def recognise(root: Path) -> bool:
+    """Whether a folder of `root` has the training images of BTAD."""
+    try:
+        return any((folder / "train" / _OK).is_dir() for folder in folders(root))
+    except OSError:
+        return False
+
+
+def _list_test(category: Path) -> list[Record]:
+    """Records of `category`/test, the good ones first, each defective one with its mask; none without that folder."""
+    test = category / "test"
+    truth = category / "ground_truth"
+    records = good_records(test / _OK, category.name)
+    for defect in sorted({folder.name for part in (test, truth) for folder in folders(part)} - {_OK}):
+        images = pictures(test / defect)
+        masks = pair(images, pictures(truth / defect), images_in=test / defect, masks_in=truth / defect, ending="")
+        records += [Record(images[stem], (masks[stem],), category.name, defect, 1) for stem in images]
+    return records
+
+
+BTAD = Published(
+    title="BTAD",
+    layout="""\
+<category>/train/ok/*.{bmp,png} (01, 02 and 03)
+<category>/test/{ok,ko}/*.{bmp,png}
+<category>/ground_truth/ko/<stem>.{bmp,png}""",
+    licence="CC BY-SA 4.0: what is made from it carries the same licence",
+    source="https://github.com/pankajmishra000/VT-ADL",
+    reference="Mishra, Verk, Fornasier, Piciarelli, Foresti: VT-ADL: A Vision Transformer Network for Image Anomaly "
+    "Detection and Localization, ISIE 2021",
+    images={
+        "01": Images(400, 0, 21, 49),
+        # The authors give 1000 training images to product 2 and 399 to product 3; the folders have it the other way.
+        "02": Images(399, 0, 30, 200),
+        "03": Images(1000, 0, 400, 41),
+    },
+    listing=list_btad,
+    recognise=recognise,
+)

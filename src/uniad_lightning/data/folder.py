@@ -1,0 +1,181 @@
+"""The user's own images: folders that speak for themselves, or products that are given by patterns. Opens no picture.
+
+    root/<product>/good/*.png                        normal images; `root` may itself be the one product
+    root/<product>/<defect>/*.png                    every other folder is a kind of defect
+    root/<product>/masks/<defect>/<stem>_mask.png    optional; `ground_truth` will do, too
+
+or, given as `products`, for each name
+
+    good, defective, test_good    folder, file or glob relative to `root`, or a list of them; only `good` is needed
+    masks                         folder with `<stem>_mask` or `<stem>` of every defective image (`masks_by_stem`)
+
+Folders are searched to the bottom, linked ones too; what lies beside the folders of a product is passed over, and so
+are masks of other images. With `products`, a defect is called after the folder that holds the image, or `defective`
+where that folder is `root`, has the product's name or holds good images as well. Without masks no defect of a product
+is marked, and its metrics of pixels are undefined.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from uniad_lightning.data.finding import below, inside, masks_by_stem, matches
+from uniad_lightning.data.listing import LayoutError, check_root, choose, folders
+from uniad_lightning.data.naming import check_names
+from uniad_lightning.data.records import GOOD, Record, Splits
+from uniad_lightning.errors import InputError, did_you_mean
+
+DEFECTIVE = "defective"  # the kind of defect where no folder tells it
+MASK_FOLDERS = ("masks", "ground_truth")
+PRODUCTS = "data.source.products"
+PARTS = ("good", "defective", "test_good", "masks")  # what a product is given by
+
+
+class _Product(NamedTuple):
+    name: str
+    good: list[Path]
+    test_good: list[Path]
+    defective: list[tuple[str, Path]]  # kind of defect and image
+    masks: Path | None
+
+
+def list_folder(
+    root: Path,
+    *,
+    products: Mapping[str, Mapping] | None,
+    test_share: float,
+    categories: Sequence[str] | None = None,
+) -> Splits:
+    """Records of the products below `root`, all of them or those named, in the order category, defect, file.
+
+    `products` gives the images of each product by patterns; None means the folders above. `test_share`, from 0 and
+    below 1, of the good images of a product without `test_good` are tested and not trained on: evenly spaced in the
+    order of their names, their number rounded, at least one where there are two images.
+
+    Raises LayoutError without any product; InputError for a name that cannot be used, an unknown or missing part of a
+    product, a pattern that matches no picture or leaves `root`, an image that is given twice, a defective image in a
+    folder called `good`, `masks` or `ground_truth`, and for masks that are missing or fit two images.
+    """
+    check_root(root, "your images (good/ and a folder for each kind of defect, or such folders for each product)")
+    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
+        raise InputError(f"data.source.test_share={test_share}: expected a number from 0 and below 1, such as 0.2")
+    readers = _by_folders(root) if products is None else _by_patterns(root, products)
+    chosen = choose(categories, sorted(readers), root)
+    listed = [readers[name]() for name in chosen]
+    _refuse_repeated(listed)
+    train: list[Record] = []
+    test: list[Record] = []
+    for product in listed:
+        tested = product.test_good or _share(product.good, test_share)
+        train += [Record(image, (), product.name, GOOD, 0) for image in sorted({*product.good} - {*tested})]
+        records = [Record(image, (), product.name, GOOD, 0) for image in tested] + _defective_records(root, product)
+        test += sorted(records, key=lambda record: (record.defect, record.image))
+    return Splits(chosen, tuple(train), tuple(test))
+
+
+def _by_folders(root: Path) -> dict[str, Callable[[], _Product]]:
+    """A reader for each folder with `good` in it, by its name: those in `root`, or `root` itself."""
+    found = {folder.name: folder for folder in folders(root) if (folder / GOOD).is_dir()}
+    if (root / GOOD).is_dir():
+        for folder in found.values():
+            raise InputError(
+                f"data.root: both {root / GOOD} and {folder / GOOD} are there, so it is one product and holds some; "
+                "move one away"
+            )
+        found = {Path(os.path.abspath(root)).name: root}  # not `resolve`: a linked folder has the link's name
+    if not found:
+        raise LayoutError(
+            f"data.root: {root.absolute()} holds no product; expected good/ in it or in its folders, with a folder for "
+            f"each kind of defect beside it; or give {PRODUCTS}"
+        )
+    check_names({name: str(folder.absolute()) for name, folder in found.items()})
+    return {name: partial(_read_folder, name, folder) for name, folder in found.items()}
+
+
+def _read_folder(name: str, folder: Path) -> _Product:
+    good = below(folder / GOOD)
+    if not good:
+        raise InputError(f"{folder / GOOD}: no image in it; {name} needs its good images there")
+    masks = [folder / part for part in MASK_FOLDERS if (folder / part).is_dir()]
+    if len(masks) > 1:
+        raise InputError(f"{folder}: both {' and '.join(MASK_FOLDERS)} are there; keep the masks in one of them")
+    kinds = [kind for kind in folders(folder) if kind.name not in (GOOD, *MASK_FOLDERS)]
+    defective = [(kind.name, image) for kind in kinds for image in below(kind)]
+    return _Product(name, good, [], defective, masks[0] if masks else None)
+
+
+def _by_patterns(root: Path, products: Mapping[str, Mapping]) -> dict[str, Callable[[], _Product]]:
+    """A reader for each of the `products`, whose names and parts are checked here."""
+    example = f"'{PRODUCTS}={{bottle:{{good:bottle/ok,defective:bottle/scrap}}}}'"
+    if not isinstance(products, Mapping) or not products:
+        raise InputError(f"{PRODUCTS}: got {products}, expected names and their images, such as {example}")
+    for name, parts in products.items():
+        if not isinstance(name, str):
+            raise InputError(f"{PRODUCTS}: the name {name!r} is no text; quote it")
+        if not isinstance(parts, Mapping):
+            raise InputError(f"{PRODUCTS}.{name}: got {parts}, expected {', '.join(PARTS)}, such as {example}")
+        for part in parts:
+            if part not in PARTS:
+                raise InputError(
+                    f"{PRODUCTS}.{name}: no key '{part}'.{did_you_mean(str(part), PARTS)} Keys: {', '.join(PARTS)}"
+                )
+        if parts.get(GOOD) is None:
+            raise InputError(f"{PRODUCTS}.{name}: no '{GOOD}'; give the folder or glob of its good images")
+    check_names({name: PRODUCTS for name in products})
+    return {name: partial(_read_patterns, root, name, parts) for name, parts in products.items()}
+
+
+def _read_patterns(root: Path, name: str, parts: Mapping) -> _Product:
+    key = f"{PRODUCTS}.{name}"
+    masks = None
+    if parts.get("masks") is not None:
+        masks = root / inside(root, parts["masks"], f"{key}.masks")
+        if not masks.is_dir():
+            raise InputError(f"{key}.masks: {masks} is no folder; give the folder that holds the masks")
+    good, test_good, defective = (
+        matches(root, parts.get(part), key=f"{key}.{part}", without=masks) for part in ("good", "test_good", DEFECTIVE)
+    )
+    vague = {root, *(image.parent for image in good + test_good)}
+
+    def kind(image: Path) -> str:
+        folder = image.parent
+        return DEFECTIVE if folder in vague or folder.name == name else folder.name
+
+    return _Product(name, good, test_good, [(kind(image), image) for image in defective], masks)
+
+
+def _refuse_repeated(products: Sequence[_Product]) -> None:
+    """Raises InputError for an image that is in two products, or in two parts of one."""
+    taken: dict[Path, str] = {}
+    for product in products:
+        defective = [image for _, image in product.defective]
+        for part, images in (("good", product.good), ("test_good", product.test_good), (DEFECTIVE, defective)):
+            here = f"{PRODUCTS}.{product.name}.{part}"
+            for image in images:
+                if taken.setdefault(image, here) != here:
+                    raise InputError(f"{image}: is in {taken[image]} and in {here}; narrow one, so that they are apart")
+
+
+def _share(images: list[Path], share: float) -> list[Path]:
+    """`share` of the `images`, each from the middle of an equally long stretch of them; never the only image."""
+    total = len(images)
+    count = min(total - 1, max(1, round(share * total))) if share else 0
+    return [images[(2 * i + 1) * total // (2 * count)] for i in range(count)]
+
+
+def _defective_records(root: Path, product: _Product) -> list[Record]:
+    """The defective images, each with its mask where the product has masks."""
+    for _, image in product.defective:
+        parents = image.parent.relative_to(root).parts
+        for folder in (GOOD, *MASK_FOLDERS):
+            if folder in parents:
+                raise InputError(
+                    f"{image}: given as a defective image, but lies in a folder called {folder}; give the folders of "
+                    "defects one by one, or rename that folder"
+                )
+    paired = {} if product.masks is None else masks_by_stem(product.defective, masks=product.masks, root=root)
+    return [
+        Record(image, (paired[image],) if paired else (), product.name, kind, 1) for kind, image in product.defective
+    ]

@@ -1,0 +1,79 @@
+"""Several data sets as one: the products of all of them in one model."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uniad_lightning.data.catalogue import CATALOGUE, with_hint
+from uniad_lightning.data.folder import list_folder
+from uniad_lightning.data.listing import choose
+from uniad_lightning.data.meta import list_meta
+from uniad_lightning.data.records import Record, Splits
+from uniad_lightning.errors import InputError, did_you_mean, one_line
+
+LISTINGS: dict[str, Callable[..., Splits]] = {
+    **{name: published.listing for name, published in CATALOGUE.items()},
+    "folder": list_folder,
+    "meta": list_meta,
+}
+
+
+def list_mix(
+    root: Path, *, parts: Mapping[str, str | Mapping[str, Any]], categories: Sequence[str] | None = None
+) -> Splits:
+    """Records of all `parts`, in their order: name -> folder, where the name is that of a layout, or name -> settings.
+
+    Settings are `layout`, `root`, and further keys of that layout's listing, such as `products` of `folder`. Folders
+    are relative to `root`. A category that two parts have is called `<part>-<category>` in both.
+
+    Raises InputError for no part, an unknown layout or key, what the listings refuse, and names that still collide.
+    """
+    if not isinstance(parts, Mapping) or not parts:
+        raise InputError(f"data.source.parts={parts}: expected folders by layout, such as {{mvtec:DIR,visa:DIR}}")
+    listed = {str(name): _list_part(str(name), part, root) for name, part in parts.items()}
+    seen = Counter(category for splits in listed.values() for category in splits.categories)
+    named = [
+        _renamed(splits, {c: f"{name}-{c}" if seen[c] > 1 else c for c in splits.categories})
+        for name, splits in listed.items()
+    ]
+    owners = Counter(category for splits in named for category in splits.categories)
+    twice = [name for name, count in owners.items() if count > 1]
+    if twice:
+        raise InputError(f"data.source.parts: two products are called {twice[0]}; call one of the parts otherwise")
+    chosen = choose(categories, list(owners), root)
+
+    def of_all(split: str) -> tuple[Record, ...]:
+        return tuple(record for part in named for record in getattr(part, split) if record.category in chosen)
+
+    return Splits(chosen, of_all("train"), of_all("test"), of_all("validation"))
+
+
+def _list_part(name: str, part: str | Mapping[str, Any], root: Path) -> Splits:
+    key = f"data.source.parts.{name}"
+    settings: dict[str, Any] = {"root": part} if isinstance(part, str) else {str(k): v for k, v in part.items()}
+    layout = settings.pop("layout", name)
+    folder = settings.pop("root", None)
+    if layout not in LISTINGS:
+        raise InputError(
+            f"{key}: no layout '{layout}'.{did_you_mean(layout, LISTINGS)} Name one as the key or by layout=: "
+            f"{', '.join(sorted(LISTINGS))}"
+        )
+    if not isinstance(folder, str):
+        raise InputError(f"{key}: got root={folder}, expected the folder of the images")
+    path = root / Path(folder).expanduser()
+    try:
+        return LISTINGS[layout](path, categories=None, **settings)
+    except InputError as error:
+        raise InputError(f"{key}: {with_hint(error, root=path, listing=LISTINGS[layout])}") from None
+    except TypeError as error:  # a key that the listing does not have, or one that it needs
+        raise InputError(f"{key}: {one_line(error)}; see conf/data/{layout}.yaml for its keys") from None
+
+
+def _renamed(splits: Splits, names: Mapping[str, str]) -> Splits:
+    def renamed(records: Sequence[Record]) -> tuple[Record, ...]:
+        return tuple(record._replace(category=names[record.category]) for record in records)
+
+    return Splits(
+        tuple(sorted(names.values())), renamed(splits.train), renamed(splits.test), renamed(splits.validation)
+    )

@@ -1,0 +1,123 @@
+"""Which images a process sees in which step: functions of seed, epoch and step, for any number of processes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.randomness import key, permutation
+
+
+class Draw(NamedTuple):
+    """One training sample: the image's `place` among the records, and the sample's `number` in the whole training."""
+
+    place: int
+    number: int
+
+
+class AllImages:
+    """An epoch is every image once, in random order (the paper)."""
+
+    def __init__(self, *, categories: Sequence[str], seed: int):
+        self.count = len(categories)
+        self.seed = seed
+
+    def __call__(self, epoch: int) -> Tensor:
+        """Indices (N,) int64 of one epoch."""
+        return permutation(self.count, seed=self.seed, epoch=epoch)
+
+
+class Balanced:
+    """An epoch is as many images as there are, the same number of each category, up to one.
+
+    The images of a category are taken in random order; of a small one all are repeated equally often, up to one time.
+    `categories` (N,) is the category of each image.
+    """
+
+    def __init__(self, *, categories: Sequence[str], seed: int):
+        self.seed = seed
+        names = sorted({*categories})
+        self.members = [torch.tensor([i for i, c in enumerate(categories) if c == name]) for name in names]
+        self.count = len(categories)
+
+    def __call__(self, epoch: int) -> Tensor:
+        """Indices (N,) int64 of one epoch."""
+        generator = torch.Generator().manual_seed(key("balanced", self.seed, epoch))
+        turns = torch.randperm(len(self.members), generator=generator).tolist()  # who gets one more
+        share, rest = divmod(self.count, len(self.members))
+        drawn = []
+        for turn, one in enumerate(turns):
+            members, wanted = self.members[one], share + (turn < rest)
+            rounds = -(-wanted // len(members))
+            order = [members[torch.randperm(len(members), generator=generator)] for _ in range(rounds)]
+            drawn.append(torch.cat(order)[:wanted])
+        return torch.cat(drawn)[torch.randperm(self.count, generator=generator)]
+
+
+SAMPLING: dict[str, type[AllImages] | type[Balanced]] = {"all": AllImages, "balanced": Balanced}
+
+
+def sampling(name: str) -> type[AllImages] | type[Balanced]:
+    """The kind of sampling called `name`, `all` or `balanced`; InputError for an unknown one."""
+    if name not in SAMPLING:
+        raise InputError(
+            f"data.sampling={name}: unknown; expected one of {', '.join(SAMPLING)}.{did_you_mean(str(name), SAMPLING)}"
+        )
+    return SAMPLING[name]
+
+
+class TrainBatches(Sampler[list[Draw]]):
+    """This rank's slice of each global batch: step k of an epoch takes `order(epoch)[k*B:(k+1)*B]`, for any world size.
+
+    `position` tells the number of optimizer steps done, from which epoch and step follow; so a resumed run goes on
+    with the batch it would have seen. The incomplete tail of an epoch is dropped.
+    """
+
+    def __init__(
+        self,
+        *,
+        order: Callable[[int], Tensor],
+        count: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        position: Callable[[], int],
+    ):
+        self.order = order
+        self.count = count
+        self.batch_size = batch_size
+        self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+        self.position = position
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        epoch, start = divmod(self.position(), len(self))
+        order = self.order(epoch).tolist()
+        for step in range(start, len(self)):
+            first = step * self.batch_size
+            done = (epoch * len(self) + step) * self.batch_size
+            places = order[first : first + self.batch_size]
+            yield [Draw(place, number) for number, place in enumerate(places, start=done)][self.share]
+
+
+class EvaluationBatches(Sampler[list[int]]):
+    """Items rank, rank + world, ...: each once, no padding. A rank without items gets one empty batch.
+
+    Lightning skips the epoch-end hooks of a rank without batches, and the others would wait for it in their collective.
+    """
+
+    def __init__(self, *, count: int, batch_size: int, rank: int, world_size: int):
+        self.items = list(range(rank, count, world_size))
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.items) // self.batch_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(len(self)):
+            yield self.items[i * self.batch_size : (i + 1) * self.batch_size]
