@@ -40,6 +40,17 @@ def test_levels_arrive_on_one_grid(name, levels, channels, strides, arguments):
     assert features.isfinite().all()
 
 
+def test_channels_last_levels_are_told_apart_even_where_height_equals_channels():
+    arguments = {"img_size": 64, "embed_dim": 16, "num_heads": [1, 2, 4, 8]}
+    backbone = Backbone(
+        name="swin_tiny_patch4_window7_224", levels=[0], grid=[16, 16], weights="random", arguments=arguments
+    )
+    image = torch.randn(1, 3, 64, 64)
+    (level,) = backbone.model(image)
+    assert level.shape == (1, 16, 16, 16)
+    assert torch.allclose(backbone(image), level.permute(0, 3, 1, 2), atol=1e-6)
+
+
 def test_blocks_behind_the_last_level_are_gone():
     full = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(0, 1, 2, 3))
     short = Backbone(name="tf_efficientnet_lite0", levels=[0, 1, 2, 3], grid=[4, 4], weights="random")
@@ -90,6 +101,14 @@ def test_vision_transformer_weights_come_from_a_file_too(tmp_path):
     assert torch.equal(loaded.model.state_dict()["model.blocks.1.attn.qkv.weight"], whole.blocks[1].attn.qkv.weight)
 
 
+def test_a_file_is_not_kept_beside_the_model_it_was_loaded_into(tmp_path):
+    save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), tmp_path / "vit.safetensors")
+    loaded = Backbone(name="vit_tiny_patch16_224", levels=[0], grid=[4, 4], weights=str(tmp_path / "vit.safetensors"))
+    records = [module.pretrained_cfg for module in loaded.modules() if hasattr(module, "pretrained_cfg")]
+    assert len(records) == 2  # of timm's wrapper and of the model in it
+    assert not any(record.get("state_dict") for record in records)
+
+
 def test_weights_of_another_model_are_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="does not fit resnet18"):
@@ -129,6 +148,56 @@ def test_unknown_models_and_levels_are_refused():
         resnet(name="resnet8")
     with pytest.raises(InputError, match=r"levels=\[1, 9\].*5 levels, 0 to 4"):
         resnet(levels=[1, 9])
+    with pytest.raises(InputError, match=r"levels=\[1, 12\].*12 levels, 0 to 11"):
+        resnet(name="vit_tiny_patch16_224", levels=[1, 12], arguments={})
+    for levels in ([2, 1], [1, 1], [-1]):
+        with pytest.raises(InputError, match="each level once, shallow first, counted from 0"):
+            resnet(levels=levels)
+
+
+def test_arguments_that_the_model_does_not_have_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for weights in ("random", "pretrained"):
+        with pytest.raises(InputError, match=r"backbone.arguments=\{'depth': 3\}: not for resnet18.tv_in1k; .*'depth'"):
+            resnet(name="resnet18.tv_in1k", weights=weights, arguments={"depth": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size", "message"),
+    [
+        ("resnet18", SMALL_RESNET, (8, 64), r"image_size=\[8,64\]: .* has a stride of 16; expected 16 or more"),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}, (70, 64), r"\[70,64\]: .*16x16; .* as 64 or \[80,64\]"),
+        ("vit_tiny_patch16_224", {"img_size": 64}, (128, 128), r"=128: .* refuses .*; expected 64, or.*img_size: 128"),
+        ("swin_tiny_patch4_window7_224", {}, (64, 64), r"=64: swin.* refuses it .*; expected 224, or.*img_size: 64"),
+        ("maxvit_rmlp_pico_rw_256", {}, (40, 40), r"=40: maxvit.* \(height \(10\) must be .*\); expected 256, or"),
+    ],
+)  # fmt: skip
+def test_image_sizes_that_the_model_refuses_are_named_before_the_run(name, arguments, size, message):
+    backbone = resnet(name=name, arguments=arguments)
+    with pytest.raises(InputError, match=message):
+        backbone.check(size)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size"),
+    [
+        ("resnet18", SMALL_RESNET, (33, 70)),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True}, (48, 80)),
+        ("vit_tiny_patch16_224", {"dynamic_img_size": True, "dynamic_img_pad": True}, (50, 70)),
+        ("pvt_v2_b0", {}, (64, 80)),  # patches of 7 at a stride of 4
+        ("twins_pcpvt_small", {}, (64, 96)),
+    ],
+)
+def test_image_sizes_that_the_model_takes_pass(name, arguments, size):
+    resnet(name=name, arguments=arguments).check(size)
+
+
+def test_the_check_leaves_no_trace():
+    backbone = resnet(trainable=True).train()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    backbone.check((64, 64))
+    assert backbone.model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
 def test_mean_and_std_are_the_models_own_unless_given():

@@ -114,6 +114,7 @@ def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruc
 def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataModule:
     """The data module that `cfg` describes, normalising as the module's backbone expects, its image size checked."""
     data: UnifiedDataModule = instantiate(cfg, mean=module.backbone.mean, std=module.backbone.std)
+    module.backbone.check(data.image_size)
     module.score.check(data.image_size)
     return data
 

@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import Format, PatchEmbed
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, did_you_mean, one_line
-from uniad_lightning.types import pair
+from uniad_lightning.types import Size, pair
 
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -30,12 +32,14 @@ class Backbone(nn.Module):
     """Normalised images (B, 3, H, W) -> features (B, C, h, w) of a frozen timm model.
 
     `name` is a timm model, `levels` the indices of its feature levels, shallow first; they are resized to `grid` with
-    aligned corners and concatenated, so C is the sum of their `channels`. `weights` is `pretrained` (timm's hub), a
-    file (.safetensors, or .pth read with `weights_only`; a bare name may be one the package carries), or `random`.
-    `arguments` go to `timm.create_model`. `mean` and `std` are those of the model's own `pretrained_cfg` unless given.
-    Unless `trainable` (Table A5), parameters do not require gradients and the mode stays `eval`.
+    aligned corners and concatenated, so C is the sum of their `channels`. The levels of a vision transformer are its
+    blocks, all on one grid: their patch tokens as the residual stream holds them, without class and register tokens
+    and without the final norm. `weights` is `pretrained` (timm's hub), a file (.safetensors, or .pth read with
+    `weights_only`; a bare name may be one the package carries), or `random`. `arguments` go to `timm.create_model`.
+    `mean` and `std` are those of the model's own `pretrained_cfg` unless given. Unless `trainable` (Table A5),
+    parameters do not require gradients and the mode stays `eval`.
 
-    Raises InputError for an unknown model, levels it does not have, and weights that cannot be had or do not fit.
+    Raises InputError for an unknown model, levels or arguments it does not have, and weights not to be had or unfit.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class Backbone(nn.Module):
         super().__init__()
         if not levels:
             raise InputError("backbone.levels=[] names no level; expected indices such as [0, 1, 2]")
+        self.name = name
         self.grid = pair(grid, "model.grid")
         self.trainable = trainable
         self.model = create_feature_model(name, levels, weights, dict(arguments or {}))
         info = _feature_info(self.model)
         self.channels: list[int] = info.channels()
         self.strides: list[int] = info.reduction()
+        self.channels_last = getattr(self.model, "output_fmt", Format.NCHW) == Format.NHWC
         config = _pretrained_config(name)
         self.mean = tuple(mean or config.mean)
         self.std = tuple(std or config.std)
@@ -73,13 +79,38 @@ class Backbone(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
         levels = self.model(image.contiguous(memory_format=torch.channels_last))
-        return torch.cat(
-            [self._align(level, channels) for level, channels in zip(levels, self.channels, strict=True)], 1
-        )
+        return torch.cat([self._align(level) for level in levels], 1)
 
-    def _align(self, level: Tensor, channels: int) -> Tensor:
+    def check(self, size: Size) -> None:
+        """Sees that the model takes images of `size` (height, width) pixels; its own word on a blank image is final.
+
+        Raises InputError for a side shorter than the deepest stride or not divided by the patches, and for any size but
+        its own to a model of one fixed size.
+        """
+        given, deepest = f"data.image_size={_as_option(size)}", max(self.strides)
+        if min(size) < deepest:
+            raise InputError(f"{given}: {self.name} has a stride of {deepest}; expected {deepest} or more")
+        error = _refusal(self.model, size)
+        if error is None:
+            return
+        embed = getattr(getattr(self.model, "model", self.model), "patch_embed", None)
+        if isinstance(embed, PatchEmbed) and not embed.strict_img_size:
+            sides = list(zip(size, embed.patch_size, strict=True))
+            below, above = [side // p * p for side, p in sides], [-(-side // p) * p for side, p in sides]
+            if below != above:
+                raise InputError(
+                    f"{given}: {self.name} cuts images into patches of {embed.patch_size[0]}x{embed.patch_size[1]}; "
+                    f"expected a size they divide, such as {_as_option(below)} or {_as_option(above)}"
+                ) from error
+        native = getattr(embed, "img_size", None) or _pretrained_config(self.name).input_size[1:]
+        raise InputError(
+            f"{given}: {self.name} refuses it ({one_line(error)}); expected {_as_option(native)}, or where the model "
+            f"can be built for another size, 'backbone.arguments={{img_size: {_as_option(size)}}}'"
+        ) from error
+
+    def _align(self, level: Tensor) -> Tensor:
         """One level, (B, C_l, h_l, w_l) or channels last, on the common grid: (B, C_l, h, w)."""
-        if level.shape[1] != channels:
+        if self.channels_last:
             level = level.permute(0, 3, 1, 2)
         if tuple(level.shape[-2:]) == self.grid:
             return level
@@ -91,28 +122,25 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
     if not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], timm.list_models())
         raise InputError(f"backbone.name={name!r} is no timm model.{hint}")
+    if list(levels) != sorted(set(levels)) or levels[0] < 0:
+        raise InputError(f"backbone.levels={list(levels)}: expected each level once, shallow first, counted from 0")
     state = None if weights in ("random", "pretrained") else read_weights(weights)
     if weights == "pretrained":
         _give_up_early_without_network()
-    if state is not None:
-        arguments = {**arguments, "pretrained_cfg_overlay": {"state_dict": state}}
+    overlay: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
     try:
         model = timm.create_model(
-            name, pretrained=weights != "random", features_only=True, out_indices=tuple(levels), **arguments
+            name, pretrained=weights != "random", features_only=True, out_indices=tuple(levels), **arguments, **overlay
         )
-    except (AssertionError, IndexError):
-        count = len(
-            _feature_info(timm.create_model(name, features_only=True, **_without_weights(arguments))).channels()
-        )
-        raise InputError(f"backbone.levels={list(levels)}: {name} has {count} levels, 0 to {count - 1}") from None
     except Exception as error:
-        if weights == "pretrained":
-            raise InputError(_no_download(name, error)) from error
-        if state is not None:
-            raise InputError(f"backbone.weights={weights}: does not fit {name}; {one_line(error)}") from error
-        raise
+        mistake = _mistake(error, name, levels, weights, arguments)
+        if mistake is None:
+            raise
+        raise InputError(mistake) from error
     if state is not None:
         _check_all_loaded(model, state, name, weights)
+        for module in model.modules():  # timm's records would keep a copy of the whole file
+            getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
     _drop_unused_blocks(model)
     return model
 
@@ -152,7 +180,7 @@ def _check_all_loaded(model: nn.Module, state: dict[str, Tensor], name: str, wei
     if missing:
         raise InputError(
             f"backbone.weights={weights}: does not fit {name}; {len(missing)} of its tensors are missing, first "
-            f"{missing[0]}"
+            f"{missing[0]}; expected the tensors of the whole model as timm names them"
         )
 
 
@@ -182,8 +210,23 @@ def _feature_info(model: nn.Module) -> FeatureInfo:
     return info
 
 
-def _without_weights(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in arguments.items() if key != "pretrained_cfg_overlay"}
+def _as_option(size: Sequence[int]) -> str:
+    """A size as the command line takes it: `224`, or `[224,448]` where the sides differ."""
+    return str(size[0]) if size[0] == size[1] else f"[{size[0]},{size[1]}]"
+
+
+def _refusal(model: nn.Module, size: Size) -> Exception | None:
+    """What the model says against one blank image of `size`; timm's families refuse each in its own way."""
+    training = model.training
+    blank = torch.zeros(1, 3, *size, device=next(model.parameters()).device).to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            model.eval()(blank)
+    except (AssertionError, IndexError, RuntimeError, ValueError) as error:
+        return error
+    finally:
+        model.train(training)
+    return None
 
 
 def _pretrained_config(name: str) -> PretrainedCfg:
@@ -191,7 +234,21 @@ def _pretrained_config(name: str) -> PretrainedCfg:
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
-def _no_download(name: str, error: Exception) -> str:
+def _mistake(error: Exception, name: str, levels: Sequence[int], weights: str, arguments: dict[str, Any]) -> str | None:
+    """What the user got wrong when timm raised `error` on building the model; None where it was not the user."""
+    if isinstance(error, (AssertionError, IndexError)):
+        with suppress(AssertionError, IndexError):  # where it was not for the levels it is raised again
+            count = len(_feature_info(timm.create_model(name, features_only=True, **arguments)).info)
+            if max(levels) >= count:
+                return f"backbone.levels={list(levels)}: {name} has {count} levels, 0 to {count - 1}"
+    if isinstance(error, TypeError) and arguments:
+        return f"backbone.arguments={arguments}: not for {name}; {one_line(error)}"
+    if weights not in ("pretrained", "random"):
+        return f"backbone.weights={weights}: does not fit {name}; {one_line(error)}"
+    if isinstance(error, (AssertionError, RuntimeError)) and arguments:
+        return f"backbone.arguments={arguments}: not for {name}; {one_line(error)}"
+    if weights == "random":
+        return None
     config = _pretrained_config(name)
     wanted = f"model.safetensors of {config.hf_hub_id}" if config.hf_hub_id else config.url
     if not wanted:
