@@ -50,3 +50,19 @@ def uniad(capfd):
         return status, out, err
 
     return call
+
+
+@pytest.fixture
+def command(capfd, monkeypatch):
+    """Run the whole command line in this process: (status, stdout, stderr)."""
+    from uniad_lightning.cli import main
+
+    def call(*words):
+        monkeypatch.setattr("sys.argv", ["uniad", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capfd.readouterr()
+        return stopped.value.code, out, err
+
+    return call

@@ -1,6 +1,7 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
-Exit status: 0 done; 1 finished, but a job failed (named); 2 a user's mistake, in one line; 130 interrupted.
+Exit status: 0 done; 1 finished, but a job failed (named) or a copy of a data set is not whole; 2 a user's mistake, in
+one line; 130 interrupted.
 Heavy imports happen inside a command, so that `uniad --help` answers at once.
 """
 
@@ -9,11 +10,16 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uniad_lightning import __version__, completion
+from uniad_lightning.command_line import CommandLine, conf_dir, data_options, parse, start
 from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.explain import explain
+
+__all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -35,15 +41,24 @@ COMMANDS = {
 }
 
 
+DATA = "data"  # the command that is no Hydra application
+
+
 def usage() -> str:
     """The text of `uniad --help`."""
-    lines = ["usage: uniad COMMAND [key=value ...]", ""]
+    lines = ["usage: uniad COMMAND [key=value ...] [--option ...]", ""]
     for name, command in COMMANDS.items():
         lines += [f"  {name:10} {command.meaning}", f"  {'':10} {command.example}", ""]
     lines += [
+        f"  {DATA:10} list the public data sets; say where to get one and how it lies; check a copy of it",
+        f"  {'':10} uniad data visa data.root=VisA",
+        "",
         "Keys are those of conf/; `uniad COMMAND --cfg job` prints them with their values,",
         "`uniad COMMAND --help` the options of each group. Several runs: -m model.neighbor_size=1,7",
-        "or sweep=neighbor_size. UNIAD_DEBUG=1 shows the traceback behind an error line.",
+        "or sweep=neighbor_size. Your own YAML files: --config-dir DIR, such as --config-dir my",
+        "experiment=mine for my/experiment/mine.yaml. Completion by the tab key, in bash or zsh:",
+        'eval "$(uniad -sc install=bash)"; in fish: uniad -sc install=fish | source.',
+        "`uniad --version` prints the version. UNIAD_DEBUG=1 shows the traceback behind an error line.",
     ]
     return "\n".join(lines)
 
@@ -54,40 +69,65 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         sys.exit(DONE)
+    if "--version" in arguments:
+        print(f"uniad-lightning {__version__}")
+        sys.exit(DONE)
+    if arguments[0] in ("-sc", "--shell-completion"):
+        sys.exit(_complete(arguments[1:]))
+    if arguments[0] == DATA:
+        sys.exit(_show_data_sets(arguments[1:]))
     if arguments[0] not in COMMANDS:
-        _complain(f"uniad {arguments[0]}: no such command.{did_you_mean(arguments[0], COMMANDS)} See uniad --help")
+        near = did_you_mean(arguments[0], (*COMMANDS, DATA))
+        if arguments[0].startswith("-"):
+            near = f" Options come after it: uniad COMMAND {arguments[0]} ..."
+        _complain(f"uniad {arguments[0]}: no such command.{near} See uniad --help")
         sys.exit(MISTAKE)
     sys.exit(run_command(arguments[0], arguments[1:]))
 
 
-def conf_dir() -> Path:
-    """The folder of the YAML files: inside an installed package, at the top of a checkout."""
-    packaged = Path(__file__).parent / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+def _show_data_sets(words: list[str]) -> int:
+    from uniad_lightning.data_sets import show_data_sets
+
+    try:
+        return DONE if show_data_sets(words) else FAILED
+    except InputError as error:
+        _complain(str(error))
+        return MISTAKE
 
 
-def run_command(name: str, overrides: list[str]) -> int:
-    """Run the Hydra application `name`, once or over a sweep; returns the exit status."""
-    import hydra
+def _complete(words: Sequence[str]) -> int:
+    try:
+        completion.answer(words, COMMANDS, others={DATA: data_options})
+    except InputError as error:
+        _complain(str(error))
+        return MISTAKE
+    return DONE
+
+
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Run the Hydra application `name`, once or over a sweep; returns the exit status.
+
+    `words` are overrides and Hydra's options in any order.
+    """
+    own_argv = sys.argv
+    try:
+        line = parse(name, words)
+    except InputError as error:
+        _complain(str(error))
+        return MISTAKE
     from omegaconf import OmegaConf
 
-    jobs = _Jobs(name)
-    OmegaConf.register_new_resolver("swept", lambda task: swept_name(task, overrides), replace=True)
-    own_argv = sys.argv
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us whole; the line they become is made here
-    # Hydra's parser takes options before the overrides or after, not among them.
-    options = [word for word in overrides if word in ("-m", "--multirun")]
-    overrides = options + [word for word in overrides if word not in options]
-    sys.argv = [own_argv[0], *overrides]  # what Hydra parses; each job restores it for Lightning to launch ranks with
-    jobs.argv = own_argv
+    OmegaConf.register_new_resolver("swept", lambda task: swept_name(task, line.overrides), replace=True)
+    jobs = _Jobs(name, line)
     try:
-        hydra.main(config_path=str(conf_dir()), config_name=name, version_base="1.3")(jobs.run)()
+        start(line, jobs.run)
     except KeyboardInterrupt:
         jobs.finish()
         _complain("interrupted; a run with a checkpoint can be resumed from it with ckpt_path=...")
         return INTERRUPTED
     except Exception as error:
-        return _report(error, name)
+        # A plain ValueError is Hydra's, about options that contradict each other: a job's own does not come this far.
+        return _report(InputError(one_line(error)) if type(error) is ValueError else error, name, line)
     finally:
         sys.argv = own_argv
     return jobs.finish()
@@ -113,9 +153,10 @@ def swept_name(task: Sequence[str], given: Sequence[str]) -> str:
 class _Jobs:
     """The jobs of one call: runs each, remembers its folder and its failure, and ends a sweep in a table."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, line: CommandLine):
         self.name = name
-        self.argv: list[str] = []
+        self.line = line
+        self.argv = sys.argv  # with which Lightning launches ranks; Hydra's parser needs another
         self.folders: list[Path] = []
         self.statuses: list[int] = []
         self.sweep: Path | None = None
@@ -130,6 +171,7 @@ class _Jobs:
         cfg.output_dir = hydra_cfg.runtime.output_dir
         self.folders.append(Path(cfg.output_dir))
         try:
+            _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             if hydra_cfg.mode == RunMode.MULTIRUN:
                 self.sweep = Path(hydra_cfg.sweep.dir)
                 _refuse_processes(cfg)
@@ -138,7 +180,7 @@ class _Jobs:
             self.statuses.append(INTERRUPTED)
             raise KeyboardInterrupt from None
         except Exception as error:
-            self.statuses.append(_report(error, self.name))
+            self.statuses.append(_report(error, self.name, self.line))
 
     def _call(self, cfg: Any) -> int:
         from uniad_lightning import run
@@ -186,87 +228,26 @@ def _refuse_processes(cfg: Any) -> None:
         )
 
 
-def _report(error: Exception, name: str) -> int:
+def _refuse_without_package(cfg: Any, choices: Mapping[str, str]) -> None:
+    """Refuse an experiment or sweep that Hydra has put under its group's name, where it changes nothing."""
+    for group in ("experiment", "sweep"):
+        if group in cfg:
+            raise InputError(
+                f"{group}={choices[group]}: nothing in its file takes effect; let it begin with '# @package _global_'"
+            )
+
+
+def _report(error: Exception, name: str, line: CommandLine) -> int:
     """One line on stderr for a user's mistake, a traceback for a fault of ours; returns the exit status."""
     if os.environ.get("UNIAD_DEBUG") == "1":
         traceback.print_exception(error)
-    line = _explain(error, name)
-    if line is None:
+    explanation = explain(error, name, line)
+    if explanation is None:
         if os.environ.get("UNIAD_DEBUG") != "1":
             traceback.print_exception(error)
         return FAILED
-    _complain(line)
+    _complain(explanation)
     return MISTAKE
-
-
-def _explain(error: Exception, name: str) -> str | None:
-    """What the user did wrong, in one line; None when the fault is not the user's."""
-    from hydra.errors import HydraException, InstantiationException
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from omegaconf.errors import OmegaConfBaseException
-
-    cause: BaseException = error
-    while not isinstance(cause, InputError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, InputError):
-        # A data-loading worker hands its error over with a traceback in front.
-        return str(cause).strip().splitlines()[-1].removeprefix("uniad_lightning.errors.InputError: ")
-    if isinstance(error, InstantiationException):
-        key = re.search(r"full_key: ([\w.]+)", str(error))
-        return f"{key[1] if key else 'configuration'}: {one_line(cause)}"
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return _explain_config(error, name)
-    if isinstance(error, MisconfigurationException):
-        return one_line(error)
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; choose another path or mend its permissions"
-    return None
-
-
-def _explain_config(error: Exception, name: str) -> str:
-    """Hydra's own complaint about the configuration, shortened, with the nearest key or option."""
-    message = str(error)
-    unparsed = getattr(error, "override", None)
-    if isinstance(unparsed, str):
-        return f"{unparsed}: cannot be read as key=value; quote special characters, as in 'key=\"value\"'"
-    unknown = re.search(r"Could not override '([^']+)'", message)
-    if unknown:
-        return (
-            f"{unknown[1]}: no such key or group.{did_you_mean(unknown[1], _known_keys(name))} See uniad {name} --help"
-        )
-    option = re.search(r"Could not find '(\w+)/([^']+)'", message)
-    if option:
-        options = [path.stem for path in (conf_dir() / option[1]).glob("*.yaml")]
-        return (
-            f"{option[1]}={option[2]}: no such option.{did_you_mean(option[2], options)} "
-            f"Options: {', '.join(sorted(options))}"
-        )
-    missing = getattr(error, "full_key", None)
-    if missing and "issing mandatory value" in message:
-        return f"{missing}: needs a value; give {missing}=..."
-    return one_line(error)
-
-
-def _known_keys(name: str) -> list[str]:
-    """Every key and group of the configuration `name`, dotted."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import DictConfig
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(name)
-
-    def keys(node: DictConfig, prefix: str) -> list[str]:
-        found = []
-        for key in map(str, node):
-            found.append(f"{prefix}{key}")
-            child = node._get_node(key)
-            if isinstance(child, DictConfig):
-                found += keys(child, f"{prefix}{key}.")
-        return found
-
-    return keys(cfg, "") + [path.name for path in conf_dir().iterdir() if path.is_dir()]
 
 
 def _complain(line: str) -> None:

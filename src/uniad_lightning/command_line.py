@@ -1,0 +1,87 @@
+"""The words of one command told apart: Hydra's options and the overrides, in whatever order they were typed."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from uniad_lightning.errors import InputError, did_you_mean
+
+
+class CommandLine(NamedTuple):
+    """What the words of one command say."""
+
+    config_name: str  # of the primary configuration: the command, or --config-name
+    folder: str  # where that lies: conf/, or --config-path
+    own_folder: str | None  # --config-dir: the user's own YAML files, searched first
+    overrides: list[str]
+    options: list[str]  # of Hydra, one word each, such as --cfg=job
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: inside an installed package, at the top of a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def data_options() -> list[str]:
+    """The data sets and layouts that `data=` knows, sorted."""
+    return sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml") if path.stem != "from_checkpoint")
+
+
+def parse(command: str, words: Sequence[str]) -> CommandLine:
+    """Tell the options among `words` from the overrides, which Hydra's own parser cannot when they are mixed.
+
+    Raises InputError for an option that does not exist or lacks its value, and for a --config-dir that is no folder.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        unknown = re.fullmatch(r"unrecognized arguments: (\S+).*", message)
+        if unknown:
+            known = re.findall(r"--[\w-]+", parser.format_usage())
+            message = f"{unknown[1]}: no such option.{did_you_mean(unknown[1], known)}"
+        raise InputError(f"{message}{'' if message.endswith('?') else '.'} See uniad {command} --hydra-help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    given = vars(parser.parse_intermixed_args(_bare_info_spelt_out(words)))
+    overrides = given.pop("overrides") or []
+    config_name, folder = given.pop("config_name"), given.pop("config_path")
+    own_folder = given["config_dir"]
+    if own_folder is not None:
+        own_folder = given["config_dir"] = os.path.abspath(os.path.expanduser(own_folder))
+        if not os.path.isdir(own_folder):
+            raise InputError(f"--config-dir {own_folder}: no such folder; it holds files such as experiment/mine.yaml")
+    if folder is not None and "://" not in folder:
+        folder = os.path.abspath(os.path.expanduser(folder))  # Hydra would look from this package's folder
+    options = []
+    for name, value in given.items():
+        if value not in (None, False):
+            option = f"--{name.replace('_', '-')}"
+            options.append(option if value is True else f"{option}={value}")
+    return CommandLine(config_name or command, folder or str(conf_dir()), own_folder, overrides, options)
+
+
+def start(line: CommandLine, task: Callable[[Any], None]) -> None:
+    """Let Hydra do what `line` says: answer by itself, or call `task` with each configuration it composes.
+
+    Leaves `sys.argv` as Hydra parsed it. Raises what Hydra raises, whole.
+    """
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error and exits
+    sys.argv = [sys.argv[0], *line.overrides, *line.options]
+    hydra.main(config_path=line.folder, config_name=line.config_name, version_base="1.3")(task)()
+
+
+def _bare_info_spelt_out(words: Sequence[str]) -> list[str]:
+    """`words` with --info=all for an --info before an override, which would be taken for its value."""
+    return [
+        "--info=all" if word in ("-i", "--info") and re.search("[=~]", following) else word
+        for word, following in pairwise([*words, ""])
+    ]
