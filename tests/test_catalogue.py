@@ -125,13 +125,13 @@ def test_two_data_sets_become_one_and_names_that_collide_get_a_prefix(trees, tmp
 
 def test_parts_may_have_settings_and_relative_roots(tmp_path):
     mvtec_tree(tmp_path / "a", categories=("bottle",), train=5)
-    parts = {
-        "a": {"layout": "mvtec", "root": "a"},
-        "folder": {"root": "a/bottle/train", "products": None, "test_share": 0.2},
-    }
+    mvtec_tree(tmp_path / "b", categories=("cable",), train=5)
+    parts = {"a": {"layout": "mvtec", "root": "a"}, "folder": "b/cable/train"}
     mixed = list_mix(tmp_path, parts=parts)
     assert mixed.categories == ("bottle", "train")
     assert sum(r.category == "train" for r in mixed.train) == 4
+    mixed = list_mix(tmp_path, parts={**parts, "folder": {"root": "b/cable/train", "test_share": 0.4}})
+    assert sum(r.category == "train" for r in mixed.train) == 3
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,16 @@ def test_parts_may_have_settings_and_relative_roots(tmp_path):
         ({}, "data.source.parts"),
         ("mvtec", "data.source.parts"),
         ({"mvtek": "x"}, "parts.mvtek: no layout 'mvtek'. Did you mean 'mvtec'"),
-        ({"lab": {"layout": "mvtec"}}, "parts.lab: got root=None"),
+        ({"lab": {"layout": "mvtec"}}, "parts.lab: got None for its root"),
         ({"mvtec": "absent"}, "parts.mvtec: data.root: .*absent does not exist"),
         ({"visa": "tree"}, "parts.visa: .*it looks like data=mvtec"),
-        ({"mvtec": {"root": "tree", "speed": 3}}, "parts.mvtec: .*speed.*conf/data/mvtec.yaml"),
+        ({"mvtec": {"root": "tree", "speed": 3}}, "parts.mvtec: mvtec has no key 'speed'"),
+        ({"folder": {"root": "tree", "test_shar": 0.1}}, "no key 'test_shar'. Did you mean 'test_share'"),
+        ({"meta": "tree"}, "parts.meta: meta needs train"),
+        ({"mvtec": 5}, "parts.mvtec: got 5 for its root"),
+        ({"mvtec": None}, "parts.mvtec: got None for its root"),
+        ({"mvtec": {"layout": 5, "root": "tree"}}, "no layout '5'"),
+        ({"mvtec": "tree", "lab": {"layout": "mvtec", "root": "tree"}}, "in two of data.source.parts"),
     ],
 )
 def test_parts_that_are_none_are_refused(tmp_path, parts, said):
@@ -186,6 +192,9 @@ def test_the_command_lists_describes_and_verifies(command, trees, tmp_path):
     assert status == 1
     assert "bottle: 4 train good images, published 209" in out
     assert "zipper: not there" in out
+    status, out, err = command("data", "--help")
+    assert (status, err) == (0, "")
+    assert "visa" in out
     for words, said in (
         (["vias"], "Did you mean 'visa'"),
         (["visa", "mvtec"], "expected uniad data [NAME [data.root=DIR]]"),
@@ -205,5 +214,5 @@ def test_a_whole_copy_is_told_so(command, tmp_path, monkeypatch):
     monkeypatch.setitem(CATALOGUE, "cifar10", CATALOGUE["cifar10"]._replace(images=counts))
     status, out, err = command("data", "cifar10", f"data.root={root}")
     assert (status, err) == (0, "")
-    assert "all numbers of images are the published ones of CIFAR-10" in out
+    assert "no number of images differs from those published of CIFAR-10" in out
     shutil.rmtree(root)

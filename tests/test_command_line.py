@@ -103,6 +103,14 @@ def test_a_mistake_is_one_line(own, uniad, words, said):
     assert len(err.strip().splitlines()) == 1
 
 
+def test_a_file_that_would_lose_to_one_of_the_package_is_refused(own, uniad):
+    (own / "trainer").mkdir()
+    (own / "trainer" / "smoke.yaml").write_text("max_epochs: 77\n")
+    status, _, err = uniad("train", "--config-dir", "my", "experiment=mine", "data.root=x")
+    assert status == 2
+    assert err.strip().endswith("my/trainer/smoke.yaml: has the name of a file that comes with the package; rename it")
+
+
 def test_an_option_before_the_command_is_explained():
     done = subprocess.run([UNIAD, "--config-dir", "my", "train"], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -111,11 +111,18 @@ def test_mask_of_a_deeper_image_may_lie_at_its_kind(tmp_path: Path, mask: str) -
     assert listed(tmp_path).test == (expected,)
 
 
+def test_a_folder_of_pictures_that_is_no_product_is_refused_unless_products_are_chosen(shop):
+    touch(shop, "screw/Good/000.png")
+    with pytest.raises(InputError, match=r"screw: has pictures, but no folder good.*data\.categories"):
+        listed(shop)
+    assert "screw" not in listed(shop, categories=["nut"]).categories
+
+
 def test_folders_are_searched_to_the_bottom_and_the_hidden_passed_over(shop: Path) -> None:
     touch(
         shop, "nut/good/night/9.png", "nut/rust/a/b/7.png", "nut/good/._000.png", "nut/.old/1.png", "nut/rust/.x/1.png"
     )
-    touch(shop, "nut/readme.png", "nut/good/notes.txt", "papers/000.png")
+    touch(shop, "nut/readme.png", "nut/good/notes.txt", "papers/notes.txt")
     splits = listed(shop)
     nuts = [record for record in splits.train if record.category == "nut"]
     assert names(shop, nuts) == ["nut/good/000.JPG", "nut/good/001.JPG", "nut/good/night/9.png"]

@@ -58,6 +58,10 @@ def test_one_class_against_all_and_all_but_one(splits):
         ("0123", "4 of 4 classes"),
         ([-1], "no class '-1'"),
         ([None], "no class 'None'"),
+        (-1, "no class '-1'"),
+        (True, "no class 'True'"),
+        (3.5, "no class '3.5'"),
+        ("²", "no class '²'"),
     ],
 )
 def test_classes_that_are_none_are_refused(splits, given, said):
@@ -106,16 +110,25 @@ def test_a_balanced_epoch_has_categories_and_their_images_equally_often(sizes):
 
 
 def test_the_command_line_balances_limits_and_augments(uniad, tree, tmp_path):
-    status, out, err = uniad(
-        "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "data.sampling=balanced", "data.limit=3",
-        "data.augmentation.flip=0.5", "data.augmentation.rotate=20", "data.augmentation.colour=0.2",
-        "data.num_workers=1",
-    )  # fmt: skip
-    assert status == 0, err
-    assert "│ all" in out
-    assert [cell.strip() for cell in next(line for line in out.splitlines() if "│ bottle" in line).split("│")[1:6]] == [
-        "bottle", "3", "2", "3", "hole 1, scratch 2",
-    ]  # fmt: skip
+    """Each option changes what is learned, and none when it is given again."""
+    options = {
+        "plain": [], "balanced": ["data.sampling=balanced"], "mirrored": ["data.augmentation.flip=0.5"],
+        "again": ["data.augmentation.flip=0.5", "data.num_workers=1"],
+    }  # fmt: skip
+    learned = {}
+    for name, given in options.items():
+        status, out, err = uniad(
+            "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/{name}", "data.limit=3", "data.batch_size=2",
+            "trainer.max_epochs=1", *given,
+        )  # fmt: skip
+        assert status == 0, err
+        row = next(line for line in out.splitlines() if "│ bottle" in line)
+        assert [cell.strip() for cell in row.split("│")[1:6]] == ["bottle", "3", "2", "3", "hole 1, scratch 2"]
+        state = torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        learned[name] = state["network.output_proj.bias"]
+    assert torch.equal(learned["mirrored"], learned["again"])
+    for one, other in (("plain", "balanced"), ("plain", "mirrored"), ("balanced", "mirrored")):
+        assert not torch.equal(learned[one], learned[other])
 
 
 def test_any_layout_can_be_many_against_many(uniad, tree, tmp_path):

@@ -39,6 +39,13 @@ def test_mirrors(name, expected):
     assert all(was or np.array_equal(half(IMAGE, number), IMAGE) for number, was in enumerate(mirrored))
 
 
+def test_changes_are_drawn_independently_of_each_other():
+    both = Augmentation(**{**OFF, "flip": 0.5, "flip_vertical": 0.5})
+    outcomes = {(v, h): IMAGE[::v, ::h].tobytes() for v in (1, -1) for h in (1, -1)}
+    drawn = [both(IMAGE, number).tobytes() for number in range(200)]
+    assert all(30 <= drawn.count(outcome) <= 70 for outcome in outcomes.values())
+
+
 def test_rotation_keeps_size_and_leaves_no_black_corner():
     bright = np.full((40, 40, 3), 200, np.uint8)
     turned = Augmentation(**{**OFF, "rotate": 45.0})

@@ -16,7 +16,7 @@ class CommandLine(NamedTuple):
 
     config_name: str  # of the primary configuration: the command, or --config-name
     folder: str  # where that lies: conf/, or --config-path
-    own_folder: str | None  # --config-dir: the user's own YAML files, searched first
+    own_folder: str | None  # --config-dir: the user's own YAML files
     overrides: list[str]
     options: list[str]  # of Hydra, one word each, such as --cfg=job
 
@@ -57,6 +57,9 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
         own_folder = given["config_dir"] = os.path.abspath(os.path.expanduser(own_folder))
         if not os.path.isdir(own_folder):
             raise InputError(f"--config-dir {own_folder}: no such folder; it holds files such as experiment/mine.yaml")
+        for path in sorted(Path(own_folder).rglob("*.yaml")):
+            if (conf_dir() / path.relative_to(own_folder)).is_file():  # Hydra would take ours without a word
+                raise InputError(f"{path}: has the name of a file that comes with the package; rename it")
     if folder is not None and "://" not in folder:
         folder = os.path.abspath(os.path.expanduser(folder))  # Hydra would look from this package's folder
     options = []

@@ -16,7 +16,7 @@ def show_data_sets(words: list[str]) -> bool:
     Raises InputError for an unknown name, a word that is none, a copy of what was not published, and what the listing
     refuses.
     """
-    names = [word for word in words if not word.startswith(_ROOT)]
+    names = [word for word in words if not word.startswith(_ROOT) and word not in ("-h", "--help")]
     roots = [word.removeprefix(_ROOT) for word in words if word.startswith(_ROOT)]
     if len(names) > 1 or len(roots) > len(names):
         raise InputError(f"uniad data {' '.join(words)}: expected uniad data [NAME [data.root=DIR]]")
@@ -54,5 +54,5 @@ def _verify(name: str, root: Path) -> bool:
         raise with_hint(error, root=root, listing=published.listing) from None
     show_counts(splits)
     wrong = differences(published, splits)
-    print("\n".join(wrong) if wrong else f"all numbers of images are the published ones of {published.title}")
+    print("\n".join(wrong) if wrong else f"no number of images differs from those published of {published.title}")
     return not wrong

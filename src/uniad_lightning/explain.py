@@ -56,7 +56,7 @@ def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
     missing = getattr(error, "full_key", None)
     if missing and "issing mandatory value" in message:
         return f"{missing}: needs a value; give {missing}=..."
-    return one_line(error)
+    return one_line(error if message else error.__cause__ or error)
 
 
 def _known_keys(line: CommandLine) -> list[str]:

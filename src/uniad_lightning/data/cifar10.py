@@ -91,13 +91,17 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
     data, labels = batch["data"], batch["labels"]
     if not isinstance(data, _Array) or not isinstance(labels, list | _Array):
         raise ValueError("'data' is no array, or 'labels' no list")
-    return _checked(data.value, labels.value if isinstance(labels, _Array) else np.asarray(labels))
+    if isinstance(labels, _Array):
+        return _checked(data.value, labels.value)
+    if not all(isinstance(label, int) for label in labels):  # before NumPy unfolds lists in lists
+        raise ValueError("labels that are no numbers from 0 to 9")
+    return _checked(data.value, np.asarray(labels))
 
 
 def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1 or len(data) != len(labels):
         raise ValueError(f"data {data.dtype} {data.shape} and {len(labels)} labels, expected uint8 (N, 3072) and N")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(CLASSES):
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(CLASSES):
         raise ValueError("labels that are no numbers from 0 to 9")
     return data, labels.astype(np.int64)
 
@@ -126,6 +130,8 @@ class _Dtype:
         self.code, self.order = code, "="
 
     def __setstate__(self, state: tuple) -> None:
+        if state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"it holds an array of order {state[1]!r}")
         self.order = state[1]
 
 
@@ -172,7 +178,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _recognise(root: Path) -> bool:
-    return root.name in _SUFFIX or any((root / folder).is_dir() for folder in _SUFFIX)
+    try:
+        return root.resolve().name in _SUFFIX or any((root / folder).is_dir() for folder in _SUFFIX)
+    except OSError:
+        return False
 
 
 CIFAR10 = Published(

@@ -9,7 +9,7 @@ or, given as `products`, for each name
     good, defective, test_good    folder, file or glob relative to `root`, or a list of them; only `good` is needed
     masks                         folder with `<stem>_mask` or `<stem>` of every defective image (`masks_by_stem`)
 
-Folders are searched to the bottom, linked ones too; what lies beside the folders of a product is passed over, and so
+Folders are searched to the bottom, linked ones too; pictures beside the folders of a product are passed over, and so
 are masks of other images. With `products`, a defect is called after the folder that holds the image, or `defective`
 where that folder is `root`, has the product's name or holds good images as well. Without masks no defect of a product
 is marked, and its metrics of pixels are undefined.
@@ -44,8 +44,8 @@ class _Product(NamedTuple):
 def list_folder(
     root: Path,
     *,
-    products: Mapping[str, Mapping] | None,
-    test_share: float,
+    products: Mapping[str, Mapping] | None = None,
+    test_share: float = 0.2,
     categories: Sequence[str] | None = None,
 ) -> Splits:
     """Records of the products below `root`, all of them or those named, in the order category, defect, file.
@@ -63,6 +63,8 @@ def list_folder(
         raise InputError(f"data.source.test_share={test_share}: expected a number from 0 and below 1, such as 0.2")
     readers = _by_folders(root) if products is None else _by_patterns(root, products)
     chosen = choose(categories, sorted(readers), root)
+    if products is None and categories is None:
+        _refuse_left_out(root)
     listed = [readers[name]() for name in chosen]
     _refuse_repeated(listed)
     train: list[Record] = []
@@ -92,6 +94,16 @@ def _by_folders(root: Path) -> dict[str, Callable[[], _Product]]:
         )
     check_names({name: str(folder.absolute()) for name, folder in found.items()})
     return {name: partial(_read_folder, name, folder) for name, folder in found.items()}
+
+
+def _refuse_left_out(root: Path) -> None:
+    """Raises InputError for a folder beside the products that has pictures, but no `good`."""
+    for folder in [] if (root / GOOD).is_dir() else folders(root):
+        if not (folder / GOOD).is_dir() and below(folder):
+            raise InputError(
+                f"{folder}: has pictures, but no folder {GOOD}, so it is no product; rename the folder of its good "
+                "images, move it away, or name the products by data.categories"
+            )
 
 
 def _read_folder(name: str, folder: Path) -> _Product:

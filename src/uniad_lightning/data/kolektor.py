@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from uniad_lightning.data.image import read_image
+from uniad_lightning.data.image import read_marks
 from uniad_lightning.data.listing import LayoutError, check_root, choose, folders, is_picture, pictures
 from uniad_lightning.data.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
@@ -88,7 +88,7 @@ def _list_item(item: Path) -> list[Record]:
         if label is None:
             expected = item / f"{stem}{_LABEL}.bmp"
             raise InputError(f"{image}: no label, so whether it is good is unknown; expected {expected}, black if good")
-        if read_image(label).any():
+        if read_marks(label).any():
             records.append(Record(image, (label,), _CATEGORY, _DEFECT, 1))
         else:
             records.append(Record(image, (), _CATEGORY, GOOD, 0))

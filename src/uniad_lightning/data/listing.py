@@ -31,8 +31,8 @@ def choose(wanted: Sequence[str] | None, found: Sequence[str], root: Path) -> tu
     """The categories to use, sorted: those `wanted`, or all that were `found`; InputError for one that was not."""
     if wanted is None:
         return tuple(sorted(found))
-    if isinstance(wanted, str):  # a string is a sequence of strings, too
-        raise InputError(f"data.categories: got the text '{wanted}', expected a list: 'data.categories=[{wanted}]'")
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence):  # a string is a sequence of strings, too
+        raise InputError(f"data.categories: got '{wanted}', expected a list: 'data.categories=[{wanted}]'")
     if not wanted:
         raise InputError("data.categories: the list is empty; name a category, or give null for all of them")
     for name in wanted:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from uniad_lightning.data.listing import check_root, choose
 from uniad_lightning.data.naming import check_names
 from uniad_lightning.data.records import GOOD, Record, Splits
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, did_you_mean, one_line
 
 DEFECTIVE = "defective"  # the reference's `label_name` of every kind of defect
 KEYS = ("filename", "label", "label_name", "maskname", "clsname")
@@ -111,6 +111,8 @@ def _parse(line: str, where: str) -> dict[str, Any]:
         meta = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON, {error.msg} at column {error.colno}; expected {_EXAMPLE}") from None
+    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+        raise InputError(f"{where}: {one_line(error)}; expected {_EXAMPLE}") from None
     if not isinstance(meta, dict):
         raise InputError(f"{where}: no JSON object; expected one such as {_EXAMPLE}")
     for key in ("filename", "label"):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from uniad_lightning.data.folder import list_folder
 from uniad_lightning.data.listing import choose
 from uniad_lightning.data.meta import list_meta
 from uniad_lightning.data.records import Record, Splits
-from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.errors import InputError, did_you_mean
 
 LISTINGS: dict[str, Callable[..., Splits]] = {
     **{name: published.listing for name, published in CATALOGUE.items()},
@@ -41,6 +42,7 @@ def list_mix(
     twice = [name for name, count in owners.items() if count > 1]
     if twice:
         raise InputError(f"data.source.parts: two products are called {twice[0]}; call one of the parts otherwise")
+    _refuse_repeated(named)
     chosen = choose(categories, list(owners), root)
 
     def of_all(split: str) -> tuple[Record, ...]:
@@ -49,25 +51,45 @@ def list_mix(
     return Splits(chosen, of_all("train"), of_all("test"), of_all("validation"))
 
 
+def _refuse_repeated(parts: Sequence[Splits]) -> None:
+    """Raises InputError for an image that two parts have: one could train on what the other tests."""
+    taken: dict[object, int] = {}
+    for number, part in enumerate(parts):
+        for record in (*part.train, *part.test, *part.validation):
+            if taken.setdefault(record.image, number) != number:
+                raise InputError(f"{record.image}: in two of data.source.parts; narrow one, so that they are apart")
+
+
 def _list_part(name: str, part: str | Mapping[str, Any], root: Path) -> Splits:
     key = f"data.source.parts.{name}"
-    settings: dict[str, Any] = {"root": part} if isinstance(part, str) else {str(k): v for k, v in part.items()}
-    layout = settings.pop("layout", name)
-    folder = settings.pop("root", None)
+    settings: dict[str, Any] = {str(k): v for k, v in part.items()} if isinstance(part, Mapping) else {"root": part}
+    layout, folder = str(settings.pop("layout", name)), settings.pop("root", None)
     if layout not in LISTINGS:
         raise InputError(
-            f"{key}: no layout '{layout}'.{did_you_mean(layout, LISTINGS)} Name one as the key or by layout=: "
+            f"{key}: no layout '{layout}'.{did_you_mean(layout, LISTINGS)} Name one as the key or by layout: "
             f"{', '.join(sorted(LISTINGS))}"
         )
     if not isinstance(folder, str):
-        raise InputError(f"{key}: got root={folder}, expected the folder of the images")
+        raise InputError(f"{key}: got {folder} for its root, expected the folder of the images")
+    _check_keys(key, layout, settings)
     path = root / Path(folder).expanduser()
     try:
         return LISTINGS[layout](path, categories=None, **settings)
     except InputError as error:
         raise InputError(f"{key}: {with_hint(error, root=path, listing=LISTINGS[layout])}") from None
-    except TypeError as error:  # a key that the listing does not have, or one that it needs
-        raise InputError(f"{key}: {one_line(error)}; see conf/data/{layout}.yaml for its keys") from None
+
+
+def _check_keys(key: str, layout: str, settings: Mapping[str, Any]) -> None:
+    """Raises InputError for a key that the layout's listing does not have, and for one that it needs."""
+    known = {n: p for n, p in signature(LISTINGS[layout]).parameters.items() if n not in ("root", "categories")}
+    for name in settings:
+        if name not in known:
+            raise InputError(
+                f"{key}: {layout} has no key '{name}'.{did_you_mean(name, known)} Keys: {', '.join(known)}"
+            )
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in settings:
+            raise InputError(f"{key}: {layout} needs {name}; give {{layout: {layout}, root: DIR, {name}: ...}}")
 
 
 def _renamed(splits: Splits, names: Mapping[str, str]) -> Splits:

@@ -31,13 +31,13 @@ def normal_against_rest(splits: Splits, normal_classes: int | str | Sequence[int
 def _names(given: int | str | Sequence[int | str], categories: tuple[str, ...]) -> set[str]:
     """The categories meant by `given`."""
     key = "data.normal_classes"
-    if isinstance(given, int) or (isinstance(given, str) and given.isdigit()):
+    if isinstance(given, int | str) and str(given).isdecimal():
         parts: list[int | str] = [int(digit) for digit in str(given)]
     else:
-        parts = [given] if isinstance(given, str) else list(given)
+        parts = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     names = []
     for part in parts:
-        position = int(part) if str(part).isdigit() and part not in categories else None
+        position = int(part) if str(part).isdecimal() and part not in categories else None
         if position is not None and position < len(categories):
             names.append(categories[position])
         elif part in categories:

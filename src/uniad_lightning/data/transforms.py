@@ -37,7 +37,9 @@ class Augmentation:
         """`image` changed as the sample of that `number` is."""
         if self._compose is None:
             return image
-        self._compose.set_random_seed(key("augmentation", self.seed, number) % 2**32)
+        # One by one: `Compose` would give all its parts the same draws.
+        for place, part in enumerate(self._compose.transforms):
+            part.set_random_seed(key("augmentation", self.seed, number, place) % 2**32)
         return self._compose(image=image)["image"]
 
     def _build(self):  # noqa: ANN202
