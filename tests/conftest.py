@@ -1,6 +1,7 @@
 """What several tests share: a tree of two products, the smallest sensible model, and the command line in-process."""
 
 import os
+import tempfile
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from fabricate import mvtec_tree
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+
+os.environ["UNIAD_CACHE"] = tempfile.mkdtemp(prefix="uniad-cache-")  # neither use nor fill the user's own
 
 SMALL = [
     "backbone=tiny",

@@ -27,7 +27,7 @@ def expect_refusal(uniad, tmp_path):
         status, _, err = uniad(command, *settings, f"output_dir={tmp_path}/run", *overrides)
         # Bars and warnings are no error lines.
         lines = [line for line in err.splitlines() if line and not line.startswith(("uniad: warning", "\r"))]
-        lines = [line for line in lines if not re.match(r"(train|evaluate):", line)]
+        lines = [line for line in lines if not re.match(r"(train|evaluate|features):", line)]
         assert status == 2, err
         assert len(lines) == 1, err
         assert "Traceback" not in err

@@ -117,7 +117,7 @@ def module(root, **changes):
     settings = {
         "source": list_mvtec, "root": str(root), "categories": None, "normal_classes": None, "limit": None,
         "sampling": "all", "augmentation": UNCHANGED, "image_size": 64, "batch_size": 2, "eval_batch_size": 2,
-        "num_workers": 0, "seed": 0, "mean": (0, 0, 0), "std": (1, 1, 1),
+        "num_workers": 0, "seed": 0, "cache": "off", "cache_dir": "", "mean": (0, 0, 0), "std": (1, 1, 1),
     }  # fmt: skip
     return UnifiedDataModule(**{**settings, **changes})
 

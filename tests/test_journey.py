@@ -161,12 +161,18 @@ def assert_same_weights(one, other):
         assert torch.equal(value, other[name]), name
 
 
-def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_weights(tree, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [["data.cache=disk"], ["data.sampling=balanced", "data.augmentation.flip=0.5", "data.augmentation.rotate=10"]],
+    ids=["cached", "augmented"],
+)
+def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_weights(tree, tmp_path, options):
     # 18 images, batch 4: 4 steps an epoch; checkpoints after steps 7, 14, 21, ... are inside one, the last is at 120.
     settings = [
         *SMALL, f"data.root={tree}", "trainer.max_epochs=30", "callbacks.checkpoint.every_n_epochs=null",
         "standardize=true", "schedule=cosine",  # both keep state in the checkpoint
         "callbacks.checkpoint.every_n_train_steps=7", "callbacks.checkpoint.save_on_train_epoch_end=false",
+        *options,
     ]  # fmt: skip
     straight = subprocess.run(
         [UNIAD, "train", *settings, f"output_dir={tmp_path}/straight"], capture_output=True, text=True, check=False

@@ -38,10 +38,15 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate a checkpoint", "uniad evaluate ckpt_path=runs/mvtec/checkpoints/last.ckpt data.root=mvtec_ad"
     ),
+    "cache": Command(
+        "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
+        "uniad cache experiment=mvtec data.root=mvtec_ad",
+    ),
 }
 
 
 DATA = "data"  # the command that is no Hydra application
+CACHE = "cache"  # one that is none without words, and with keep=
 
 
 def usage() -> str:
@@ -76,6 +81,8 @@ def main() -> None:
         sys.exit(_complete(arguments[1:]))
     if arguments[0] == DATA:
         sys.exit(_show_data_sets(arguments[1:]))
+    if arguments[0] == CACHE and (len(arguments) == 1 or arguments[1].startswith("keep=")):
+        sys.exit(_show_kept_features(arguments[1:]))
     if arguments[0] not in COMMANDS:
         near = did_you_mean(arguments[0], (*COMMANDS, DATA))
         if arguments[0].startswith("-"):
@@ -93,6 +100,17 @@ def _show_data_sets(words: list[str]) -> int:
     except InputError as error:
         _complain(str(error))
         return MISTAKE
+
+
+def _show_kept_features(words: list[str]) -> int:
+    from uniad_lightning.kept_features import show_kept_features
+
+    try:
+        show_kept_features(words)
+    except InputError as error:
+        _complain(str(error))
+        return MISTAKE
+    return DONE
 
 
 def _complete(words: Sequence[str]) -> int:

@@ -1,6 +1,8 @@
 """The Lightning side: what every detector shares, and the detector that reconstructs features."""
 
+import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import lightning as L
 import torch
@@ -133,7 +135,28 @@ class FeatureReconstruction(AnomalyModule):
 
     def tokens(self, batch: Batch) -> Tensor:
         """The backbone's features as tokens (B, N, C), row-major, standardised where asked for."""
-        return self.standardize(self.backbone(batch["image"]).flatten(2).transpose(1, 2))
+        feature = batch["feature"].float() if "feature" in batch else self.backbone(batch["image"])  # (B, C, h, w)
+        # Contiguous, because noise that is drawn `like` tokens follows their layout in memory.
+        return self.standardize(feature.flatten(2).transpose(1, 2).contiguous())
+
+    def setup(self, stage: str) -> None:
+        """Fill the feature cache with what `stage` needs of it."""
+        self.fill_cache(self.data, stage)
+
+    def fill_cache(self, data: UnifiedDataModule, stage: str) -> None:
+        """Have the features of `data`, which belongs to a trainer, in its cache as far as `stage` needs them."""
+        if self.backbone.trainable:
+            data.cache.refuse("backbone.trainable=true changes the features with every step")
+            return
+        device = data.running_trainer.strategy.root_device
+        self.backbone.to(device)
+
+        @torch.inference_mode()
+        def extract(image: Tensor) -> Tensor:
+            return self.backbone(image.to(device, non_blocking=True))
+
+        shape = (sum(self.backbone.channels), *self.backbone.grid)
+        data.cache_features(stage, extract=extract, about=fingerprint(self.backbone), shape=shape)
 
     def on_train_start(self) -> None:
         """Take the statistics of the features once; a resumed run finds them in its checkpoint."""
@@ -182,6 +205,22 @@ class FeatureReconstruction(AnomalyModule):
                 "end; expected at least 1 epoch, or a number of steps"
             )
         return min(limits)
+
+
+def fingerprint(backbone: Backbone) -> dict[str, Any]:
+    """What the features of a backbone depend on, as plain values: its structure and a digest of its weights."""
+    weights = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(backbone.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return {
+        "backbone": backbone.name,
+        "levels": backbone.levels,
+        "channels": backbone.channels,
+        "grid": backbone.grid,
+        "structure": hashlib.blake2b(repr(backbone.model).encode(), digest_size=16).hexdigest(),
+        "weights": weights.hexdigest(),
+    }
 
 
 def warm_up_and_decay(optimizer: Optimizer, *, total_steps: int, fraction: float) -> LRScheduler:

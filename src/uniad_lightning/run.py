@@ -1,5 +1,6 @@
 """From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`. Config names objects, code names none."""
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from uniad_lightning.results.tables import show_counts, show_evaluation
 FREE_TO_CHANGE = (
     "name", "output_dir", "overwrite", "ckpt_path", "validate_every", "callbacks", "logger", "backbone.weights",
     "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare", "trainer.accelerator", "trainer.devices",
+    "data.cache_dir", "data.source.train", "data.source.test",
     "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
 )  # fmt: skip
 
@@ -90,6 +92,27 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     _prepare(trainer, data, folder, cfg)
     with _ended(trainer):
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": str(cfg.ckpt_path)})
+
+
+def cache(cfg: DictConfig) -> None:
+    """Compute the features of all images of `cfg.data`, on one device, and keep them on the disk.
+
+    Raises InputError for what cannot be used in `cfg` or the data, and where the features change.
+    """
+    module = build_module(cfg)
+    with open_dict(cfg):
+        cfg.data.cache = "disk"
+    data = build_data(cfg.data, module)
+    trainer = instantiate(
+        cfg.trainer, devices=1, num_nodes=1, strategy="auto", logger=False, enable_checkpointing=False
+    )
+    data.prepare_data()
+    data.setup()
+    data.trainer = trainer
+    for stage in ("fit", "test"):
+        module.fill_cache(data, stage)
+    kept = {name: len(split.slots) for name, split in data.cache.splits.items()}
+    print(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
 
 
 def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
@@ -235,6 +258,7 @@ def _refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) 
     mine, theirs = _flat(config), _flat(saved)
     for name in sorted(mine.keys() | theirs.keys()):
         free = any(name == one or name.startswith(f"{one}.") for one in FREE_TO_CHANGE)
+        free = free or re.fullmatch(r"data\.source\.parts\.[^.]+(\.root)?", name) is not None  # folders of data=mix
         if not free and mine.get(name) != theirs.get(name):
             raise InputError(
                 f"ckpt_path={path} was trained with {name}={theirs.get(name)}, this run has {name}={mine.get(name)}; "

@@ -22,11 +22,12 @@ def pair(value: int | Sequence[int], key: str) -> Size:
     return sizes[0], sizes[1]
 
 
-class Batch(TypedDict):
-    """One batch of a `UnifiedDataModule`."""
+class Batch(TypedDict, total=False):
+    """One batch of a `UnifiedDataModule`: with images, or from the feature cache with features in their place."""
 
     image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
-    mask: Tensor  # (B, H, W) bool, True = defective pixel
+    feature: Tensor  # (B, C, h, w) float16, what the backbone makes of the image
+    mask: Tensor  # (B, H, W) bool, True = defective pixel; not in training batches from the cache
     has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
     label: Tensor  # (B,) int64, 0 = good, 1 = defective
     category: Tensor  # (B,) int64, used by the metrics alone

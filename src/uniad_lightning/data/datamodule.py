@@ -1,14 +1,18 @@
 """`UnifiedDataModule`: the good images of all categories to train on, everything else to test on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from uniad_lightning.data.cached import CachedLoader, FeatureCache, ResumableLoader
 from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.image import DECODING
 from uniad_lightning.data.naming import check_names
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
@@ -17,17 +21,6 @@ from uniad_lightning.data.selection import limit_images, normal_against_rest
 from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
 from uniad_lightning.types import Batch, pair
-
-
-class ResumableLoader(DataLoader):
-    """Tells Lightning that it resumes in the middle of an epoch; where, its `TrainBatches` ask the trainer."""
-
-    def state_dict(self) -> dict:
-        """Nothing to keep."""
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Nothing to restore."""
 
 
 class UnifiedDataModule(L.LightningDataModule):
@@ -60,6 +53,8 @@ class UnifiedDataModule(L.LightningDataModule):
         seed: int,
         mean: Sequence[float],
         std: Sequence[float],
+        cache: str,
+        cache_dir: str,
         prepare: Callable[[Path], object] | None = None,
     ):
         super().__init__()
@@ -71,6 +66,7 @@ class UnifiedDataModule(L.LightningDataModule):
         ):
             if not isinstance(value, int) or value < least:
                 raise InputError(f"data.{name}={value}: expected a whole number of at least {least}")
+        self.cache = FeatureCache(mode=cache, folder=Path(cache_dir))
         self.source = source
         self.root = Path(root).expanduser()
         self.chosen = categories
@@ -83,8 +79,8 @@ class UnifiedDataModule(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.mean = mean
-        self.std = std
+        self.mean = tuple(mean)
+        self.std = tuple(std)
         self.prepare = prepare
         self._splits: Splits | None = None
 
@@ -117,8 +113,10 @@ class UnifiedDataModule(L.LightningDataModule):
             self._splits = splits
 
     def _list(self) -> Splits:
-        # A text is left as it is, for the source to say that it wants a list.
-        chosen = self.chosen if self.chosen is None or isinstance(self.chosen, str) else list(self.chosen)
+        # What is no list is left as it is, for the source to say that it wants one.
+        chosen = (
+            list(self.chosen) if isinstance(self.chosen, Sequence) and not isinstance(self.chosen, str) else self.chosen
+        )
         try:
             splits = self.source(self.root, categories=chosen)
             if not splits.test:
@@ -128,6 +126,45 @@ class UnifiedDataModule(L.LightningDataModule):
             listing = getattr(self.source, "func", self.source)  # what a partial calls
             raise with_hint(error, root=self.root, listing=listing) from None
         return splits
+
+    def cache_features(
+        self, stage: str, *, extract: Callable[[Tensor], Tensor], about: Mapping[str, Any], shape: Sequence[int]
+    ) -> None:
+        """Have the features of the images that `stage`, `fit` or `test`, looks at more than once in the cache.
+
+        `extract` makes features (B, *`shape`) = (B, C, h, w) of images on the CPU, and `about` are plain values that
+        say how. Every rank calls this and takes its share of what is missing.
+
+        Raises InputError where the cache was asked for and cannot be had, with the reason.
+        """
+        image = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "decoding": DECODING}
+        for name in self._looked_at_again(stage):
+            self.cache.fill(
+                name,
+                self._dataset(getattr(self.splits, name)),
+                about={**about, **image},
+                shape=shape,
+                extract=extract,
+                batch_size=self.eval_batch_size,
+                num_workers=self.num_workers,
+                trainer=self.running_trainer,
+            )
+
+    def _looked_at_again(self, stage: str) -> list[str]:
+        """The splits to cache for `stage`: with `auto` those that are looked at more than once."""
+        trainer = self.running_trainer
+        if self.cache.mode == "off":
+            return []
+        if self.augmentation.is_random:
+            self.cache.refuse("data.augmentation makes other images of the same each time")
+            return []
+        if self.cache.mode == "memory" and trainer.world_size > 1:
+            self.cache.refuse(f"each of the {trainer.world_size} processes would compute and hold all features")
+        epochs = trainer.max_epochs == -1 or (trainer.max_epochs or 0) > 1
+        steps = trainer.max_steps == -1 or trainer.max_steps > self.steps_per_epoch
+        train = stage == "fit" and (self.cache.mode != "auto" or (epochs and steps))
+        test = bool(trainer.limit_val_batches) if stage == "fit" else self.cache.mode != "auto"
+        return [name for name, wanted in (("train", train), ("test", test)) if wanted and name not in self.cache.splits]
 
     def check_batch_size(self, world_size: int) -> None:
         """Raises InputError when the batch cannot be divided over the processes or exceeds the training set."""
@@ -142,9 +179,9 @@ class UnifiedDataModule(L.LightningDataModule):
                 f"data.batch_size={self.batch_size} exceeds the {count} train images below {self.root}; lower it"
             )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader | CachedLoader:
         """This rank's training batches."""
-        trainer = self._running_trainer()
+        trainer = self.running_trainer
         batches = TrainBatches(
             order=self.sampling(categories=[r.category for r in self.splits.train], seed=self.seed),
             count=len(self.splits.train),
@@ -153,35 +190,44 @@ class UnifiedDataModule(L.LightningDataModule):
             world_size=trainer.world_size,
             position=lambda: trainer.global_step,
         )
+        if "train" in self.cache.splits:
+            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False)
         return self._loader(ResumableLoader, self.splits.train, batches)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader | CachedLoader:
         """This rank's share of the test split."""
-        trainer = self._running_trainer()
+        trainer = self.running_trainer
         batches = EvaluationBatches(
             count=len(self.splits.test),
             batch_size=self.eval_batch_size,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        if "test" in self.cache.splits:
+            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True)
         return self._loader(DataLoader, self.splits.test, batches)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader | CachedLoader:
         """The test split: there is no other set with anomalies, and only `validate_every` looks at it."""
         return self.test_dataloader()
 
-    def _running_trainer(self) -> L.Trainer:
+    @property
+    def running_trainer(self) -> L.Trainer:
+        """The trainer this data module was handed to."""
         if self.trainer is None:
             raise RuntimeError("UnifiedDataModule makes loaders for a trainer; hand it to one with datamodule=")
         return self.trainer
 
     def statistics_batches(self, device: torch.device, count: int = 512) -> Iterator[Batch]:
         """Up to `count` train images spread over all categories, as batches on `device`, the same on every rank."""
-        records = self.splits.train[:: -(-len(self.splits.train) // count)]
-        dataset = self._dataset(records)
-        for start in range(0, len(records), self.eval_batch_size):
-            batch = dataset.collate([dataset[i] for i in range(start, min(start + self.eval_batch_size, len(records)))])
-            yield {**batch, "image": batch["image"].to(device)}
+        chosen = range(0, len(self.splits.train), -(-len(self.splits.train) // count))
+        dataset = self._dataset(self.splits.train)
+        for start in range(0, len(chosen), self.eval_batch_size):
+            part = chosen[start : start + self.eval_batch_size]
+            if "train" in self.cache.splits:
+                yield {"feature": self.cache.splits["train"].features(part).to(device)}
+            else:
+                yield {"image": dataset.collate([dataset[i] for i in part])["image"].to(device)}
 
     def _dataset(self, records: Sequence[Record]) -> InspectionDataset:
         return InspectionDataset(

@@ -14,6 +14,7 @@ from uniad_lightning.data.cifar10 import read_packed
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 
+DECODING = 1  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 _JPEG_HALF = 128
 
@@ -52,22 +53,31 @@ def read_image(path: Path | Packed) -> np.ndarray:
 
 
 def read_mask(path: Path, *, image_path: Path | Packed, image_size: tuple[int, int]) -> np.ndarray:
-    """Defect mask (H, W) bool, True = defective: every pixel that is not black.
-
-    Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,
-    because editors order palettes as they like. What is fully transparent is good, whatever its colour. JPEG cannot
-    keep an edge sharp and leaves small values around it: there only a value of 128 or more counts.
+    """Defect mask (H, W) bool of an image, as `read_marks`.
 
     `image_size` is (height, width) of the decoded, upright image and `image_path` its file.
 
     Raises InputError when the file cannot be decoded (as `read_image`) or its size differs from the image's.
     """
-    mask = _open(path)
-    if mask.size != image_size[::-1]:
+    marks = read_marks(path)
+    if marks.shape != image_size:
         raise InputError(
-            f"{path}: the mask has {mask.height} x {mask.width} pixels (height x width) and its image {image_path} "
-            f"{image_size[0]} x {image_size[1]}; save the mask at the size of the upright image"
+            f"{path}: the mask has {marks.shape[0]} x {marks.shape[1]} pixels (height x width) and its image "
+            f"{image_path} {image_size[0]} x {image_size[1]}; save the mask at the size of the upright image"
         )
+    return marks
+
+
+def read_marks(path: Path) -> np.ndarray:
+    """What a mask marks as defective, (H, W) bool: every pixel that is not black.
+
+    Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,
+    because editors order palettes as they like. What is fully transparent is good, whatever its colour. JPEG cannot
+    keep an edge sharp and leaves small values around it: there only a value of 128 or more counts.
+
+    Raises InputError when the file cannot be decoded (as `read_image`).
+    """
+    mask = _open(path)
     if _is_deep(mask):
         return _deep_values(mask)[0] != 0
     red, green, blue = mask.convert("RGB").split()

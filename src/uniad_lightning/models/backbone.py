@@ -58,6 +58,7 @@ class Backbone(nn.Module):
         if not levels:
             raise InputError("backbone.levels=[] names no level; expected indices such as [0, 1, 2]")
         self.name = name
+        self.levels = [int(level) for level in levels]
         self.grid = pair(grid, "model.grid")
         self.trainable = trainable
         self.model = create_feature_model(name, levels, weights, dict(arguments or {}))

@@ -27,7 +27,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
             table.add_section()
         mark = " *" if name in evaluation.refined else ""
         table.add_row(name + mark, str(row.images), *(_percent(getattr(row, column)) for column in COLUMNS))
-    _print(table)
+    print_table(table)
     incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
     if incomplete:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
@@ -52,7 +52,7 @@ def show_counts(splits: Splits) -> None:
         table.add_row(row["category"], *(str(row[field]) for field in shown), kinds)
     table.add_section()
     table.add_row("all", *(str(sum(row[field] for row in listed)) for field in shown), "")
-    _print(table)
+    print_table(table)
 
 
 def show_sweep(folder: Path, runs: Sequence[Path]) -> None:
@@ -71,14 +71,15 @@ def show_sweep(folder: Path, runs: Sequence[Path]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     write_text(folder / SWEEP_FILE, text.getvalue())
-    _print(table)
+    print_table(table)
 
 
 def _percent(value: float | None) -> str:
     return "nan" if value is None or value != value else f"{100 * value:.2f}"
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """Print a table; off a terminal 140 columns wide."""
     console = Console()
     # Off a terminal rich assumes 80 columns and would fold the numbers.
     console.print(table) if console.is_terminal else Console(width=140).print(table)
