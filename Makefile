@@ -30,5 +30,5 @@ format: setup  ## put the code in the house's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure against what is replaced, as ratios
-	$(BIN)/python benchmarks/pixel_metrics.py
+bench: setup  ## measure speed and memory against what is replaced, as ratios (minutes)
+	$(BIN)/python benchmarks/all.py

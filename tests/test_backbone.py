@@ -75,7 +75,7 @@ def test_alignment_is_bilinear_with_aligned_corners():
     backbone, image = resnet(grid=[8, 8]), torch.randn(1, 3, 64, 64)
     features, levels = backbone(image), backbone.model(image)
     assert torch.allclose(features[:, :8, 0, 0], levels[0][..., 0, 0], atol=1e-6)
-    assert torch.allclose(features[:, 8:16], levels[1], atol=1e-6)
+    assert torch.allclose(features[:, 8:16], levels[1], atol=1e-5)  # batch norms are folded in, which rounds
     assert torch.allclose(features[:, 16:, -1, -1], levels[2][..., -1, -1], atol=1e-6)
 
 

@@ -240,6 +240,19 @@ def test_the_command_line_trains_five_classes_against_five(tmp_path, uniad):
     assert "#" in str(maps[0]["path"])
 
 
+def test_the_command_line_refuses_a_malicious_batch_in_one_line(tmp_path, uniad):
+    folder = cifar10_python(tmp_path) / "cifar-10-batches-py"
+    (folder / "data_batch_5").write_bytes(pickle.dumps(batch(filenames=Malicious(tmp_path / "ran"))))
+    status, _, err = uniad(
+        "train", "experiment=cifar10", *SMALL, "data.image_size=32", "model.grid=[4,4]", "backbone.levels=[1,2]",
+        f"data.root={tmp_path}", f"output_dir={tmp_path}/run",
+    )  # fmt: skip
+    assert status == 2
+    assert f"{folder / 'data_batch_5'}: not a CIFAR-10 batch (it asks for posix.system)" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.skipif(not REAL.is_file(), reason="needs ../shared/data/cifar10_jpeg.npz")
 def test_the_real_files_as_unpacked_are_read(tmp_path):
     script = REAL.with_name("unpack_cifar10.py")

@@ -6,6 +6,8 @@ from torch import nn
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.losses import CosineLoss, MSELoss, NormalizedMSELoss
+from uniad_lightning.models import dropout
+from uniad_lightning.models.dropout import Dropout, attend
 from uniad_lightning.models.jitter import FeatureJitter
 from uniad_lightning.models.neighbor_mask import neighbor_mask
 from uniad_lightning.models.standardize import Standardize
@@ -76,6 +78,114 @@ def test_a_masked_token_has_no_part_in_the_answer():
     attention(torch.randn(1, 16, 16), source, torch.randn(16, 16))[0, 5].sum().backward()
     reached = source.grad[0].abs().sum(dim=1) > 0
     assert torch.equal(~reached, neighbor_mask((4, 4), (3, 3))[5])
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
+def test_dropout_drops_the_share_it_says_and_preserves_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.rand(401, 1003) + 1
+    y = Dropout(p)(x)
+    kept = y != 0
+    assert abs(kept.double().mean().item() - (1 - p)) < 5 * (p * (1 - p) / x.numel()) ** 0.5
+    assert torch.allclose(y[kept], x[kept] / (1 - p), rtol=2e-4)  # p has 16 bits
+    assert abs(y.mean().item() / x.mean().item() - 1) < 5 * (p / (1 - p) / x.numel()) ** 0.5
+
+
+def test_dropout_draws_each_element_for_itself():
+    torch.manual_seed(0)
+    kept = (Dropout(0.3)(torch.ones(2**20)) != 0).double()
+    kept -= kept.mean()
+    for lag in (1, 2, 3, 4, 8):  # one draw of the generator serves four elements
+        assert abs((kept[lag:] * kept[:-lag]).mean().item() / kept.square().mean().item()) < 5 / 2**10
+
+
+def test_dropout_follows_torchs_seed_and_is_off_in_evaluation_and_at_0():
+    x, layer = torch.rand(3, 5, 7), Dropout(0.4)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn += [layer(x), layer(x)]
+    assert torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[1], drawn[3])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[4])
+    state = torch.get_rng_state()
+    assert layer.eval()(x) is x
+    assert Dropout(0.0)(x) is x
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def attention_input(n=16, **kind):
+    """Query, shared by two images, key and value: (2, 3, n, 4)."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(1, 3, n, 4), torch.randn(2, 3, n, 4), torch.randn(2, 3, n, 4)
+    return [x.to(**kind).requires_grad_() for x in (query, key, value)]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("at_once", [1, 2 * 16 * 16, 2**19])
+def test_attention_with_dropout_equals_its_formula_in_output_and_gradients(masked, at_once, monkeypatch):
+    monkeypatch.setattr(dropout, "WEIGHTS_IN_CACHE", at_once)
+    visible = ~neighbor_mask((4, 4), (3, 3)) if masked else None
+    query, key, value = attention_input(dtype=torch.float64)
+    torch.manual_seed(5)
+    kept = dropout._draw_kept(torch.Size((2, 3, 16, 16)), 0.25)
+    scores = query @ key.transpose(-1, -2) / 4**0.5
+    scores = scores if visible is None else scores.masked_fill(~visible, -torch.inf)
+    expected = (scores.softmax(-1) * kept / 0.75) @ value
+    torch.manual_seed(5)
+    found = attend(query.expand_as(key), key, value, visible=visible, dropout=0.25)
+    assert torch.allclose(found, expected, atol=1e-12)
+    weight = torch.randn(2, 3, 16, 4, dtype=torch.float64)
+    theirs = torch.autograd.grad((expected * weight).sum(), (query, key, value))
+    ours = torch.autograd.grad((found * weight).sum(), (query, key, value))
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_attention_with_dropout_is_right_on_average_and_follows_torchs_seed():
+    visible = ~neighbor_mask((4, 4), (3, 3))
+    query, key, value = (x.detach().expand(2, -1, -1, -1) for x in attention_input())
+    exact = attend(query, key, value, visible=visible, dropout=0.0)
+    drawn = torch.stack([attend(query, key, value, visible=visible, dropout=0.1) for _ in range(2000)])
+    error = drawn.mean(0) - exact
+    assert (error.abs() < 6 * drawn.std(0) / 2000**0.5).all()
+    assert drawn.std(0).min() > 0
+    again = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        again.append(attend(query, key, value, visible=visible, dropout=0.1))
+    assert torch.equal(*again)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_attention_with_dropout_keeps_the_precision_it_is_given(kind):
+    query, key, value = attention_input(dtype=kind)
+    found = attend(query.expand_as(key), key, value, visible=None, dropout=0.1)
+    assert found.dtype == kind
+    found.sum().backward()
+    assert value.grad.dtype == kind
+
+
+def test_a_training_step_follows_torchs_seed_also_in_mixed_precision():
+    tokens = torch.rand(2, 24, 10)
+    torch.manual_seed(0)
+    net = network()
+    gradients = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        net.zero_grad()
+        MSELoss()(tokens, net(tokens)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+    assert torch.equal(gradients[0], gradients[1])
+    assert not torch.allclose(gradients[0], gradients[2])
+    torch.manual_seed(1)
+    net.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = MSELoss()(tokens, net(tokens).float())
+    loss.backward()
+    mixed = torch.cat([p.grad.flatten() for p in net.parameters()])
+    assert torch.nn.functional.cosine_similarity(mixed, gradients[0], dim=0) > 0.99
 
 
 def test_position_is_column_half_then_row_half():

@@ -1,9 +1,9 @@
 """What an evaluation reports: AUROC, average precision, F1-max and AUPRO for each category, their mean, and pooled.
 
 One torchmetrics metric serves all categories. Its states have a fixed size whatever the number of pixels and are summed
-over the ranks: counts of pixels over bins of score (`histogram.py`), and a table of images. A row whose pixel AUROC is
-left uncertain by the bins is counted a second time over finer ones, from the small anomaly maps and compressed masks
-that every rank keeps of the images it saw.
+over the ranks: counts of pixels over bins of score (`histogram.py`), and a table of images. Rows whose pixel AUROC is
+left uncertain by the bins are counted a second time over finer ones that they share, and what is uncertain still once
+more by itself, from the small anomaly maps and compressed masks that every rank keeps of the images it saw.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,8 @@ from uniad_lightning.histogram import (
 
 POOLED = "pooled"
 TOLERANCE = 1e-4  # of the pixel AUROC; beyond it a row is refined
-BUDGETS = (1 << 16, 1 << 20)  # bins of a refinement; the second is for scores that cluster within the first's bins
+SHARED_BUDGET = 1 << 16  # bins of the second count, for each category
+OWN_BUDGET = 1 << 20  # bins of the third, for scores that cluster within those of the second
 
 
 class Row(NamedTuple):
@@ -137,7 +138,7 @@ class AnomalyMetrics(Metric):
         images = list(map(SeenImage, maps, packed, [size] * len(maps), table["category"].tolist()))
         self._seen.update(zip(table["index"].tolist(), images, strict=True))
         counts = Counts(self.positives.view(-1), self.negatives.view(-1), self.regions.view(-1))
-        count_images(images, counts, lambda keys, ids: first_level(keys) + ids * BINS)
+        count_images(images, counts, lambda keys, ids: first_level(keys).add_(ids * BINS))
 
     def _check(
         self, maps: Tensor, masks: Tensor, scores: Tensor, has_mask: Tensor, table: Mapping[str, Tensor]
@@ -178,17 +179,12 @@ class AnomalyMetrics(Metric):
         Raises ValueError if an image was not seen, or more than once.
         """
         self._check_visits()
-        rows: dict[str, Row] = {}
-        bounds: dict[str, float] = {}
-        refined: list[str] = []
-        everything = slice(0, len(self.categories))
-        for name, ids in [*((name, slice(i, i + 1)) for i, name in enumerate(self.categories)), (POOLED, everything)]:
-            counts, bounds[name], again = self._pixels(ids)
-            if again:
-                refined.append(name)
-            rows[name] = self._row(ids, counts)
+        every = len(self.categories)
+        spans = {**{name: slice(i, i + 1) for i, name in enumerate(self.categories)}, POOLED: slice(0, every)}
+        counts, bounds, refined = self._pixels(spans)
+        rows = {name: self._row(ids, counts[name]) for name, ids in spans.items()}
         pooled = rows.pop(POOLED)
-        return Evaluation(rows, *mean_row(rows.values()), pooled, tuple(refined), bounds)
+        return Evaluation(rows, *mean_row(rows.values()), pooled, refined, bounds)
 
     def _check_visits(self) -> None:
         found = {"not seen": (self.visits == 0).nonzero(), "seen more than once": (self.visits > 1).nonzero()}
@@ -199,26 +195,49 @@ class AnomalyMetrics(Metric):
                 f"of {self.num_images} images {' and '.join(faults)}; expected each exactly once over all ranks"
             )
 
-    def _pixels(self, ids: slice) -> tuple[Counts, float, bool]:
-        """(Counts of the categories `ids`, error bound of their AUROC, whether it took a refinement)."""
-        first = Counts(*(state[ids].sum(0) for state in (self.positives, self.negatives, self.regions)))
-        counts, bound = first, first.auroc_error()
-        for budget in BUDGETS:
-            if bound > TOLERANCE:
-                counts, bound = self._recount(Refinement.plan(first, budget=budget), ids)
-        return counts, bound, counts is not first
+    def _pixels(self, spans: Mapping[str, slice]) -> tuple[dict[str, Counts], dict[str, float], tuple[str, ...]]:
+        """For rows of the categories `spans`: (counts, error bounds of their AUROC, names of those counted again)."""
+        states = self.positives, self.negatives, self.regions
+        counts = {
+            name: Counts(*(state[ids.start] if ids.stop - ids.start == 1 else state[ids].sum(0) for state in states))
+            for name, ids in spans.items()
+        }
+        bounds = {name: count.auroc_error() for name, count in counts.items()}
+        refined = tuple(name for name, bound in bounds.items() if bound > TOLERANCE)
+        if refined:
+            self._recount({name: spans[name] for name in refined}, SHARED_BUDGET, counts, bounds)
+        for name in refined:
+            if bounds[name] > TOLERANCE:
+                self._recount({name: spans[name]}, OWN_BUDGET, counts, bounds)
+        return counts, bounds, refined
 
-    def _recount(self, refinement: Refinement, ids: slice) -> tuple[Counts, float]:
-        """Counts over the finer bins, of the categories `ids` and summed over the ranks, and the bound that is left."""
-        chosen = range(len(self.categories))[ids]
-        whole = torch.zeros_like(refinement.tied, dtype=torch.int64)
-        counts = Counts(whole, whole.clone(), whole.double())
-        images = (image for image in self._seen.values() if image.category in chosen)
-        count_images(images, counts, lambda keys, _: refinement.bins(keys))
-        if self._is_synced:
-            for count in counts:
+    def _recount(
+        self, spans: Mapping[str, slice], budget: int, counts: dict[str, Counts], bounds: dict[str, float]
+    ) -> None:
+        """Replaces `counts` and `bounds` of the rows `spans` by those over finer bins, summed over the ranks.
+
+        One row is counted as one, several by category, so that a pixel is counted once for its category and the pool.
+        """
+        ids = sorted({i for span in spans.values() for i in range(span.start, span.stop)})
+        place = torch.zeros(len(self.categories), dtype=torch.int64)  # category -> its part of the counts
+        if len(spans) > 1:
+            place[ids] = torch.arange(len(ids))
+        parts = int(place.max()) + 1
+        first = Counts(*(state[ids].sum(0) for state in (self.positives, self.negatives, self.regions)))
+        refinement = Refinement.plan(first, budget=budget)
+        bins, device = len(refinement.tied), refinement.tied.device
+        whole = torch.zeros(parts * bins, dtype=torch.int64, device=device)
+        finer = Counts(whole, whole.clone(), whole.double())
+        starts = place.to(device) * bins
+        images = (image for image in self._seen.values() if image.category in ids)
+        count_images(images, finer, lambda keys, categories: refinement.bins(keys).add_(starts[categories]))
+        for count in finer:
+            if self._is_synced:
                 dist.all_reduce(count, group=self.process_group)
-        return counts, counts.auroc_error(refinement.tied)
+        for name, span in spans.items():
+            own = place[span].unique().to(device)
+            counts[name] = Counts(*(count.view(parts, bins)[own].sum(0) for count in finer))
+            bounds[name] = counts[name].auroc_error(refinement.tied)
 
     def _row(self, ids: slice, counts: Counts) -> Row:
         own = (self.image_categories >= ids.start) & (self.image_categories < ids.stop)

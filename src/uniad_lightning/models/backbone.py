@@ -15,13 +15,16 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import Format, PatchEmbed
+from timm.layers import BatchNormAct2d, Format, PatchEmbed
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.models.folding import Folded
 from uniad_lightning.types import Size, pair
 
+# On a CPU, activations of more images than these pixels leave its caches and its allocator's reach: half the speed.
+PIXELS_AT_ONCE = 4 * 224 * 224
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 # timm warns of every tensor behind the last tapped level; what counts is checked in `_check_all_loaded`.
@@ -69,6 +72,7 @@ class Backbone(nn.Module):
         config = _pretrained_config(name)
         self.mean = tuple(mean or config.mean)
         self.std = tuple(std or config.std)
+        self._folded = Folded({nn.BatchNorm2d: _nothing, BatchNormAct2d: _activation})
         self.to(memory_format=torch.channels_last)
         self.requires_grad_(trainable)
         self.train(self.training)
@@ -79,8 +83,13 @@ class Backbone(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
-        levels = self.model(image.contiguous(memory_format=torch.channels_last))
-        return torch.cat([self._align(level) for level in levels], 1)
+        image = image.contiguous(memory_format=torch.channels_last)
+        learning = self.model.training or any(parameter.requires_grad for parameter in self.model.parameters())
+        if learning or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self._features(self.model, image)
+        at_once = PIXELS_AT_ONCE // image.shape[2:].numel() if image.device.type == "cpu" else len(image)
+        model = self._folded(self.model)
+        return torch.cat([self._features(model, part) for part in image.split(max(at_once, 1))])
 
     def check(self, size: Size) -> None:
         """Sees that the model takes images of `size` (height, width) pixels; its own word on a blank image is final.
@@ -109,6 +118,9 @@ class Backbone(nn.Module):
             f"can be built for another size, 'backbone.arguments={{img_size: {_as_option(size)}}}'"
         ) from error
 
+    def _features(self, model: nn.Module, image: Tensor) -> Tensor:
+        return torch.cat([self._align(level) for level in model(image)], 1)
+
     def _align(self, level: Tensor) -> Tensor:
         """One level, (B, C_l, h_l, w_l) or channels last, on the common grid: (B, C_l, h, w)."""
         if self.channels_last:
@@ -116,6 +128,14 @@ class Backbone(nn.Module):
         if tuple(level.shape[-2:]) == self.grid:
             return level
         return F.interpolate(level, size=self.grid, mode="bilinear", align_corners=True)
+
+
+def _nothing(_: nn.Module) -> nn.Module:
+    return nn.Identity()
+
+
+def _activation(norm: nn.Module) -> nn.Module:
+    return norm.get_submodule("act")
 
 
 def create_feature_model(name: str, levels: Sequence[int], weights: str, arguments: dict[str, Any]) -> nn.Module:

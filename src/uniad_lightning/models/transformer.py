@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.models.dropout import Dropout, attend
 from uniad_lightning.types import Size
 
 
@@ -64,9 +65,7 @@ class Attention(nn.Module):
         k = self._heads(F.linear(source + position, wk, bk))  # (B, heads, N, E/heads)
         v = self._heads(F.linear(source, wv, bv))  # (B, heads, N, E/heads)
         dropout = self.dropout if self.training else 0.0
-        gathered = F.scaled_dot_product_attention(
-            q.expand(k.shape[0], -1, -1, -1), k, v, attn_mask=self.visible, dropout_p=dropout
-        )  # (B, heads, N, E/heads)
+        gathered = attend(q.expand_as(k), k, v, visible=self.visible, dropout=dropout)  # (B, heads, N, E/heads)
         return self.out_proj(gathered.transpose(1, 2).flatten(2))  # (B, N, E)
 
 
@@ -74,7 +73,7 @@ class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between them (Table A1): (B, N, E) -> (B, N, E)."""
 
     def __init__(self, *, dim: int, hidden_dim: int, dropout: float):
-        super().__init__(nn.Linear(dim, hidden_dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_dim, dim))
+        super().__init__(nn.Linear(dim, hidden_dim), nn.ReLU(), Dropout(dropout), nn.Linear(hidden_dim, dim))
 
 
 class EncoderLayer(nn.Module):
@@ -86,7 +85,7 @@ class EncoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(dim)
         self.feedforward = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
         self.feedforward_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
@@ -119,7 +118,7 @@ class DecoderLayer(nn.Module):
         self.previous_norm = nn.LayerNorm(dim)
         self.feedforward = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
         self.feedforward_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, previous: Tensor, encoded: Tensor, position: Tensor) -> Tensor:
         """The previous layer's output and the encoder's output, both (B, N, E) -> (B, N, E)."""

@@ -1,0 +1,117 @@
+"""Dropout, drawn and applied so that a CPU does not spend a third of its training on it; elsewhere torch's own.
+
+What is drawn is a function of the state of torch's generator alone, whatever the number of threads.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+LEVELS = 2**16
+WEIGHTS_IN_CACHE = 2**19  # attention weights each thread works on at a time: 2 MB, about a core's own cache
+
+
+class Dropout(nn.Module):
+    """Zeroes each element with probability `p` in training mode and divides the others by 1 - p; any shape."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        return x * _draw_kept(x.shape, self.p).to(x.dtype).div_(_kept_share(self.p))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention of (B, heads, N, D) with `dropout` on its weights; -> (B, heads, N, D).
+
+    `visible` is the (N, N) bool mask, True = may look, or None for full attention.
+    """
+    if dropout == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+    n = query.shape[-2]
+    bias = query.new_zeros(n, n) if visible is None else query.new_zeros(n, n).masked_fill(~visible, -torch.inf)
+    flat = (x.reshape(-1, n, x.shape[-1]) for x in (query, key, value))  # (B*heads, N, D)
+    gathered: Tensor = _DroppedAttention.apply(*flat, bias, dropout)
+    return gathered.view(query.shape)
+
+
+class _DroppedAttention(Function):
+    """softmax(q k^T / sqrt(D) + bias), with dropout, times v: three of (M, N, D) and (N, N) -> (M, N, D).
+
+    A few of the M at a time, so that their weights stay in the cache between one operation and the next; and of all
+    (M, N, N) tensors only the weights and what was drawn (one byte each) stay for the backward pass.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor:
+        ctx.scale, ctx.rescale = q.shape[-1] ** -0.5, 1 / _kept_share(p)
+        weights = q.new_empty(len(q), *bias.shape)
+        kept = _draw_kept(weights.shape, p)
+        gathered = torch.empty_like(q)
+        for part in _parts(weights):
+            scores = torch.baddbmm(bias, q[part], k[part].transpose(1, 2), alpha=ctx.scale)
+            torch.softmax(scores, dim=-1, out=weights[part])
+            dropped = torch.mul(weights[part], kept[part], out=scores)
+            _product(dropped, v[part], factor=ctx.rescale, out=gathered[part])
+        ctx.save_for_backward(q, k, v, weights, kept)
+        return gathered
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        q, k, v, weights, kept = ctx.saved_tensors
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        for part in _parts(weights):
+            dropped = weights[part] * kept[part]
+            _product(dropped.transpose(1, 2), grad[part], factor=ctx.rescale, out=grad_v[part])
+            grad_weights = _product(grad[part], v[part].transpose(1, 2), factor=ctx.rescale, out=dropped)
+            grad_weights.mul_(kept[part])
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights[part], -1, weights.dtype)
+            _product(grad_scores, k[part], factor=ctx.scale, out=grad_q[part])
+            _product(grad_scores.transpose(1, 2), q[part], factor=ctx.scale, out=grad_k[part])
+        return grad_q, grad_k, grad_v, None, None
+
+
+def _product(a: Tensor, b: Tensor, *, factor: float, out: Tensor) -> Tensor:
+    """Factor x a x b of batches of matrices, written to `out`; the factor costs nothing here."""
+    return torch.baddbmm(out, a, b, beta=0, alpha=factor, out=out)
+
+
+def _parts(weights: Tensor) -> list[slice]:
+    """The first dimension of (M, N, N) in slices that the caches hold."""
+    size = max(1, torch.get_num_threads() * WEIGHTS_IN_CACHE // weights[0].numel())
+    return [slice(start, start + size) for start in range(0, len(weights), size)]
+
+
+def _draw_kept(shape: torch.Size, p: float) -> Tensor:
+    """1 where an element is kept and 0 where it is dropped, (*shape) int8.
+
+    Drawing is what takes time: torch's generator only seeds NumPy's fastest, and each 64-bit draw of that serves four
+    elements with 16 bits each. They are cut off rather than compared, as torch's comparisons take several times longer.
+    """
+    count = shape.numel()
+    stream = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
+    bits = torch.from_numpy(stream.random_raw(-(-count // 4)).view(np.int16))[:count]
+    least = _dropped_levels(p) - LEVELS // 2  # as int16: elements with at least this are kept
+    return bits.clamp_(least - 1, least).sub_(least - 1).to(torch.int8).view(shape)
+
+
+def _kept_share(p: float) -> float:
+    """1 - p, as `_draw_kept` has it with 16 bits, so that the mean is preserved exactly."""
+    return 1 - _dropped_levels(p) / LEVELS
+
+
+def _dropped_levels(p: float) -> int:
+    return min(max(round(p * LEVELS), 1), LEVELS - 1)

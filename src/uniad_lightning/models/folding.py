@@ -1,0 +1,69 @@
+"""A network whose weights stay as they are, with its batch norms folded into the convolutions before them."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import chain
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # Subclasses elsewhere than in torch, too: some pad by the size of their input, which fx cannot follow.
+        return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
+
+
+def fold_batch_norms(model: nn.Module, remainders: Mapping[type, Callable[[nn.Module], nn.Module]]) -> nn.Module:
+    """The same function as `model` in eval mode, to rounding, in less time; `model` itself is left as it is.
+
+    `remainders` tells for each type of batch norm what is left of it when its scale and shift are gone, such as an
+    activation; other types are not folded. Shares every weight with `model` but those of folded convolutions. Gives
+    `model` back where nothing can be folded, or where fx cannot trace it.
+    """
+    if not any(type(module) in remainders for module in model.modules()):
+        return model
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # whatever the model does with a stand-in for its input that only a tensor can do
+        return model
+    folded = fx.GraphModule(model, graph)
+    modules = dict(folded.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    for node in graph.nodes:
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        convolution, norm = modules[str(before.target)], modules[str(node.target)]
+        once = calls[node.target] == calls[before.target] == 1
+        if once and isinstance(convolution, nn.Conv2d) and type(norm) in remainders and norm.running_mean is not None:
+            folded.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            folded.set_submodule(str(node.target), remainders[type(norm)](norm))
+    return folded
+
+
+def fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Changes when a weight of `model` is moved or written to."""
+    tensors = chain(model.parameters(), model.buffers())
+    return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+
+
+class Folded:
+    """Keeps the folded form of a model, and folds anew when a weight of it was moved or written to."""
+
+    def __init__(self, remainders: Mapping[type, Callable[[nn.Module], nn.Module]]):
+        self.remainders = remainders
+        self.kept: tuple[object, nn.Module] | None = None
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        """The folded form of `model`, which has to be in eval mode."""
+        now = fingerprint(model)
+        if self.kept is None or self.kept[0] != now:
+            with torch.inference_mode(False), torch.no_grad():
+                self.kept = now, fold_batch_norms(model, self.remainders)
+        return self.kept[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        # Copies and other processes fold for themselves.
+        return {**self.__dict__, "kept": None}
