@@ -79,7 +79,7 @@ def rows(quick: bool) -> list[Row]:
         for count in SIZES:
             with tempfile.TemporaryDirectory() as folder:
                 found = context.Queue()
-                process = context.Process(target=measure, args=(folder, count, 100 if quick else 1000, found))
+                process = context.Process(target=measure, args=(folder, count, 100 if quick else 300, found))
                 process.start()
                 turns[count].append(found.get())
                 process.join()
