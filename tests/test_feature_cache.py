@@ -178,6 +178,12 @@ def test_the_stores_used_least_go_first(tmp_path):
     listed = stores(cache)
     assert [store.about["backbone"] for store in listed] == ["new", "middle", "old"]
     assert all(store.images == 1 and 0 < store.size < 1e6 for store in listed)
+    unfinished = cache / "unfinished"
+    unfinished.mkdir()
+    (unfinished / "about.json").write_text('{"backbone": "unfinished"}')
+    os.utime(unfinished, (0, 0))
+    assert [(store.about["backbone"], store.images) for store in stores(cache)][-1] == ("unfinished", 0)
+    assert bound(cache, sum(store.size for store in listed))[0].folder == unfinished
     gone = bound(cache, listed[0].size + listed[1].size)
     assert [store.about["backbone"] for store in gone] == ["old"]
     assert [store.about["backbone"] for store in stores(cache)] == ["new", "middle"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,10 +25,19 @@ def stores(cache: Path) -> list[StoreSummary]:
     for about in sorted(cache.expanduser().glob(f"*/{ABOUT}")):
         folder = about.parent
         size = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
-        with Connection(folder / INDEX) as index:
-            (images,) = index.execute("select count(*) from entry").fetchone()
-        found.append(StoreSummary(folder, size, images, folder.stat().st_mtime, json.loads(about.read_text())))
+        found.append(StoreSummary(folder, size, _count(folder), folder.stat().st_mtime, json.loads(about.read_text())))
     return sorted(found, key=lambda store: -store.used)
+
+
+def _count(folder: Path) -> int:
+    """The images of a store; 0 where its process died before it had an index, or that is damaged."""
+    if not (folder / INDEX).is_file():  # a connection would make one
+        return 0
+    try:
+        with Connection(folder / INDEX) as index:
+            return index.execute("select count(*) from entry").fetchone()[0]
+    except sqlite3.DatabaseError:
+        return 0
 
 
 def bound(cache: Path, most: int) -> list[StoreSummary]:

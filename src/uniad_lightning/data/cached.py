@@ -44,7 +44,7 @@ class CachedSplit:
         self.store = store
         self.signatures = signatures(dataset.records)
         self.slots = store.find(self.signatures)
-        self._resident: Tensor | None = None
+        self._resident: Tensor | None = None  # (n, h, w, C)
         numbers = dataset.numbers
         self.labels = torch.tensor([record.label for record in dataset.records])
         self.categories = torch.tensor([numbers[record.category] for record in dataset.records])
@@ -89,19 +89,20 @@ class CachedSplit:
         """Keep all features on a GPU where they fit, so that a batch is one indexing there."""
         if device.type != "cuda" or not len(self.slots):
             return
-        one = self.store.features(self.slots[:1])
+        one = self.store.features(self.slots[:1]).permute(0, 2, 3, 1)
         free, _ = torch.cuda.mem_get_info(device)
         if one.nbytes * len(self.slots) > RESIDENT_SHARE * free:
             return
         self._resident = torch.empty((len(self.slots), *one.shape[1:]), dtype=one.dtype, device=device)
         for start in range(0, len(self.slots), 256):
-            part = self.store.features(self.slots[start : start + 256])
+            part = self.store.features(self.slots[start : start + 256]).permute(0, 2, 3, 1)
             self._resident[start : start + len(part)] = part.to(device)
 
     def features(self, images: Sequence[int]) -> Tensor:
         """Features (B, C, h, w) float16 of these images."""
         if self._resident is not None:
-            return self._resident[torch.tensor(images, dtype=torch.int64).to(self._resident.device, non_blocking=True)]
+            chosen = torch.tensor(images, dtype=torch.int64).to(self._resident.device, non_blocking=True)
+            return self._resident[chosen].permute(0, 3, 1, 2)
         return self.store.features(self.slots[list(images)])
 
     def batch(self, images: Sequence[int], *, masks: bool) -> Batch:
