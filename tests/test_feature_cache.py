@@ -19,6 +19,7 @@ from uniad_lightning.data.feature_cache import (
     MISSING,
     DiskStore,
     MemoryStore,
+    StoreError,
     pack_mask,
     signatures,
     unpack_mask,
@@ -139,8 +140,28 @@ def test_features_beyond_float16_are_refused(store):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(InputError, match=r"data\.cache_dir=.*cache: .*data\.cache=off"):
+    with pytest.raises(StoreError, match=r"data\.cache_dir=.*cache: "):
         disk(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["unwritable", "full"])
+def test_where_nothing_can_be_kept_auto_goes_without_and_disk_says_why(
+    losses, uniad, tree, tmp_path, monkeypatch, fault
+):
+    if fault == "full":
+        monkeypatch.setattr(DiskStore, "room_for", lambda self, count: count == 0)
+    else:
+        (tmp_path / "cache").write_text("a file")
+    _, _, err = losses("auto")
+    assert "uniad: warning: features are computed anew each time; data.cache_dir=" in err
+    status, _, err = uniad(
+        "train", *SMALL, f"data.root={tree}", f"data.cache_dir={tmp_path}/cache", f"output_dir={tmp_path}/disk",
+        "data.cache=disk",
+    )  # fmt: skip
+    assert status == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith(f"uniad: data.cache_dir={tmp_path}/cache: ")
+    assert last.endswith("choose another folder, or data.cache=off")
 
 
 def test_masks_come_back_as_they_were():

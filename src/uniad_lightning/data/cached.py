@@ -19,6 +19,7 @@ from uniad_lightning.data.feature_cache import (
     DiskStore,
     MemoryStore,
     Store,
+    StoreError,
     pack_mask,
     signatures,
     unpack_mask,
@@ -145,6 +146,22 @@ class FeatureCache:
         if self.mode in ("memory", "disk"):
             raise InputError(f"data.cache={self.mode}: {reason}; use data.cache=off")
 
+    def _open(self, dataset: InspectionDataset, about: Mapping[str, Any], shape: Sequence[int]) -> CachedSplit | None:
+        """The split with its store; None, with a warning, where that cannot be had and the mode is `auto`."""
+        if self.mode == "memory":
+            return CachedSplit(dataset=dataset, store=MemoryStore(shape=shape))
+        try:
+            store = DiskStore(cache=self.folder, about=about, shape=shape)
+            split = CachedSplit(dataset=dataset, store=store)
+            if not store.room_for(len(split.missing())):
+                raise StoreError(f"data.cache_dir={self.folder}: the disk has no room for the features")
+        except StoreError as error:
+            if self.mode == "auto":
+                print(f"uniad: warning: features are computed anew each time; {error}", file=sys.stderr)
+                return None
+            raise InputError(f"{error}; choose another folder, or data.cache=off") from error
+        return split
+
     def fill(
         self,
         name: str,
@@ -159,13 +176,11 @@ class FeatureCache:
     ) -> None:
         """Have the features of a split, of which each rank of the `trainer` computes its share of what is missing.
 
-        Raises InputError when the disk has no room, unless it is `auto`.
+        Raises InputError when the folder cannot be written or has no room; with `auto` that is a warning.
         """
-        in_memory = self.mode == "memory"
-        store = MemoryStore(shape=shape) if in_memory else DiskStore(cache=self.folder, about=about, shape=shape)
-        split = CachedSplit(dataset=dataset, store=store)
-        if not store.room_for(len(split.missing())):
-            self.refuse(f"the disk of data.cache_dir={self.folder} has no room for the features")
+        split = self._open(dataset, about, shape)
+        # One rank without a cache is all without: the others would wait for it.
+        if not trainer.strategy.reduce_boolean_decision(split is not None) or split is None:
             return
         # The second time is for a rank that does not see the others' files.
         for share in (slice(trainer.global_rank, None, trainer.world_size), slice(None)):

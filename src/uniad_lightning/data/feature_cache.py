@@ -40,6 +40,10 @@ insert into slots select 0 where not exists (select * from slots);
 """
 
 
+class StoreError(InputError):
+    """Features cannot be kept there; a run can do without."""
+
+
 class Store(Protocol):
     """Where features are kept: of the images with these signatures, in slots."""
 
@@ -98,7 +102,7 @@ class MemoryStore:
 class DiskStore:
     """Keeps features in the folder that `about`, plain values that they depend on, has in `cache`.
 
-    `shape` is (C, h, w). Raises InputError when the folder cannot be written.
+    `shape` is (C, h, w). Raises StoreError when the folder cannot be written.
     """
 
     def __init__(self, *, cache: Path, about: Mapping[str, Any], shape: Sequence[int]):
@@ -111,9 +115,7 @@ class DiskStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / ABOUT).write_text(json.dumps({**about, "shape": list(shape)}, indent=2) + "\n")
         except OSError as error:
-            raise InputError(
-                f"data.cache_dir={cache}: {error.strerror}; choose another folder, or data.cache=off"
-            ) from error
+            raise StoreError(f"data.cache_dir={cache}: {error.strerror}") from error
         self._prepare()
 
     def _prepare(self) -> None:
@@ -123,7 +125,7 @@ class DiskStore:
                 index.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise InputError(f"{self.folder / INDEX}: {error}; delete the folder, or use data.cache=off") from error
+                raise StoreError(f"{self.folder / INDEX}: {error}") from error
             (self.folder / INDEX).unlink()
             with self._connected() as index:
                 index.executescript(_TABLES)
@@ -172,7 +174,7 @@ class DiskStore:
 
     def room_for(self, count: int) -> bool:
         """As `Store` says: with a GB to spare, since a mapped file that finds no space ends the process."""
-        return count * self._slot_bytes + SHARD_BYTES < shutil.disk_usage(self.folder).free
+        return not count or count * self._slot_bytes + SHARD_BYTES < shutil.disk_usage(self.folder).free
 
     def _slot(self, slot: int) -> np.ndarray:
         """The (h, w, C) of one slot, mapped; its file is made, or mended, as long as it has to be."""
