@@ -86,6 +86,11 @@ def test_image_smaller_than_the_pooling_window(expect_refusal, tree):
     expect_refusal([f"data.root={tree}", "data.image_size=12"], "data.image_size", "16")
 
 
+def test_image_size_that_the_patches_do_not_divide(expect_refusal, tree):
+    overrides = [f"data.root={tree}", "backbone=dinov2_small", "backbone.weights=random"]
+    expect_refusal(overrides, "data.image_size=64", "patches of 14x14", "56 or 70")
+
+
 def test_misspelt_category(expect_refusal, tree):
     expect_refusal([f"data.root={tree}", "data.categories=[botle]"], "botle", "bottle")
 

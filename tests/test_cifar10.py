@@ -85,7 +85,8 @@ def test_some_classes_alone(tmp_path):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_protocol_of_a_plain_batch_is_read(tmp_path, protocol):
     folder = cifar10_python(tmp_path) / "cifar-10-batches-py"
-    wrapped = batch(data=np.asfortranarray(batch()["data"]), labels=np.arange(20) % 10)
+    texts = ["a", "", b"b", b"", 1.5, None]
+    wrapped = batch(data=np.asfortranarray(batch()["data"]), labels=np.arange(20) % 10, filenames=texts)
     for labels in (wrapped["labels"], wrapped["labels"].tolist(), list(wrapped["labels"])):
         cifar10._load.cache_clear()
         (folder / "data_batch_1").write_bytes(pickle.dumps({**wrapped, "labels": labels}, protocol=protocol))
@@ -161,13 +162,13 @@ def test_the_state_of_what_reads_the_file_cannot_be_set(tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
 def test_a_truncated_batch_is_refused(tmp_path, share):
     whole = pickle.dumps(batch())
-    refusal(tmp_path, whole[: int(share * len(whole))])
+    assert refusal(tmp_path, whole[: int(share * len(whole))]).endswith("); download the data set again")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"not a pickle", ""),
+        (b"not a pickle", "download the data set again"),
         (pickle.dumps([1, 2]), "no 'data' and 'labels'"),
         (pickle.dumps({"data": b"", "labels": []}), "no array"),
         (pickle.dumps(batch(labels=[0] * 19)), "19 labels"),

@@ -148,6 +148,11 @@ class _Latin1(_FromBuffer):
         return text.encode("latin1")
 
 
+class _NoBytes(_FromBuffer):
+    def __new__(cls) -> bytes:  # type: ignore[misc]
+        return b""
+
+
 class _Scalar(_FromBuffer):
     def __new__(cls, dtype: _Dtype, data: bytes) -> int | float:  # type: ignore[misc]
         return _Array().fill(data, dtype, (), "C").value.item()
@@ -166,6 +171,7 @@ class _PlainUnpickler(pickle.Unpickler):
         "numpy.core.multiarray.scalar": _Scalar,
         "numpy._core.multiarray.scalar": _Scalar,
         "_codecs.encode": _Latin1,
+        "__builtin__.bytes": _NoBytes,  # how old protocols spell empty bytes
     }
 
     def find_class(self, module: str, name: str) -> Any:
