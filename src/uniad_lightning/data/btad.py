@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uniad_lightning.data.listing import (
+    any_folder,
     category_folders,
     check_root,
     choose,
@@ -19,6 +20,7 @@ from uniad_lightning.data.listing import (
     good_records,
     pair,
     pictures,
+    splits_of,
     training_records,
 )
 from uniad_lightning.data.published import Images, Published
@@ -41,21 +43,14 @@ def list_btad(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
     check_root(root, _EXPECTED)
     found = category_folders(root, (f"train/{_OK}", f"test/{_OK}"), data_set="BTAD", expected=_EXPECTED)
     chosen = choose(categories, found, root)
-    train: list[Record] = []
-    test: list[Record] = []
-    for category in chosen:
-        folder = root / category
-        train += training_records(folder / "train" / _OK, category)
-        test += _list_test(folder)
-    return Splits(chosen, tuple(train), tuple(test))
+    return splits_of(
+        root, chosen, train=lambda folder: training_records(folder / "train" / _OK, folder.name), test=_list_test
+    )
 
 
 def recognise(root: Path) -> bool:
     """Whether a folder of `root` has the training images of BTAD."""
-    try:
-        return any((folder / "train" / _OK).is_dir() for folder in folders(root))
-    except OSError:
-        return False
+    return any_folder(root, lambda folder: (folder / "train" / _OK).is_dir())
 
 
 def _list_test(category: Path) -> list[Record]:

@@ -4,10 +4,10 @@ A listing is a function `list_<layout>(root, *, categories)` -> `Splits`. Hidden
 among them the `._000.png` that macOS leaves in archives.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from uniad_lightning.data.records import GOOD, Record
+from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -59,6 +59,27 @@ def category_folders(root: Path, holding: Sequence[str], *, data_set: str, expec
             f"data.root: {root.absolute()} holds no category of {data_set}; give the folder that holds {expected}"
         )
     return found
+
+
+def splits_of(
+    root: Path,
+    chosen: Sequence[str],
+    *,
+    train: Callable[[Path], list[Record]],
+    test: Callable[[Path], list[Record]],
+    validation: Callable[[Path], list[Record]] = lambda _: [],
+) -> Splits:
+    """The records that `test`, `train` and `validation` list of each category's folder; `test` of all comes first."""
+    listed = [[record for name in chosen for record in part(root / name)] for part in (test, train, validation)]
+    return Splits(tuple(chosen), tuple(listed[1]), tuple(listed[0]), tuple(listed[2]))
+
+
+def any_folder(root: Path, fits: Callable[[Path], bool]) -> bool:
+    """Whether any folder of `root` `fits`; False where that cannot be seen, since it only serves a hint."""
+    try:
+        return any(fits(folder) for folder in folders(root))
+    except OSError:
+        return False
 
 
 def is_picture(path: Path) -> bool:

@@ -19,11 +19,12 @@ from uniad_lightning.data.listing import (
     choose,
     folders,
     is_picture,
+    splits_of,
     tested_records,
     training_records,
 )
 from uniad_lightning.data.published import Images, Published
-from uniad_lightning.data.records import GOOD, Record, Splits
+from uniad_lightning.data.records import GOOD, Splits
 
 _EXPECTED = "the categories (bottle/, ...) with train/good/ and test/<defect>/"
 MPDD_CATEGORIES = frozenset({"bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"})
@@ -38,13 +39,12 @@ def list_mvtec(root: Path, *, categories: Sequence[str] | None = None) -> Splits
     training image, a defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
     chosen = choose(categories, _find_categories(root), root)
-    train: list[Record] = []
-    test: list[Record] = []
-    for category in chosen:
-        folder = root / category
-        train += training_records(folder / "train" / GOOD, category)
-        test += tested_records(folder / "test", folder / "ground_truth", category)
-    return Splits(chosen, tuple(train), tuple(test))
+    return splits_of(
+        root,
+        chosen,
+        train=lambda folder: training_records(folder / "train" / GOOD, folder.name),
+        test=lambda folder: tested_records(folder / "test", folder / "ground_truth", folder.name),
+    )
 
 
 def _find_categories(root: Path) -> tuple[str, ...]:

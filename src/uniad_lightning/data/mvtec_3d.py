@@ -12,6 +12,7 @@ from pathlib import Path
 
 from uniad_lightning.data.listing import (
     LayoutError,
+    any_folder,
     category_folders,
     check_root,
     choose,
@@ -19,6 +20,7 @@ from uniad_lightning.data.listing import (
     good_records,
     pair,
     pictures,
+    splits_of,
     training_records,
 )
 from uniad_lightning.data.published import Images, Published
@@ -41,24 +43,23 @@ def list_mvtec_3d(root: Path, *, categories: Sequence[str] | None = None) -> Spl
     check_root(root, _EXPECTED)
     found = category_folders(root, ("train", "test"), data_set="MVTec 3D-AD", expected=_EXPECTED)
     chosen = choose(categories, found, root)
-    train: list[Record] = []
-    test: list[Record] = []
-    validation: list[Record] = []
-    for category in chosen:
-        folder = root / category
-        train += training_records(folder / "train" / GOOD / _RGB, category)
-        validation += good_records(folder / "validation" / GOOD / _RGB, category)
-        for defect in folders(folder / "test"):
-            test += _list_defect(defect, category)
-    return Splits(chosen, tuple(train), tuple(test), tuple(validation))
+    return splits_of(
+        root,
+        chosen,
+        train=lambda folder: training_records(folder / "train" / GOOD / _RGB, folder.name),
+        test=_list_test,
+        validation=lambda folder: good_records(folder / "validation" / GOOD / _RGB, folder.name),
+    )
 
 
 def recognise(root: Path) -> bool:
     """Whether a folder of `root` has its good training images under `rgb`, as MVTec 3D-AD has."""
-    try:
-        return any((folder / "train" / GOOD / _RGB).is_dir() for folder in folders(root))
-    except OSError:
-        return False
+    return any_folder(root, lambda folder: (folder / "train" / GOOD / _RGB).is_dir())
+
+
+def _list_test(category: Path) -> list[Record]:
+    """Records of `category`/test, kind of defect by kind; none without that folder."""
+    return [record for defect in folders(category / "test") for record in _list_defect(defect, category.name)]
 
 
 def _list_defect(folder: Path, category: str) -> list[Record]:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from uniad_lightning.data.listing import (
     LayoutError,
+    any_folder,
     category_folders,
     check_root,
     choose,
-    folders,
     good_records,
+    splits_of,
     tested_records,
     training_records,
 )
@@ -42,23 +43,18 @@ def list_mvtec_ad2(root: Path, *, categories: Sequence[str] | None = None) -> Sp
     check_root(root, _EXPECTED)
     found = category_folders(root, ("train", _TEST), data_set="MVTec AD 2", expected=_EXPECTED)
     chosen = choose(categories, found, root)
-    train: list[Record] = []
-    test: list[Record] = []
-    validation: list[Record] = []
-    for category in chosen:
-        folder = root / category
-        test += _list_test(folder)  # first, because it tells another layout apart
-        train += training_records(folder / "train" / GOOD, category)
-        validation += good_records(folder / "validation" / GOOD, category)
-    return Splits(chosen, tuple(train), tuple(test), tuple(validation))
+    return splits_of(
+        root,
+        chosen,
+        train=lambda folder: training_records(folder / "train" / GOOD, folder.name),
+        test=_list_test,
+        validation=lambda folder: good_records(folder / "validation" / GOOD, folder.name),
+    )
 
 
 def recognise(root: Path) -> bool:
     """Whether a folder of `root` has the public test split of MVTec AD 2."""
-    try:
-        return any((folder / _TEST).is_dir() for folder in folders(root))
-    except OSError:
-        return False
+    return any_folder(root, lambda folder: (folder / _TEST).is_dir())
 
 
 def _list_test(category: Path) -> list[Record]:

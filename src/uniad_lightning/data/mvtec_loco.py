@@ -13,6 +13,7 @@ from pathlib import Path
 
 from uniad_lightning.data.listing import (
     LayoutError,
+    any_folder,
     category_folders,
     check_root,
     choose,
@@ -20,6 +21,7 @@ from uniad_lightning.data.listing import (
     good_records,
     is_picture,
     pictures,
+    splits_of,
     training_records,
 )
 from uniad_lightning.data.published import Images, Published
@@ -44,23 +46,18 @@ def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None) -> S
     check_root(root, _EXPECTED)
     found = category_folders(root, ("train", "test"), data_set="MVTec LOCO AD", expected=_EXPECTED)
     chosen = choose(categories, found, root)
-    train: list[Record] = []
-    test: list[Record] = []
-    validation: list[Record] = []
-    for category in chosen:
-        folder = root / category
-        test += _list_test(folder)  # first, because it tells another layout apart
-        train += training_records(folder / "train" / GOOD, category)
-        validation += good_records(folder / "validation" / GOOD, category)
-    return Splits(chosen, tuple(train), tuple(test), tuple(validation))
+    return splits_of(
+        root,
+        chosen,
+        train=lambda folder: training_records(folder / "train" / GOOD, folder.name),
+        test=_list_test,
+        validation=lambda folder: good_records(folder / "validation" / GOOD, folder.name),
+    )
 
 
 def recognise(root: Path) -> bool:
     """Whether a folder of `root` has a kind of anomaly of MVTec LOCO AD, and no masks outside folders of their own."""
-    try:
-        return any(_has_kind(folder, kind) for folder in folders(root) for kind in _KINDS)
-    except OSError:
-        return False
+    return any_folder(root, lambda folder: any(_has_kind(folder, kind) for kind in _KINDS))
 
 
 def _has_kind(category: Path, kind: str) -> bool:

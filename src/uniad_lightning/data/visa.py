@@ -13,7 +13,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from uniad_lightning.data.listing import LayoutError, check_root, choose, folders
+from uniad_lightning.data.listing import LayoutError, any_folder, check_root, choose
 from uniad_lightning.data.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, one_line
@@ -56,10 +56,7 @@ def list_visa(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
 
 def recognise(root: Path) -> bool:
     """Whether a folder of `root` has its pictures where VisA has them."""
-    try:
-        return any((folder / "Data" / "Images").is_dir() for folder in folders(root))
-    except OSError:
-        return False
+    return any_folder(root, lambda folder: (folder / "Data" / "Images").is_dir())
 
 
 def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
