@@ -138,7 +138,7 @@ def test_a_record_may_have_several_masks_or_none(tree):
 def test_a_defect_that_is_not_marked_is_drawn_grey(tree):
     hole = next(r for r in list_mvtec(tree).test if r.defect == "hole")
     maps = [torch.zeros(4, 4)] * 2
-    sheet = np.asarray(draw_panel([hole, hole._replace(masks=())], maps, (40, 24)))
+    sheet = np.asarray(draw_panel([hole, hole._replace(masks=())], maps, (40, 24), (0, 0, 1, 1)))
     marked, unmarked = (sheet[22 + i * 62 : 62 + i * 62, 32:56] for i in range(2))
     assert set(np.unique(marked)) == {0, 255}
     assert set(np.unique(unmarked)) == {128}

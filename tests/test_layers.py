@@ -25,6 +25,8 @@ LEVELS = {
     "models.dropout": 1,
     "models.folding": 1,
     "scoring": 1,
+    "threshold": 1,
+    "familiarity": 1,
     "losses": 1,
     "histogram": 1,
     "metrics": 1,
@@ -60,6 +62,7 @@ LEVELS = {
     "models.cnn": 3,
     "models.vanilla": 3,
     "models.feature_decoder": 3,
+    "data.framing": 3,
     "data.kolektor": 3,
     "data.catalogue": 3,
     "data.mix": 3,
@@ -72,8 +75,11 @@ LEVELS = {
     "callbacks": 4,
     "checkpoint": 4,
     "official": 4,
-    "threshold": 4,
+    "build": 5,
+    "starting": 5,
+    "inspection": 4,
     "detector": 5,
+    "calibrate": 5,
     "export": 5,
     "data_sets": 7,
     "kept_features": 7,
@@ -83,6 +89,9 @@ LEVELS = {
     "explain": 7,
     "cli": 7,
 }
+# What the package itself offers: imported when it is asked for.
+FACE = {"__init__": ("detector",)}
+
 # A package all of whose modules are on one level.
 PACKAGE_LEVELS = {"results": 5}
 
@@ -94,8 +103,8 @@ FENCES = {
     "timm": ("models.backbone",),
     "albumentations": ("data.transforms",),
     "wandb": ("callbacks",),
-    "hydra": ("run", "cli", "command_line", "completion", "explain"),
-    "omegaconf": ("run", "cli", "explain"),
+    "hydra": ("build", "run", "cli", "command_line", "completion", "explain"),
+    "omegaconf": ("build", "starting", "run", "cli", "explain"),
 }
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 LIGHTNING_LEVEL = 4
@@ -147,6 +156,8 @@ def _resolve(name: str, modules: dict[str, Path]) -> str | None:
 
 def _breach_inside(module: str, target: str) -> str | None:
     """What is wrong with `module` importing our `target`, None when nothing is."""
+    if target in FACE.get(module, ()):
+        return None
     level, target_level = _level(module), _level(target)
     if level is not None and target_level is not None and target_level > level:
         return f"{module} (level {level}) imports {target} (level {target_level})"
@@ -234,8 +245,8 @@ def test_sound_package_has_no_breach(tmp_path: Path) -> None:
         ("models/uniad", "import importlib\nimportlib.import_module('timm')", "timm"),
         ("data/datamodule", "from albumentations import Flip", "imports albumentations, which only data.transforms"),
         ("run", "import wandb", "run imports wandb, which only callbacks may"),
-        ("callbacks", "from omegaconf import DictConfig", "callbacks imports omegaconf, which only run and cli"),
-        ("models/uniad", "from hydra.utils import instantiate", "models.uniad imports hydra, which only run and cli"),
+        ("callbacks", "from omegaconf import DictConfig", "callbacks imports omegaconf, which only build and starting"),
+        ("models/uniad", "from hydra.utils import instantiate", "models.uniad imports hydra, which only build and run"),
         ("models/uniad", "import lightning.pytorch as pl", "models.uniad imports lightning, which only level 4 and up"),
         ("data/records", "if TYPE_CHECKING:\n    from torch import Tensor", "data.records imports torch"),
         ("data/novel", "", "data.novel has no level: add it to LEVELS in tests/test_layers.py"),

@@ -1,3 +1,15 @@
 """One model that finds defects on every product: UniAD in PyTorch Lightning, composed by Hydra."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["Detector"]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import, and `uniad --help` passes through here.
+    if name == "Detector":
+        from uniad_lightning.detector import Detector
+
+        return Detector
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

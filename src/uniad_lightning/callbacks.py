@@ -14,11 +14,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from uniad_lightning.data.image import read_record
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.framing import cut
+from uniad_lightning.data.image import read_record, resize, resize_mask
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.module import AnomalyModule
 from uniad_lightning.scoring import upsample
-from uniad_lightning.types import Batch, Size
+from uniad_lightning.types import Batch, Box, Size
 
 
 class TrainingProgress(ProgressBar):
@@ -154,8 +156,9 @@ class HeatmapPanels(L.Callback):
             for category, indices in chosen.items():
                 if indices:
                     records = [splits.test[i] for i in indices]
-                    size = trainer.datamodule.image_size  # type: ignore[attr-defined]
-                    draw_panel(records, [maps[i] for i in indices], size).save(self.folder / f"{category}.png")
+                    data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
+                    panel = draw_panel(records, [maps[i] for i in indices], data.map_size, data.framing.region)
+                    panel.save(self.folder / f"{category}.png")
 
 
 def choose(records: tuple[Record, ...], category: str, count: int) -> list[int]:
@@ -170,8 +173,8 @@ def choose(records: tuple[Record, ...], category: str, count: int) -> list[int]:
     return (good + turns)[:count]
 
 
-def draw_panel(records: list[Record], maps: list[Tensor], size: Size) -> Image.Image:
-    """Rows of image, mask, map and overlay for `records` with their maps (h, w), at `size` (height, width).
+def draw_panel(records: list[Record], maps: list[Tensor], size: Size, region: Box) -> Image.Image:
+    """Rows of image, mask, map and overlay: the `region` of `records` with its maps (h, w), at `size` (height, width).
 
     The mask of a defective image that has none is grey.
     """
@@ -182,7 +185,8 @@ def draw_panel(records: list[Record], maps: list[Tensor], size: Size) -> Image.I
     sheet = Image.new("RGB", (4 * (width + gap) + gap, len(records) * (height + head + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (record, scores) in enumerate(zip(records, full, strict=True)):
-        image, mask = read_record(record, size)
+        whole, defects = read_record(record)
+        image, mask = resize(cut(whole, region), size), resize_mask(cut(defects, region), size)
         truth = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         if record.label and not record.masks:
             truth[:] = 128  # defective, but not known where: grey, since black is good

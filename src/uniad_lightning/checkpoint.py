@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import nn
 
+from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError, one_line
 
 
@@ -23,12 +25,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        torch.save(checkpoint, temporary)
-        temporary.replace(target)
+        try:
+            torch.save(checkpoint, temporary)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class CheckpointConfig(L.Callback):
-    """Puts the resolved configuration, plain values only, into every checkpoint under `config`."""
+    """Puts what a detector needs on another machine into every checkpoint: plain values and tensors only.
+
+    `config` is the resolved configuration, `categories` the names of what was trained on, and `ignore`, where there is
+    one, the picture of what is not judged.
+    """
 
     def __init__(self, *, config: dict[str, Any]):
         self.config = config
@@ -36,18 +46,38 @@ class CheckpointConfig(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning while it puts a checkpoint together."""
         checkpoint["config"] = self.config
+        data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        checkpoint["categories"] = sorted({record.category for record in data.splits.train})
+        if data.framing.ignore is not None:
+            checkpoint["ignore"] = pack_ignored(data.framing.ignore)
 
 
-def load_checkpoint(path: str) -> dict[str, Any]:
-    """A checkpoint of this package: tensors and plain values, on the CPU. Raises InputError for any other file."""
+def pack_ignored(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (H, W) bool as plain values and a tensor of an eighth of its size."""
+    return {"size": list(mask.shape), "bits": torch.from_numpy(np.packbits(mask))}
+
+
+def unpack_ignored(packed: dict[str, Any]) -> np.ndarray:
+    """The opposite of `pack_ignored`."""
+    height, width = packed["size"]
+    return np.unpackbits(packed["bits"].numpy(), count=height * width).reshape(height, width).astype(bool)
+
+
+def update_checkpoint(path: str, **entries: Any) -> None:
+    """Put `entries`, plain values and tensors, into a checkpoint, which stays whole if this is interrupted."""
+    AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, path)
+
+
+def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
+    """A checkpoint of this package: tensors and plain values, on the CPU; InputError names `key` for another file."""
     if not Path(path).is_file():
-        raise InputError(f"ckpt_path={path}: no such file; expected a checkpoint such as RUN/checkpoints/last.ckpt")
+        raise InputError(f"{key}={path}: no such file; expected a checkpoint such as RUN/checkpoints/last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise InputError(f"ckpt_path={path}: cannot be read as a checkpoint; {one_line(error)}") from None
+        raise InputError(f"{key}={path}: cannot be read as a checkpoint; {one_line(error)}") from None
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "loops"} <= checkpoint.keys():
-        raise InputError(f"ckpt_path={path}: is no checkpoint of uniad-lightning; expected one written by uniad train")
+        raise InputError(f"{key}={path}: is no checkpoint of uniad-lightning; expected one written by uniad train")
     return checkpoint
 
 

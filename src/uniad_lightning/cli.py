@@ -38,6 +38,10 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate a checkpoint", "uniad evaluate ckpt_path=runs/mvtec/checkpoints/last.ckpt data.root=mvtec_ad"
     ),
+    "calibrate": Command(
+        "set the boundary between good and defective in a checkpoint, on good images it was not trained on",
+        "uniad calibrate ckpt_path=runs/mvtec/checkpoints/last.ckpt rate=0.01",
+    ),
     "cache": Command(
         "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
         "uniad cache experiment=mvtec data.root=mvtec_ad",

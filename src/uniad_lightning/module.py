@@ -1,8 +1,9 @@
 """The Lightning side: what every detector shares, and the detector that reconstructs features."""
 
 import hashlib
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, StepLR
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.framing import Framing
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.losses import ReconstructionLoss
 from uniad_lightning.metrics import AnomalyMetrics, Evaluation
@@ -19,7 +21,23 @@ from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.models.standardize import Standardize
 from uniad_lightning.randomness import seed_step
 from uniad_lightning.scoring import ImageScore, upsample
-from uniad_lightning.types import Batch
+from uniad_lightning.types import Batch, Size
+
+
+class Look(NamedTuple):
+    """What a detector sees in B pictures.
+
+    Attributes:
+        grid: anomaly maps (B, h, w) on the detector's own grid, tiles put together.
+        map: the same (B, H, W) at the size that is scored, what is not judged at the map's minimum.
+        score: image scores (B,).
+        descriptor: mean features (B, C), None of a detector without.
+    """
+
+    grid: Tensor
+    map: Tensor
+    score: Tensor
+    descriptor: Tensor | None
 
 
 class AnomalyModule(L.LightningModule):
@@ -39,6 +57,25 @@ class AnomalyModule(L.LightningModule):
     def anomaly_map(self, batch: Batch) -> Tensor:
         """Anomaly maps (B, h, w) float32 on the detector's own grid, larger = more anomalous."""
         raise NotImplementedError
+
+    def features(self, batch: Batch) -> Tensor | None:
+        """Features (B, C, h, w) by which products differ, where the detector has some."""
+        return None
+
+    def look(self, batch: Batch, *, framing: Framing, size: Size) -> Look:
+        """Judge pictures, each one image or (B, T, 3, H, W) of `framing`'s tiles, their maps scored at `size`."""
+        if "image" in batch and batch["image"].ndim == 5:
+            batch = {**batch, "image": batch["image"].flatten(0, 1)}
+        features = self.features(batch)
+        if features is not None:
+            batch = {**batch, "feature": features}
+        grid = framing.stitch(self.anomaly_map(batch).float())  # (B, h, w)
+        full = upsample(grid, size)  # (B, H, W)
+        ignored = framing.ignored(size)
+        if ignored is not None:
+            full = torch.where(ignored.to(full.device), full.amin(dim=(1, 2), keepdim=True), full)
+        pooled = None if features is None else features.mean(dim=(2, 3)).unflatten(0, (len(grid), -1)).mean(dim=1)
+        return Look(grid, full, self.score(full), pooled)
 
     @property
     def data(self) -> UnifiedDataModule:
@@ -65,13 +102,15 @@ class AnomalyModule(L.LightningModule):
         assert self.metrics is not None
         if len(batch["index"]) == 0:
             return None
-        maps = self.anomaly_map(batch).float()  # (B, h, w)
-        self._refuse_not_finite(maps, batch)
-        full = upsample(maps, batch["mask"].shape[-2:])  # type: ignore[arg-type]
-        scores = self.score(full)  # (B,)
+        framing = self.data.framing
+        look = self.look(batch, framing=framing, size=self.data.map_size)
+        self._refuse_not_finite(look.grid, batch)
+        ignored = framing.ignored(self.data.map_size)
+        if ignored is not None:
+            batch["mask"] = batch["mask"] & ~ignored.to(batch["mask"].device)  # callbacks see it, too
         self.metrics.update(
-            maps=maps,
-            scores=scores,
+            maps=look.grid if ignored is None else look.map,
+            scores=look.score,
             masks=batch["mask"],
             has_mask=batch["has_mask"],
             labels=batch["label"],
@@ -80,7 +119,7 @@ class AnomalyModule(L.LightningModule):
         )
         unseen = (batch["label"] == 1) & batch["has_mask"] & ~batch["mask"].flatten(1).any(dim=1)
         self.vanished_masks += int(unseen.sum())
-        return {"map": full, "score": scores}
+        return {"map": look.map, "score": look.score}
 
     def on_test_epoch_end(self) -> None:
         """Compute and log the metrics of the evaluation."""
@@ -88,8 +127,9 @@ class AnomalyModule(L.LightningModule):
         self.evaluation = self.metrics.compute()
         vanished = torch.tensor(self.vanished_masks, device=self.device)
         self.vanished_masks = int(self.trainer.strategy.reduce(vanished, reduce_op="sum"))
-        if self.vanished_masks:
-            self.print(f"warning: {self.vanished_masks} masks have no pixel left at {self.data.image_size} pixels")
+        if self.vanished_masks and self.trainer.is_global_zero:
+            size = " x ".join(map(str, self.data.map_size))
+            print(f"uniad: warning: {self.vanished_masks} masks have no pixel left at {size}", file=sys.stderr)
         for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
             numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
             self.log_dict(numbers, rank_zero_only=False)
@@ -133,9 +173,13 @@ class FeatureReconstruction(AnomalyModule):
         self.optimizer = optimizer
         self.schedule = schedule
 
+    def features(self, batch: Batch) -> Tensor:
+        """The backbone's features (B, C, h, w), from the cache or from images."""
+        return batch["feature"].float() if "feature" in batch else self.backbone(batch["image"])
+
     def tokens(self, batch: Batch) -> Tensor:
-        """The backbone's features as tokens (B, N, C), row-major, standardised where asked for."""
-        feature = batch["feature"].float() if "feature" in batch else self.backbone(batch["image"])  # (B, C, h, w)
+        """The features as tokens (B, N, C), row-major, standardised where asked for."""
+        feature = self.features(batch)
         # Contiguous, because noise that is drawn `like` tokens follows their layout in memory.
         return self.standardize(feature.flatten(2).transpose(1, 2).contiguous())
 

@@ -1,39 +1,49 @@
 """From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`. Config names objects, code names none."""
 
-import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from uniad_lightning.build import build_data, build_module, build_saved, data_config, warn
+from uniad_lightning.calibrate import (
+    REFERENCES,
+    by_kind,
+    further_good,
+    learn_familiar,
+    outcomes,
+    score_records,
+    set_boundaries,
+    share_unfamiliar,
+    spread_over,
+    too_few,
+)
 from uniad_lightning.callbacks import SaveMaps
-from uniad_lightning.checkpoint import AtomicCheckpointIO, CheckpointConfig, load_checkpoint, load_weights
+from uniad_lightning.checkpoint import (
+    AtomicCheckpointIO,
+    CheckpointConfig,
+    load_checkpoint,
+    load_weights,
+    update_checkpoint,
+)
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.detector import find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation
-from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.module import FeatureReconstruction
-from uniad_lightning.randomness import key
+from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
 from uniad_lightning.results.run_folder import CONFIG, LAST, clear, refuse_occupied, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
-
-# What a resumed run may change; everything else decides the result and is compared with the checkpoint.
-FREE_TO_CHANGE = (
-    "name", "output_dir", "overwrite", "ckpt_path", "validate_every", "callbacks", "logger", "backbone.weights",
-    "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare", "trainer.accelerator", "trainer.devices",
-    "data.cache_dir", "data.source.train", "data.source.test",
-    "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
-)  # fmt: skip
+from uniad_lightning.starting import plain, refuse_other_run, start_from, warn_of_forgetting
+from uniad_lightning.threshold import Calibration
 
 
 def train(cfg: DictConfig) -> Evaluation:
@@ -42,15 +52,20 @@ def train(cfg: DictConfig) -> Evaluation:
     Raises InputError for what cannot be used in `cfg`, the data or the checkpoint to resume from.
     """
     folder = Path(cfg.output_dir)
-    config = _plain(cfg)
+    started = start_from(cfg)
+    config = plain(cfg)
     _claim(folder, cfg.overwrite, cfg.ckpt_path)
     _check_choice_of_best(cfg)
-    module = build_module(cfg)
+    module = build_module(cfg, announce=started is None)
+    if started is not None:
+        load_weights(module, started, cfg.init_from)
     if cfg.ckpt_path is not None:
         checkpoint = load_checkpoint(cfg.ckpt_path)
-        _refuse_other_run(config, checkpoint["config"], cfg.ckpt_path)
+        refuse_other_run(config, checkpoint["config"], cfg.ckpt_path)
         load_weights(module, checkpoint, cfg.ckpt_path)
     data = build_data(cfg.data, module)
+    if started is not None:
+        data.rehearse(started.get("categories", ()), cfg.rehearse)
     callbacks = _callbacks(cfg.callbacks)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
@@ -66,6 +81,8 @@ def train(cfg: DictConfig) -> Evaluation:
         )
     _prepare(trainer, data, folder, cfg)
     data.check_batch_size(trainer.world_size)
+    if started is not None:
+        warn_of_forgetting(started, data)
     with _ended(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         chosen = _leave_checkpoint(trainer, module, folder, callbacks)
@@ -78,13 +95,9 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     Raises InputError for a checkpoint that cannot be read and for data that does not fit it.
     """
     folder = Path(cfg.output_dir)
-    checkpoint = load_checkpoint(cfg.ckpt_path)
+    module, saved, _ = build_saved(cfg.ckpt_path)
     _claim(folder, cfg.overwrite, None)
-    saved = OmegaConf.create(checkpoint["config"])
-    saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
-    module = build_module(saved, announce=False)
-    load_weights(module, checkpoint, cfg.ckpt_path)
-    data = build_data(_data_config(cfg.data, saved.data), module)
+    data = build_data(data_config(cfg.data, saved.data), module)
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
         callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)
@@ -92,6 +105,40 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     _prepare(trainer, data, folder, cfg)
     with _ended(trainer):
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": str(cfg.ckpt_path)})
+
+
+def calibrate(cfg: DictConfig) -> Calibration:
+    """Set the boundaries of `cfg.ckpt_path`, keep them in it, and report what they would have done in `cfg.output_dir`.
+
+    Raises InputError for what cannot be used, and where there are no good images that were not trained on.
+    """
+    folder = Path(cfg.output_dir)
+    engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
+    saved = OmegaConf.create(load_checkpoint(cfg.ckpt_path)["config"])
+    data: UnifiedDataModule = build_data(data_config(cfg.data, saved.data), engine.module)
+    _claim(folder, cfg.overwrite, None)
+    data.prepare_data()
+    data.setup()
+    further = [] if cfg.good is None else further_good(cfg.good)
+    held_out = score_records(engine, [*data.splits.validation, *further], label="held out")
+    test = score_records(engine, data.splits.test, label="test")
+    calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
+    entries: dict[str, Any] = {"calibration": calibration.plain()}
+    facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path)}
+    known = score_records(engine, spread_over(data.splits.train, REFERENCES), label="train")
+    if held_out.descriptor is not None and known.descriptor is not None:
+        familiarity = learn_familiar(known.descriptor, held_out.descriptor, cfg.unfamiliar_rate)
+        entries["familiarity"] = familiarity.plain()
+        facts["unfamiliar"] = share_unfamiliar(familiarity, test)
+    update_checkpoint(cfg.ckpt_path, **entries)
+    if cfg.by == "rate":
+        for line in too_few(calibration, cfg.rate):
+            warn(line)
+    one, own = outcomes(calibration, test)
+    write_report(folder, calibration, one, own, facts)
+    draw_scores(folder / "scores.png", calibration, by_kind(held_out, test))
+    show_calibration(calibration, one, own)
+    return calibration
 
 
 def cache(cfg: DictConfig) -> None:
@@ -113,38 +160,6 @@ def cache(cfg: DictConfig) -> None:
         module.fill_cache(data, stage)
     kept = {name: len(split.slots) for name, split in data.cache.splits.items()}
     print(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
-
-
-def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
-    """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`."""
-    if announce and cfg.backbone.weights == "random":
-        _warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
-    torch.manual_seed(key("backbone", cfg.seed))
-    backbone: Backbone = instantiate(cfg.backbone)
-    torch.manual_seed(key("weights", cfg.seed))
-    return FeatureReconstruction(
-        backbone=backbone,
-        network=instantiate(cfg.model, channels=sum(backbone.channels)),
-        loss=instantiate(cfg.loss),
-        score=instantiate(cfg.score),
-        optimizer=instantiate(cfg.optimizer),
-        schedule=instantiate(cfg.schedule),
-        seed=cfg.seed,
-        standardize=cfg.standardize,
-    )
-
-
-def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataModule:
-    """The data module that `cfg` describes, normalising as the module's backbone expects, its image size checked."""
-    data: UnifiedDataModule = instantiate(cfg, mean=module.backbone.mean, std=module.backbone.std)
-    module.backbone.check(data.image_size)
-    module.score.check(data.image_size)
-    return data
-
-
-@rank_zero_only
-def _warn(text: str) -> None:
-    print(f"uniad: warning: {text}", file=sys.stderr)
 
 
 def _claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
@@ -194,7 +209,7 @@ def _leave_checkpoint(
     if not isinstance(best, ModelCheckpoint):
         return LAST.stem
     load_weights(module, load_checkpoint(best.best_model_path), best.best_model_path)
-    _warn("these results are of the epoch that is best on the test split itself: optimistic by design")
+    warn("these results are of the epoch that is best on the test split itself: optimistic by design")
     return Path(best.best_model_path).stem
 
 
@@ -223,50 +238,5 @@ def _check_choice_of_best(cfg: DictConfig) -> None:
         )
 
 
-def _plain(cfg: DictConfig) -> dict[str, Any]:
-    """`cfg` as plain dicts and lists, interpolations resolved."""
-    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    if not isinstance(plain, dict):
-        raise TypeError(f"a configuration is a mapping, not {type(plain).__name__}")
-    return {str(name): value for name, value in plain.items()}
-
-
 def _callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
     return {str(name): instantiate(callback) for name, callback in cfg.items()}
-
-
-def _data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
-    """The checkpoint's data configuration with what is `given` in its place; another image size is refused."""
-    if "_target_" in given:
-        merged = given
-    else:
-        merged = saved.copy()
-        with open_dict(merged):
-            merged.update({name: value for name, value in given.items() if value is not None})
-            if given.root is not None:
-                merged.prepare = None  # what is there is the user's, not ours to write
-    if merged.image_size != saved.image_size:
-        raise InputError(
-            f"data.image_size={merged.image_size}, but the checkpoint was trained at {saved.image_size}; "
-            f"evaluate with data.image_size={saved.image_size}"
-        )
-    return merged
-
-
-def _refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:
-    """Raises InputError that names the first setting in which `config` departs from what the checkpoint trained."""
-    mine, theirs = _flat(config), _flat(saved)
-    for name in sorted(mine.keys() | theirs.keys()):
-        free = any(name == one or name.startswith(f"{one}.") for one in FREE_TO_CHANGE)
-        free = free or re.fullmatch(r"data\.source\.parts\.[^.]+(\.root)?", name) is not None  # folders of data=mix
-        if not free and mine.get(name) != theirs.get(name):
-            raise InputError(
-                f"ckpt_path={path} was trained with {name}={theirs.get(name)}, this run has {name}={mine.get(name)}; "
-                "resume with the same settings"
-            )
-
-
-def _flat(node: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {name: node}
-    return {k: v for child, value in node.items() for k, v in _flat(value, f"{name}.{child}".lstrip(".")).items()}

@@ -12,6 +12,7 @@ from torch import Tensor
 from uniad_lightning.errors import InputError
 
 Size = tuple[int, int]
+Box = tuple[float, float, float, float]  # (top, left, bottom, right) in fractions of a picture
 
 
 def pair(value: int | Sequence[int], key: str) -> Size:

@@ -117,7 +117,7 @@ class CachedSplit:
             "index": chosen,
         }
         if masks:
-            size = self.dataset.image_size
+            size = self.dataset.map_size
             full = [unpack_mask(self.store.mask(self.signatures[i]), size) for i in images]
             batch["mask"] = torch.from_numpy(np.array(full, dtype=bool).reshape(len(images), *size))
         return batch

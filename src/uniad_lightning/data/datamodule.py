@@ -1,6 +1,6 @@
 """`UnifiedDataModule`: the good images of all categories to train on, everything else to test on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ from torch.utils.data import DataLoader, Sampler
 from uniad_lightning.data.cached import CachedLoader, FeatureCache, ResumableLoader
 from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.image import DECODING
 from uniad_lightning.data.naming import check_names
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
 from uniad_lightning.data.sampling import sampling as sampling_called
-from uniad_lightning.data.selection import limit_images, normal_against_rest
+from uniad_lightning.data.selection import cut_into_tiles, hold_out, limit_images, normal_against_rest, rehearse
 from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
-from uniad_lightning.types import Batch, pair
+from uniad_lightning.types import Batch, Size, pair
 
 
 class UnifiedDataModule(L.LightningDataModule):
@@ -28,10 +29,11 @@ class UnifiedDataModule(L.LightningDataModule):
 
     `source(root, categories=...)` lists the records; `prepare(root)`, where given, writes them first, on one process.
     `normal_classes`, where given, makes whole categories anomalies (`selection.normal_against_rest`), and `limit` keeps
-    at most that many images of each category (`selection.limit_images`). `sampling` is `all` (each image once an epoch,
-    the paper) or `balanced` (categories equally often); `augmentation` changes training images alone. `batch_size` is
-    the global one, divided over the processes; `eval_batch_size` is each process's own. `mean` and `std` are what the
-    backbone's input expects.
+    at most that many images of each category (`selection.limit_images`). Of the good images the share `held_out` is not
+    trained on (`selection.hold_out`). `framing` says which parts of a picture are looked at. `sampling` is `all` (each
+    image once an epoch, the paper) or `balanced` (categories equally often); `augmentation` changes training images
+    alone. `batch_size` is the global one, divided over the processes; `eval_batch_size` is each process's own. `mean`
+    and `std` are what the backbone's input expects.
 
     Raises InputError for sizes that are none; `setup` for what `source` refuses; `check_batch_size` for its own matter.
     """
@@ -56,6 +58,8 @@ class UnifiedDataModule(L.LightningDataModule):
         cache: str,
         cache_dir: str,
         prepare: Callable[[Path], object] | None = None,
+        held_out: float = 0.0,
+        framing: Framing = WHOLE,
     ):
         super().__init__()
         for name, value, least in (
@@ -72,6 +76,8 @@ class UnifiedDataModule(L.LightningDataModule):
         self.chosen = categories
         self.normal_classes = normal_classes
         self.limit = limit
+        self.held_out = held_out
+        self.framing = framing
         self.sampling = sampling_called(sampling)
         self.augmentation = augmentation
         self.image_size = pair(image_size, "data.image_size")
@@ -82,7 +88,17 @@ class UnifiedDataModule(L.LightningDataModule):
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.prepare = prepare
+        self._known: tuple[frozenset[str], int | None] = (frozenset(), None)
         self._splits: Splits | None = None
+
+    def rehearse(self, known: Collection[str], count: int | None) -> None:
+        """Train on at most `count` images of each of the `known` categories, evenly spaced; None: on all.
+
+        To be called before `setup`. Raises InputError for no count.
+        """
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise InputError(f"rehearse={count}: expected a whole number of at least 1, or null for all images")
+        self._known = (frozenset(known), count)
 
     @property
     def splits(self) -> Splits:
@@ -90,6 +106,11 @@ class UnifiedDataModule(L.LightningDataModule):
         if self._splits is None:
             raise RuntimeError("UnifiedDataModule.setup() lists the records; call it first")
         return self._splits
+
+    @property
+    def map_size(self) -> Size:
+        """(height, width) at which anomaly maps are scored and compared with masks."""
+        return self.framing.map_size(self.image_size)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -108,9 +129,11 @@ class UnifiedDataModule(L.LightningDataModule):
             check_names({name: f"data.root={self.root}" for name in splits.categories})
             if self.normal_classes is not None:
                 splits = normal_against_rest(splits, self.normal_classes)
+            splits = hold_out(splits, self.held_out)
             if self.limit is not None:
                 splits = limit_images(splits, self.limit)
-            self._splits = splits
+            known, count = self._known
+            self._splits = cut_into_tiles(rehearse(splits, known, count), self.framing.count)
 
     def _list(self) -> Splits:
         # What is no list is left as it is, for the source to say that it wants one.
@@ -138,6 +161,8 @@ class UnifiedDataModule(L.LightningDataModule):
         Raises InputError where the cache was asked for and cannot be had, with the reason.
         """
         image = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "decoding": DECODING}
+        if self.framing.plain() != WHOLE.plain():
+            image["framing"] = self.framing.plain()
         for name in self._looked_at_again(stage):
             self.cache.fill(
                 name,
@@ -164,6 +189,7 @@ class UnifiedDataModule(L.LightningDataModule):
         steps = trainer.max_steps == -1 or trainer.max_steps > self.steps_per_epoch
         train = stage == "fit" and (self.cache.mode != "auto" or (epochs and steps))
         test = bool(trainer.limit_val_batches) if stage == "fit" else self.cache.mode != "auto"
+        test &= self.framing.count == 1  # a slot holds the features of one tile
         return [name for name, wanted in (("train", train), ("test", test)) if wanted and name not in self.cache.splits]
 
     def check_batch_size(self, world_size: int) -> None:
@@ -237,6 +263,7 @@ class UnifiedDataModule(L.LightningDataModule):
             mean=self.mean,
             std=self.std,
             augmentation=self.augmentation,
+            framing=self.framing,
         )
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from uniad_lightning.data.image import read_record
+from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.sampling import Draw
 from uniad_lightning.data.transforms import Augmentation
@@ -16,9 +17,10 @@ from uniad_lightning.types import Batch, Size
 class InspectionDataset(Dataset):
     """One split as samples: the fields of `Batch` without the leading B.
 
-    Images come at `image_size` (height, width), as (value / 255 - mean) / std. `categories` gives each category its
-    number. A defective record without mask has `has_mask` False; good ones always know theirs, which is empty.
-    Only a `Draw` is augmented: evaluation asks by plain indices.
+    Images come at `image_size` (height, width), as (value / 255 - mean) / std; a picture that `framing` cuts into
+    several tiles as (T, 3, H, W). `categories` gives each category its number. A defective record without mask has
+    `has_mask` False; good ones always know theirs, which is empty. Only a `Draw` is augmented: evaluation asks by plain
+    indices.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class InspectionDataset(Dataset):
         mean: Sequence[float],
         std: Sequence[float],
         augmentation: Augmentation,
+        framing: Framing = WHOLE,
     ):
         self.records = records
         self.numbers = {name: number for number, name in enumerate(categories)}
@@ -37,6 +40,12 @@ class InspectionDataset(Dataset):
         self.mean = torch.tensor(mean).view(3, 1, 1)
         self.std = torch.tensor(std).view(3, 1, 1)
         self.augmentation = augmentation
+        self.framing = framing
+
+    @property
+    def map_size(self) -> Size:
+        """(height, width) of a mask."""
+        return self.framing.map_size(self.image_size)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -45,12 +54,12 @@ class InspectionDataset(Dataset):
         """The sample asked for; InputError when its image or mask cannot be read or they differ in size."""
         index = item.place if isinstance(item, Draw) else item
         record = self.records[index]
-        image, mask = read_record(record, self.image_size)
+        tiles, mask = self.framing.read(record, self.image_size)
         if isinstance(item, Draw):
-            image = self.augmentation(image, item.number)
-        pixels = torch.from_numpy(image).permute(2, 0, 1).float().div(255)  # (3, H, W)
+            tiles = [self.augmentation(tile, item.number) for tile in tiles]
+        image = normalise(tiles, self.mean, self.std)  # (T, 3, H, W)
         return {
-            "image": pixels.sub_(self.mean).div_(self.std),
+            "image": image[0] if len(tiles) == 1 else image,
             "mask": torch.from_numpy(mask),
             "has_mask": bool(record.masks) or record.label == 0,
             "label": record.label,
@@ -65,9 +74,15 @@ class InspectionDataset(Dataset):
         none = torch.zeros(0, dtype=torch.int64)
         return {
             "image": torch.zeros(0, 3, *self.image_size),
-            "mask": torch.zeros(0, *self.image_size, dtype=torch.bool),
+            "mask": torch.zeros(0, *self.map_size, dtype=torch.bool),
             "has_mask": none.bool(),
             "label": none,
             "category": none,
             "index": none,
         }
+
+
+def normalise(images: Sequence[np.ndarray], mean: Tensor, std: Tensor) -> Tensor:
+    """Images (H, W, 3) uint8 of one size as (n, 3, H, W) float32, (value / 255 - mean) / std; those are (3, 1, 1)."""
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(255)
+    return pixels.sub_(mean).div_(std)

@@ -224,6 +224,7 @@ def signatures(records: Sequence[Record]) -> list[bytes]:
     def signature(record: Record) -> bytes:
         file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
         parts = [*state(file), place, *(part for path in record.masks for part in state(path))]
+        parts += [] if record.tile is None else [f"tile {record.tile}"]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
 
     return [signature(record) for record in records]

@@ -38,6 +38,7 @@ class Record(NamedTuple):
         category: product the image shows.
         defect: kind of defect, `good` for a normal image.
         label: 0 good, 1 defective; from the folder, never from the mask.
+        tile: the tile of the picture that this record stands for (`framing`); None: all of it.
     """
 
     image: Path | Packed
@@ -45,6 +46,7 @@ class Record(NamedTuple):
     category: str
     defect: str
     label: int
+    tile: int | None = None
 
 
 class Splits(NamedTuple):
@@ -85,7 +87,8 @@ class CategoryCount(NamedTuple):
 
 def counts(splits: Splits) -> list[CategoryCount]:
     """One row per category of `splits.categories`, in that order, also for a category without any record."""
-    train, validation = (Counter(r.category for r in records) for records in (splits.train, splits.validation))
+    train = Counter(r.category for r in splits.train if not r.tile)  # tiles of one picture are one image
+    validation = Counter(r.category for r in splits.validation)
     good = Counter(record.category for record in splits.test if record.label == 0)
     defects = _count_defects(splits.test)
     rows = []

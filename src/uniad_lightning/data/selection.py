@@ -1,9 +1,10 @@
-"""What a training takes of a data set: which classes count as normal, and how many images of each."""
+"""What a training takes of a data set: which classes are normal, how many images of each, which are held out."""
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from uniad_lightning.data.records import Record, Splits
+from uniad_lightning.data.records import Packed, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
 
@@ -60,6 +61,54 @@ def limit_images(splits: Splits, limit: int) -> Splits:
         test=_evenly(splits.test, limit),
         validation=_evenly(splits.validation, limit),
     )
+
+
+def hold_out(splits: Splits, share: float) -> Splits:
+    """Puts about a `share` of each category's train images, at least one, into `validation` instead.
+
+    They are neither trained nor tested on, and set the boundary between good and defective later. Which ones follows
+    from their names alone, so an image that was trained on is never among them when others have joined its folder.
+
+    Raises InputError for a share outside [0, 0.9], and for a category with a single image.
+    """
+    if not 0 <= share <= 0.9:
+        raise InputError(f"data.held_out={share}: expected a share of the train images from 0 to 0.9")
+    if share == 0:
+        return splits
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in splits.train:
+        groups[record.category].append(record)
+    kept_apart: set[Record] = set()
+    for name, group in groups.items():
+        if len(group) == 1:
+            raise InputError(f"data.held_out={share}: {name} has a single good train image; give it more")
+        kept_apart |= {record for record in group if _lot(record) < share} or {min(group, key=_lot)}
+    return splits._replace(
+        train=tuple(record for record in splits.train if record not in kept_apart),
+        validation=(*splits.validation, *(record for record in splits.train if record in kept_apart)),
+    )
+
+
+def _lot(record: Record) -> float:
+    """A number in [0, 1) that follows from an image's name, its folder's and its category's."""
+    file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
+    name = f"{record.category}/{file.parent.name}/{file.name}/{place}"
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+
+
+def rehearse(splits: Splits, known: Collection[str], count: int | None) -> Splits:
+    """At most `count` train images of each `known` category, evenly spaced, and all of the others; None: all."""
+    if count is None:
+        return splits
+    kept = set(_evenly((record for record in splits.train if record.category in known), count))
+    return splits._replace(train=tuple(r for r in splits.train if r.category not in known or r in kept))
+
+
+def cut_into_tiles(splits: Splits, count: int) -> Splits:
+    """One train record for each of the `count` tiles of a picture; test images stay whole."""
+    if count == 1:
+        return splits
+    return splits._replace(train=tuple(r._replace(tile=tile) for r in splits.train for tile in range(count)))
 
 
 def _evenly(records: Iterable[Record], limit: int) -> tuple[Record, ...]:

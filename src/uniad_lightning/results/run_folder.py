@@ -13,6 +13,8 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation, Row
 
 METRICS = "metrics.json"
+CALIBRATION = "calibration.json"
+OUTCOMES = "outcomes.csv"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
@@ -26,7 +28,7 @@ def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None) -
     """
     if overwrite:
         return
-    if (folder / METRICS).is_file():
+    if (folder / METRICS).is_file() or (folder / CALIBRATION).is_file():
         raise InputError(
             f"output_dir={folder} already holds a finished run; choose another output_dir, or overwrite=true"
         )
@@ -40,7 +42,7 @@ def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None) -
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run said and drew, so that it cannot be taken for the next one's."""
-    for name in (METRICS, RESULTS):
+    for name in (METRICS, RESULTS, CALIBRATION, OUTCOMES):
         (folder / name).unlink(missing_ok=True)
     for name in ("heatmaps", "maps"):
         shutil.rmtree(folder / name, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""From a configuration to the parts it describes. With `run`, the only module of the core that knows Hydra."""
+
+import sys
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from uniad_lightning.checkpoint import load_checkpoint, load_weights
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.module import FeatureReconstruction
+from uniad_lightning.randomness import key
+
+
+def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
+    """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`."""
+    if announce and cfg.backbone.weights == "random":
+        warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
+    torch.manual_seed(key("backbone", cfg.seed))
+    backbone: Backbone = instantiate(cfg.backbone)
+    torch.manual_seed(key("weights", cfg.seed))
+    return FeatureReconstruction(
+        backbone=backbone,
+        network=instantiate(cfg.model, channels=sum(backbone.channels)),
+        loss=instantiate(cfg.loss),
+        score=instantiate(cfg.score),
+        optimizer=instantiate(cfg.optimizer),
+        schedule=instantiate(cfg.schedule),
+        seed=cfg.seed,
+        standardize=cfg.standardize,
+    )
+
+
+def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataModule:
+    """The data module that `cfg` describes, normalising as the module's backbone expects, its image size checked."""
+    data: UnifiedDataModule = instantiate(cfg, mean=module.backbone.mean, std=module.backbone.std)
+    module.backbone.check(data.image_size)
+    module.score.check(data.image_size)
+    return data
+
+
+def build_saved(path: str) -> tuple[FeatureReconstruction, DictConfig, dict[str, Any]]:
+    """The detector in a checkpoint, the configuration it was trained with, and the checkpoint itself.
+
+    Raises InputError for a checkpoint that cannot be read.
+    """
+    checkpoint = load_checkpoint(path)
+    saved = OmegaConf.create(checkpoint["config"])
+    saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
+    with torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
+        module = build_module(saved, announce=False)
+    load_weights(module, checkpoint, path)
+    return module, saved, checkpoint
+
+
+def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
+    """The checkpoint's data configuration with what is `given` in its place; another image size is refused."""
+    if "_target_" in given:
+        merged = given
+    else:
+        merged = saved.copy()
+        with open_dict(merged):
+            merged.update({name: value for name, value in given.items() if value is not None})
+            if given.root is not None:
+                merged.prepare = None  # what is there is the user's, not ours to write
+    if merged.image_size != saved.image_size:
+        raise InputError(
+            f"data.image_size={merged.image_size}, but the checkpoint was trained at {saved.image_size}; "
+            f"evaluate with data.image_size={saved.image_size}"
+        )
+    return merged
+
+
+@rank_zero_only
+def warn(text: str) -> None:
+    """One line on stderr, from the first process alone."""
+    print(f"uniad: warning: {text}", file=sys.stderr)

@@ -1,0 +1,229 @@
+"""Boundaries between good and defective, set on images that the detector has not seen, and what comes of them."""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from uniad_lightning.data.finding import matches
+from uniad_lightning.data.image import read_image
+from uniad_lightning.data.records import GOOD, Record
+from uniad_lightning.detector import TorchEngine
+from uniad_lightning.errors import InputError
+from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.results.outcomes import Outcome
+from uniad_lightning.threshold import (
+    Boundary,
+    Calibration,
+    at_rate,
+    at_score,
+    score_at_best_f1,
+    score_at_recall,
+    supports,
+)
+
+METHODS = ("rate", "f1", "recall")
+REFERENCES = 1000  # train images whose mean features are kept, to tell familiar pictures from others
+
+
+class Scores(NamedTuple):
+    """What an engine says of n records.
+
+    Attributes:
+        records: the records.
+        score: image scores (n,).
+        peak: the anomaly maps' maxima (n,).
+        descriptor: mean features (n, C); None of a detector without.
+    """
+
+    records: tuple[Record, ...]
+    score: np.ndarray
+    peak: np.ndarray
+    descriptor: Tensor | None
+
+    def of(self, product: str) -> "Scores":
+        """Those of one product."""
+        return self._at([i for i, record in enumerate(self.records) if record.category == product])
+
+    def labelled(self, label: int) -> "Scores":
+        """Those of good images (0) or of defective ones (1)."""
+        return self._at([i for i, record in enumerate(self.records) if record.label == label])
+
+    def _at(self, places: list[int]) -> "Scores":
+        part = None if self.descriptor is None else self.descriptor[places]
+        return Scores(tuple(self.records[i] for i in places), self.score[places], self.peak[places], part)
+
+
+def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str, batch_size: int = 16) -> Scores:
+    """Judge the images of `records` under a progress bar called `label`. Raises InputError for an unreadable one."""
+    scores, peaks, descriptors = [], [], []
+    pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
+    with ThreadPoolExecutor(2) as readers, tqdm(total=len(records), desc=label, unit="image", mininterval=pace) as bar:
+        waiting = iter(records)
+        ahead = [readers.submit(read_image, record.image) for record in islice(waiting, 2 * batch_size)]
+        while ahead:
+            images = [future.result() for future in ahead[:batch_size]]
+            ahead = ahead[batch_size:]
+            ahead += [readers.submit(read_image, record.image) for record in islice(waiting, len(images))]
+            look = engine.look(images)
+            scores.append(look.score.cpu())
+            peaks.append(look.map.amax(dim=(1, 2)).cpu())
+            if look.descriptor is not None:
+                descriptors.append(look.descriptor.cpu())
+            bar.update(len(images))
+    return Scores(
+        tuple(records),
+        torch.cat(scores).double().numpy() if scores else np.zeros(0),
+        torch.cat(peaks).double().numpy() if peaks else np.zeros(0),
+        torch.cat(descriptors) if descriptors else None,
+    )
+
+
+def set_boundaries(held_out: Scores, test: Scores, *, by: str, rate: float, recall: float) -> Calibration:
+    """The boundary for all products and one for each, set `by` one of `METHODS`.
+
+    `rate` takes good images alone; `f1` and `recall` choose the score on the labelled images of `test`. Raises
+    InputError for another method, for a `rate` or `recall` outside (0, 1), and without the images it needs.
+    """
+    if by not in METHODS:
+        raise InputError(f"by={by}: expected one of {', '.join(METHODS)}")
+    for name, value in (("rate", rate), ("recall", recall)):
+        if not 0 < value < 1:
+            raise InputError(f"{name}={value}: expected a share above 0 and below 1")
+    set_one = {
+        "rate": lambda good, _: _by_rate(good, rate),
+        "f1": lambda good, labelled: _by_labels(good, labelled, score_at_best_f1),
+        "recall": lambda good, labelled: _by_labels(good, labelled, partial(score_at_recall, recall=recall)),
+    }[by]
+    overall = set_one(held_out, test)
+    if overall is None:
+        raise InputError(_nothing_to_calibrate_on(by))
+    products = {}
+    for name in sorted({record.category for record in (*held_out.records, *test.records) if record.category}):
+        own = set_one(held_out.of(name), test.of(name))
+        if own is not None:
+            products[name] = own
+    method = {"rate": f"rate={rate}", "f1": "f1", "recall": f"recall={recall}"}[by]
+    return Calibration(method, overall, products)
+
+
+def _by_rate(good: Scores, rate: float) -> Boundary | None:
+    return at_rate(good.score, good.peak, rate) if len(good.score) else None
+
+
+def _by_labels(held_out: Scores, labelled: Scores, choose: Callable[..., float]) -> Boundary | None:
+    """The boundary at the score that `choose` finds, its false-alarm rate estimated on held-out images if any."""
+    good, defective = labelled.labelled(0), labelled.labelled(1)
+    if not len(good.score) or not len(defective.score):
+        return None
+    known = held_out if len(held_out.score) else good
+    return at_score(choose(good.score, defective.score), known.score, known.peak)
+
+
+def _nothing_to_calibrate_on(by: str) -> str:
+    if by == "rate":
+        return (
+            "ckpt_path: the training used all good images, and a boundary set on those would be too low; train with "
+            "data.held_out=0.1, or name further good images with good=FOLDER"
+        )
+    return f"by={by}: needs good and defective test images; use by=rate, which needs good ones alone"
+
+
+def too_few(calibration: Calibration, rate: float) -> list[str]:
+    """What to warn of where the images of a boundary are too few to support `rate`: nothing, or a line or two."""
+    needed = math.ceil(1 / rate - 1 - 1e-9)
+    overall, lines = calibration.overall, []
+    if not supports(overall.images, rate):
+        lines.append(
+            f"{overall.images} good images cannot support a false-alarm rate of {rate:.2%}, which needs {needed}; the "
+            f"highest of their scores is taken: expect {overall.rate:.1%} ({overall.low:.1%} to {overall.high:.1%})"
+        )
+    few = [f"{name} {own.images}" for name, own in calibration.products.items() if not supports(own.images, rate)]
+    if few:
+        lines.append(f"the products' own boundaries have fewer than those {needed} good images: {', '.join(few)}")
+    return lines
+
+
+def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], list[Outcome]]:
+    """What the one boundary for all products, and each product's own, would have done on the test images."""
+    names = sorted({record.category for record in test.records})
+
+    def done(name: str, boundary: Boundary) -> Outcome:
+        good, defective = (test.of(name).labelled(label).score for label in (0, 1))
+        alarms, misses = (good > boundary.score).sum(), (defective <= boundary.score).sum()
+        return Outcome(name, boundary.score, len(good), int(alarms), len(defective), int(misses))
+
+    one = [done(name, calibration.overall) for name in names]
+    own = [done(name, calibration.products[name]) for name in names if name in calibration.products]
+    return _with_sum(one), _with_sum(own)
+
+
+def _with_sum(rows: list[Outcome]) -> list[Outcome]:
+    if not rows:
+        return rows
+    boundary = rows[0].boundary if len({row.boundary for row in rows}) == 1 else float("nan")
+    counts = [sum(column) for column in zip(*(row[2:] for row in rows), strict=True)]
+    return [*rows, Outcome("all", boundary, *counts)]
+
+
+def learn_familiar(known: Tensor, held_out: Tensor, rate: float) -> Familiarity:
+    """What is familiar: mean features `known` (n, C) of train images; the boundary is set on `held_out` ones."""
+    measure = Familiarity(references=known, boundary=1.0)
+    distances = measure.distance(held_out).double().numpy()
+    measure.boundary = at_rate(distances, distances, rate).score
+    return measure
+
+
+def spread_over(records: Iterable[Record], count: int) -> list[Record]:
+    """At most `count` of the records, evenly spaced; tiles of a picture count once."""
+    whole = [record for record in records if not record.tile]
+    step = max(-(-len(whole) // count), 1)
+    return whole[::step]
+
+
+def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
+    """Scores by product and kind: `held out`, `good`, `defective`."""
+    return {
+        name: {
+            "held out": held_out.of(name).score,
+            "good": test.of(name).labelled(0).score,
+            "defective": test.of(name).labelled(1).score,
+        }
+        for name in sorted({record.category for record in (*held_out.records, *test.records)})
+    }
+
+
+def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]:
+    """Share of the good and of the defective test images that are called unfamiliar: a false alarm, both."""
+    shares = {}
+    for name, label in (("good", 0), ("defective", 1)):
+        descriptor = test.labelled(label).descriptor
+        if descriptor is not None and len(descriptor):
+            shares[name] = float((familiarity.distance(descriptor) > familiarity.boundary).float().mean())
+    return shares
+
+
+def further_good(patterns: str | Sequence[str]) -> list[Record]:
+    """Records of good pictures of no known product: of a folder, a file, a glob, or several. InputError for none."""
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    found = [path for one in listed for path in matches(*_rooted(one), key="good")]
+    return [Record(path, (), "", GOOD, 0) for path in found]
+
+
+def _rooted(pattern: str) -> tuple[Path, str]:
+    """The folder that a pattern starts in, and the rest of it."""
+    path = Path(pattern).expanduser()
+    if not path.is_absolute() and ".." not in path.parts:
+        return Path.cwd(), str(path)
+    path = Path(os.path.abspath(path))
+    return Path(path.anchor), str(path.relative_to(path.anchor))

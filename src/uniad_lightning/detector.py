@@ -1,0 +1,235 @@
+"""A trained detector for Python: `Detector.load("model.ckpt").predict("part.jpg")`."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple, Protocol, overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from uniad_lightning.build import build_data, build_saved
+from uniad_lightning.checkpoint import unpack_ignored
+from uniad_lightning.data.dataset import normalise
+from uniad_lightning.data.framing import Framing
+from uniad_lightning.data.image import MAX_PIXELS, read_image, rgb_of
+from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.inspection import Inspection
+from uniad_lightning.module import FeatureReconstruction, Look
+from uniad_lightning.threshold import Boundary, Calibration
+from uniad_lightning.types import Batch, Box, Size
+
+Picture = str | PathLike | Image.Image | np.ndarray | Tensor
+
+
+class Seen(NamedTuple):
+    """What an engine sees in B pictures.
+
+    Attributes:
+        maps: anomaly maps (B, h, w) float32 of the region that was looked at.
+        scores: image scores (B,) float.
+        distances: how far each is from what was trained on, (B,), relative to the boundary at 1; None: not known.
+    """
+
+    maps: np.ndarray
+    scores: np.ndarray
+    distances: np.ndarray | None
+
+
+class Engine(Protocol):
+    """What a `Detector` runs: a checkpoint, or an exported file. Safe to call from several threads."""
+
+    calibration: Calibration | None
+    region: Box
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
+        """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
+
+
+class TorchEngine:
+    """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`."""
+
+    def __init__(
+        self,
+        *,
+        module: FeatureReconstruction,
+        framing: Framing,
+        image_size: Size,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        calibration: Calibration | None,
+        familiarity: Familiarity | None,
+    ):
+        self.module = module.eval().to(device)
+        self.framing = framing
+        self.region = framing.region
+        self.image_size = image_size
+        self.map_size = framing.map_size(image_size)
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+        self.device = device
+        self.calibration = calibration
+        self.familiarity = familiarity
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[np.ndarray]) -> Look:
+        """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
+        tiles = [tile for image in images for tile in self.framing.tiles_of(image, self.image_size)]
+        pixels = normalise(tiles, self.mean, self.std).to(self.device)  # (B * T, 3, H, W)
+        if self.framing.count > 1:
+            pixels = pixels.unflatten(0, (len(images), self.framing.count))
+        return self.module.look(Batch(image=pixels), framing=self.framing, size=self.map_size)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
+        """As `Engine` says."""
+        look = self.look(images)
+        distances = None
+        if self.familiarity is not None and look.descriptor is not None:
+            distances = (self.familiarity.distance(look.descriptor) / self.familiarity.boundary).numpy()
+        return Seen(look.map.cpu().numpy(), look.score.cpu().numpy(), distances)
+
+
+class Detector:
+    """One model for all products, ready to judge pictures; safe to use from several threads.
+
+    `engine` is what it runs; `load` makes one of a file. A picture of more than `max_pixels` pixels is refused.
+    """
+
+    def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS):
+        self.engine = engine
+        self.max_pixels = max_pixels
+
+    @classmethod
+    def load(cls, path: str | PathLike, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> "Detector":
+        """The detector in a checkpoint of `uniad train`.
+
+        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. Raises InputError for a file that
+        cannot be used, and for a device that is not there.
+        """
+        return cls(engine=load_engine(str(path), find_device(device)), max_pixels=max_pixels)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The boundaries that `uniad calibrate` has set; None before."""
+        return self.engine.calibration
+
+    @overload
+    def predict(self, image: Picture, *, product: str | None = None) -> Inspection: ...
+
+    @overload
+    def predict(
+        self, image: list[Picture] | tuple[Picture, ...], *, product: str | None = None
+    ) -> list[Inspection]: ...
+
+    def predict(
+        self, image: Picture | list[Picture] | tuple[Picture, ...], *, product: str | None = None
+    ) -> Inspection | list[Inspection]:
+        """Judge one picture, or a list of them as one batch.
+
+        A picture is a file; a Pillow image; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) with opacity, of
+        uint8, uint16 or floats in [0, 1]; or a tensor (H, W), (1, H, W) or (3, H, W) of the same types. With `product`
+        its own boundary decides, without it the one for all.
+
+        Raises InputError for a picture that cannot be read and a product without boundary.
+        """
+        if isinstance(image, list | tuple):
+            return self._judge([self._pixels(one) for one in image], product)
+        return self._judge([self._pixels(image)], product)[0]
+
+    def _judge(self, images: list[np.ndarray], product: str | None) -> list[Inspection]:
+        boundary = self._boundary(product)
+        if not images:
+            return []
+        seen = self.engine(images)
+        return [
+            Inspection(
+                image=image,
+                score=float(seen.scores[i]),
+                scored_map=seen.maps[i],
+                region=self.engine.region,
+                boundary=boundary,
+                familiar=None if seen.distances is None else bool(seen.distances[i] <= 1),
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def _boundary(self, product: str | None) -> Boundary | None:
+        calibration = self.calibration
+        if calibration is None:
+            if product is not None:
+                raise InputError(
+                    f"product={product}: the detector has no boundaries yet; uniad calibrate ckpt_path=... sets them"
+                )
+            return None
+        if product is not None and product not in calibration.products:
+            known = ", ".join(calibration.products) or "none"
+            near = did_you_mean(product, calibration.products)
+            raise InputError(f"product={product}: has no boundary of its own.{near} Products that have: {known}")
+        return calibration.of(product)
+
+    def _pixels(self, picture: Picture) -> np.ndarray:
+        if isinstance(picture, str | PathLike):
+            return read_image(Path(picture), max_pixels=self.max_pixels)
+        if isinstance(picture, Image.Image):
+            return rgb_of(ImageOps.exif_transpose(picture), "image")
+        if isinstance(picture, Tensor):
+            array = picture.detach().cpu().numpy()
+            return rgb_from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array)
+        return rgb_from_array(np.asarray(picture))
+
+
+def load_engine(path: str, device: torch.device) -> TorchEngine:
+    """What a checkpoint holds, on `device`. Raises InputError for a file that cannot be used."""
+    module, saved, checkpoint = build_saved(path)
+    if "framing" in saved.data:
+        saved.data.framing.ignore = None  # its file may be elsewhere by now
+    data = build_data(saved.data, module)
+    if "ignore" in checkpoint:
+        data.framing.ignore = unpack_ignored(checkpoint["ignore"])
+    calibration, familiarity = checkpoint.get("calibration"), checkpoint.get("familiarity")
+    return TorchEngine(
+        module=module,
+        framing=data.framing,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+        device=device,
+        calibration=Calibration.from_plain(calibration) if calibration else None,
+        familiarity=Familiarity.from_plain(familiarity) if familiarity else None,
+    )
+
+
+def rgb_from_array(array: np.ndarray) -> np.ndarray:
+    """An array as `Detector.predict` takes it, as (H, W, 3) uint8. Raises InputError for any other."""
+    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InputError(
+            f"image: an array of shape {array.shape}; expected (height, width), or with 1, 3 or 4 channels behind"
+        )
+    if array.dtype == np.uint16:
+        array = np.rint(array / 257).astype(np.uint8)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # also when a value is NaN
+            raise InputError(f"image: floats from {array.min()} to {array.max()}; expected 0 to 1")
+        array = np.rint(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise InputError(f"image: an array of {array.dtype}; expected uint8, uint16, or floats in [0, 1]")
+    if array.ndim == 3 and array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    if array.ndim == 3 and array.shape[2] == 4:
+        return rgb_of(Image.fromarray(np.ascontiguousarray(array)), "image")
+    return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`, as `Detector.load` takes it. Raises InputError where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name}: is not to be had here; expected auto, cpu, cuda or cuda:N") from error
+    return device

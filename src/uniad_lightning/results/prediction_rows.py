@@ -1,0 +1,85 @@
+"""What is said about one picture as a row: of the journal, which is JSON, and of the table, which is CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from uniad_lightning.inspection import Inspection
+from uniad_lightning.sources.items import Item
+
+Row = dict[str, Any]
+_COLUMNS = (
+    "path", "score", "normalised_score", "decision", "familiar", "num_regions", "regions", "milliseconds", "overlay",
+    "mask", "error",
+)  # fmt: skip
+_IDENTITY = {"path", "size", "mtime_ns"}
+
+
+def empty_row(item: Item, milliseconds: float, error: str) -> Row:
+    """The row of a picture of which nothing is said yet."""
+    return {
+        "path": item.name,
+        "size": item.size,
+        "mtime_ns": item.mtime_ns,
+        "score": None,
+        "normalised_score": None,
+        "decision": "",
+        "familiar": None,
+        "regions": [],
+        "milliseconds": round(milliseconds, 1),
+        "overlay": "",
+        "mask": "",
+        "error": error,
+    }
+
+
+def said(inspection: Inspection) -> Row:
+    """The part of the row that is the detector's."""
+    return {
+        "score": inspection.score,
+        "normalised_score": inspection.normalised,
+        "decision": "" if inspection.defective is None else "defective" if inspection.defective else "good",
+        "familiar": None if inspection.familiar is None else bool(inspection.familiar),
+        "regions": [{"box": list(r.box), "area": r.area, "peak": r.peak} for r in inspection.regions],
+    }
+
+
+def journal_line(row: Row) -> bytes:
+    """The row as a line of JSON."""
+    return _encoded(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def parsed(line: bytes) -> Row | None:
+    """The row of a whole line of the journal; None for any other line."""
+    try:
+        row = json.loads(line.decode(errors="surrogateescape")) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and row.keys() >= {*_COLUMNS, *_IDENTITY} - {"num_regions"} else None
+
+
+def table_line(row: Row) -> bytes:
+    """The row as a line of CSV; what is not known is empty."""
+    failed = row["score"] is None
+    cells = {
+        **row,
+        "familiar": "" if row["familiar"] is None else json.dumps(row["familiar"]),
+        "num_regions": "" if failed else len(row["regions"]),
+        "regions": "" if failed else json.dumps(row["regions"]),
+    }
+    return _encoded(_csv([cells[name] for name in _COLUMNS]))
+
+
+def _csv(cells: Sequence[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")  # names may hold bytes that are no UTF-8: they stay what they are
+
+
+HEADER = _csv(_COLUMNS)

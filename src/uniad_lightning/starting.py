@@ -1,0 +1,78 @@
+"""What a training starts from: nothing, its own checkpoint, or another's weights; and what has to be alike then."""
+
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from uniad_lightning.build import warn
+from uniad_lightning.checkpoint import load_checkpoint
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.errors import InputError
+
+# What a resumed run may change; everything else decides the result and is compared with the checkpoint.
+FREE_TO_CHANGE = (
+    "name", "output_dir", "overwrite", "ckpt_path", "validate_every", "callbacks", "logger", "backbone.weights",
+    "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare", "trainer.accelerator", "trainer.devices",
+    "data.cache_dir", "data.source.train", "data.source.test",
+    "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
+)  # fmt: skip
+
+# What a training with init_from takes from the checkpoint, besides its weights and the size and framing of images.
+INHERITED = ("model", "backbone", "loss", "score", "standardize")
+
+
+def start_from(cfg: DictConfig) -> dict[str, Any] | None:
+    """The checkpoint of `cfg.init_from`, whose network and what belongs to it replace those of `cfg`."""
+    if cfg.init_from is None:
+        if cfg.rehearse is not None:
+            raise InputError("rehearse: is for a training that starts from a checkpoint; give init_from=... as well")
+        return None
+    checkpoint = load_checkpoint(cfg.init_from, key="init_from")
+    saved = checkpoint["config"]
+    with open_dict(cfg):
+        for name in INHERITED:
+            cfg[name] = saved[name]
+        cfg.data.image_size = saved["data"]["image_size"]
+        if "framing" in saved["data"]:
+            cfg.data.framing = saved["data"]["framing"]
+        if cfg.ckpt_path is None:
+            cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
+    return checkpoint
+
+
+def warn_of_forgetting(started: dict[str, Any], data: UnifiedDataModule) -> None:
+    """One line where the training data lacks a product that the checkpoint knows."""
+    left_out = sorted(set(started.get("categories", ())) - {record.category for record in data.splits.train})
+    if left_out:
+        warn(
+            f"there are no train images of {', '.join(left_out)}, which init_from knows and this training will forget; "
+            "add some to the data"
+        )
+
+
+def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:
+    """Raises InputError that names the first setting in which `config` departs from what the checkpoint trained."""
+    mine, theirs = _flat(config), _flat(saved)
+    for name in sorted(mine.keys() | theirs.keys()):
+        free = any(name == one or name.startswith(f"{one}.") for one in FREE_TO_CHANGE)
+        free = free or re.fullmatch(r"data\.source\.parts\.[^.]+(\.root)?", name) is not None  # folders of data=mix
+        if not free and mine.get(name) != theirs.get(name):
+            raise InputError(
+                f"ckpt_path={path} was trained with {name}={theirs.get(name)}, this run has {name}={mine.get(name)}; "
+                "resume with the same settings"
+            )
+
+
+def _flat(node: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {name: node}
+    return {k: v for child, value in node.items() for k, v in _flat(value, f"{name}.{child}".lstrip(".")).items()}
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` as plain dicts and lists, interpolations resolved."""
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if not isinstance(plain, dict):
+        raise TypeError(f"a configuration is a mapping, not {type(plain).__name__}")
+    return {str(name): value for name, value in plain.items()}

@@ -1,0 +1,273 @@
+"""From a checkpoint to a decision on a picture: calibrate, load, predict."""
+
+import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import SMALL
+from fabricate import mvtec_tree
+from uniad_lightning import Detector
+from uniad_lightning.checkpoint import load_checkpoint
+from uniad_lightning.detector import rgb_from_array
+from uniad_lightning.errors import InputError
+from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.inspection import Inspection
+from uniad_lightning.threshold import Boundary
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory):
+    return mvtec_tree(tmp_path_factory.mktemp("products"), train=40, good=6, size=(80, 72))
+
+
+@pytest.fixture(scope="module")
+def calibrated(products, tmp_path_factory):
+    """A detector of two epochs with boundaries, its checkpoint, and where the calibration was reported."""
+    from uniad_lightning.cli import run_command
+
+    folder = tmp_path_factory.mktemp("runs")
+    words = [*SMALL, f"data.root={products}", "data.held_out=0.3", f"output_dir={folder}/run", "standardize=true"]
+    assert run_command("train", words) == 0
+    checkpoint = folder / "run/checkpoints/last.ckpt"
+    assert run_command("calibrate", [f"ckpt_path={checkpoint}", f"output_dir={folder}/report", "rate=0.1"]) == 0
+    return checkpoint, folder / "report"
+
+
+@pytest.fixture(scope="module")
+def detector(calibrated):
+    return Detector.load(calibrated[0], device="cpu")
+
+
+def picture(products, name="bottle/test/scratch/000.png"):
+    return products / name
+
+
+def test_calibration_is_kept_in_the_checkpoint_and_reported(calibrated, detector):
+    checkpoint, report = calibrated
+    kept = load_checkpoint(str(checkpoint))
+    assert kept["categories"] == ["bottle", "cable"]
+    said = json.loads((report / "calibration.json").read_text())
+    assert said["overall"] == kept["calibration"]["overall"]
+    assert set(said["products"]) == {"bottle", "cable"}
+    assert detector.calibration.overall.images == sum(b.images for b in detector.calibration.products.values())
+    assert 12 <= detector.calibration.overall.images <= 40  # about 0.3 of 80
+    assert Image.open(report / "scores.png").width > 500
+    rows = (report / "outcomes.csv").read_text().splitlines()
+    assert rows[0] == "kind,product,boundary,good,false_alarms,defective,misses"
+    assert len(rows) == 1 + 2 * 3
+    assert all(0 <= share <= 1 for share in said["unfamiliar"].values())
+
+
+def test_held_out_images_are_not_trained_on(products, uniad, tmp_path):
+    status, out, err = uniad(
+        "train", *SMALL, f"data.root={products}", "data.held_out=0.3", f"output_dir={tmp_path}/run", "trainer=smoke"
+    )
+    assert status == 0, err
+    assert "kept apart" in out
+
+
+def test_the_checkpoint_still_resumes_and_evaluates_after_calibration(calibrated, uniad, tmp_path):
+    status, _, err = uniad("evaluate", f"ckpt_path={calibrated[0]}", f"output_dir={tmp_path}/again")
+    assert status == 0, err
+
+
+def test_the_decision_is_that_of_the_score_that_evaluation_gives(calibrated, detector, products, uniad, tmp_path):
+    status, _, err = uniad("evaluate", f"ckpt_path={calibrated[0]}", f"output_dir={tmp_path}/e", "save_maps=true")
+    assert status == 0, err
+    for file in (tmp_path / "e/maps").iterdir():
+        kept = np.load(file)
+        result = detector.predict(str(kept["path"]))
+        assert result.score == pytest.approx(float(kept["score"]), abs=1e-5)
+        np.testing.assert_allclose(result.scored_map, kept["map"], atol=1e-4)
+        assert result.defective == (result.score > detector.calibration.overall.score)
+        own = detector.predict(str(kept["path"]), product=str(kept["category"]))
+        assert own.defective == (own.score > detector.calibration.products[str(kept["category"])].score)
+
+
+def test_every_kind_of_input_gives_the_same_result(detector, products):
+    path = picture(products)
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    expected = detector.predict(path)
+    alike = [
+        str(path), Image.open(path), pixels, pixels.astype(np.uint16) * 257, pixels / 255, (pixels / 255).astype("f4"),
+        np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]), torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+        torch.from_numpy(pixels / 255).permute(2, 0, 1),
+    ]  # fmt: skip
+    for one in alike:
+        assert detector.predict(one).score == pytest.approx(expected.score, abs=1e-6)
+    together = detector.predict(alike)
+    assert [r.score for r in together] == pytest.approx([expected.score] * len(alike), abs=1e-5)
+    assert detector.predict([]) == []
+    grey = detector.predict(pixels[..., 0])
+    assert grey.score == pytest.approx(detector.predict(np.repeat(pixels[..., :1], 3, axis=2)).score, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((0, 5, 3), np.uint8), "shape"),
+        (np.zeros((5, 5, 2), np.uint8), "channels"),
+        (np.zeros(5, np.uint8), "shape"),
+        (np.full((5, 5), 1.5), "floats from 1.5 to 1.5; expected 0 to 1"),
+        (np.full((5, 5), np.nan), "expected 0 to 1"),
+        (np.zeros((5, 5), np.int32), "int32"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_refused(array, words):
+    with pytest.raises(InputError, match=words):
+        rgb_from_array(array)
+
+
+def test_results_are_at_the_size_of_the_picture(detector, products):
+    result = detector.predict(picture(products))
+    assert result.anomaly_map.shape == result.mask.shape == (80, 72)
+    assert result.overlay().size == (72, 80)
+    assert sum(region.area for region in result.regions) == result.mask.sum()
+    large = detector.predict(np.asarray(Image.open(picture(products)).resize((720, 801))))
+    assert large.anomaly_map.shape == (801, 720)
+
+
+def inspection(scored_map, size, score=10.0, **changes):
+    boundary = Boundary(score=5.0, pixel=5.0, spread=1.0, images=100, rate=0.01, low=0.0, high=0.03)
+    given = {"region": (0.0, 0.0, 1.0, 1.0), "boundary": boundary, "familiar": None, **changes}
+    return Inspection(np.zeros((*size, 3), np.uint8), score, np.asarray(scored_map, dtype=np.float32), **given)
+
+
+def test_regions_are_boxes_in_pixels_of_the_picture():
+    scored = np.zeros((20, 30))
+    scored[2:5, 3:9] = 8
+    scored[5, 9] = 6  # touches by a corner
+    scored[15:18, 20:22] = 9
+    result = inspection(scored, (20, 30))
+    assert [r.box for r in result.regions] == [(20, 15, 22, 18), (3, 2, 10, 6)]
+    assert [(r.area, r.peak) for r in result.regions] == [(6, 9.0), (19, 8.0)]
+    assert result.decision == "defective"
+    good = inspection(scored, (20, 30), score=4.0)
+    assert (good.regions, good.decision, good.mask.any()) == ((), "good", False)
+    unknown = inspection(scored, (20, 30), boundary=None)
+    assert (unknown.defective, unknown.normalised, unknown.decision, unknown.regions) == (None, None, None, ())
+    assert unknown.overlay().size == (30, 20)
+
+
+def test_outside_the_region_nothing_is_judged():
+    scored = np.full((10, 10), 7.0)
+    scored[0, 0] = 1.0
+    result = inspection(scored, (40, 40), region=(0.25, 0.5, 0.75, 1.0))
+    assert result.anomaly_map.shape == (40, 40)
+    assert (result.anomaly_map[:10] == 1).all()
+    assert (result.anomaly_map[:, :20] == 1).all()
+    assert result.regions[0].box[1:] == (10, 40, 30)
+
+
+def test_an_overlay_shows_the_defect_in_another_colour():
+    scored = np.zeros((16, 16))
+    scored[4:8, 4:8] = 10
+    seen = np.asarray(inspection(scored, (16, 16)).overlay()).astype(int)
+    assert abs(seen[5, 5] - seen[0, 0]).sum() > 60
+    assert (seen[4, 4] == 255).all()  # the box
+
+
+def test_threads_share_one_detector(detector, products):
+    paths = [str(path) for path in sorted(products.rglob("test/*/*.png"))] * 3
+    alone = [detector.predict(path).score for path in paths]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda path: detector.predict(path).score, paths))
+    assert together == pytest.approx(alone, abs=1e-6)
+
+
+def test_foreign_pictures_are_unfamiliar_and_good_ones_are_not(detector, products):
+    good = [detector.predict(str(path)).familiar for path in products.rglob("test/good/*.png")]
+    assert sum(good) >= 0.75 * len(good)
+    rng = np.random.default_rng(0)
+    stripes = np.repeat((np.arange(72) % 8 < 4)[None, :, None] * np.uint8(255), 80, axis=0).repeat(3, axis=2)
+    foreign = [rng.integers(0, 256, (80, 72, 3), dtype=np.uint8), stripes, np.full((80, 72, 3), 255, np.uint8)]
+    assert [detector.predict(one).familiar for one in foreign] == [False] * 3
+
+
+def test_familiarity_is_the_distance_to_the_nearest_reference():
+    known = torch.tensor([[0.0, 10.0], [2.0, 30.0]])
+    measure = Familiarity(references=known, boundary=0.5)
+    torch.testing.assert_close(measure.distance(known), torch.zeros(2))
+    torch.testing.assert_close(measure.distance(torch.tensor([[1.0, 10.0]])), torch.tensor([1 / 2**0.5]))
+    again = Familiarity.from_plain(measure.plain())
+    torch.testing.assert_close(again.distance(known + 1), measure.distance(known + 1), atol=1e-3, rtol=1e-3)
+
+
+def test_a_checkpoint_without_boundaries_scores_but_does_not_decide(tree, uniad, tmp_path):
+    status, _, err = uniad("train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "trainer=smoke")
+    assert status == 0, err
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    before = checkpoint.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector = Detector.load(checkpoint, device="cpu")
+    result = detector.predict(np.zeros((50, 50, 3), np.uint8))
+    assert (result.decision, result.familiar, result.regions) == (None, None, ())
+    assert "not calibrated" in repr(result)
+    with pytest.raises(InputError, match="uniad calibrate"):
+        detector.predict(np.zeros((50, 50, 3), np.uint8), product="bottle")
+    status, _, err = uniad("calibrate", f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c")
+    assert status == 2
+    assert "data.held_out=0.1" in err
+    assert "good=FOLDER" in err
+    assert checkpoint.read_bytes() == before
+    status, _, err = uniad(
+        "calibrate", f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", f"good={tree}/bottle/test/good", "rate=0.5"
+    )
+    assert status == 0, err
+    assert Detector.load(checkpoint).calibration.overall.images == 2
+    status, _, err = uniad("calibrate", f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "by=f1")
+    assert status == 2
+    assert "already holds" in err
+    status, _, err = uniad(
+        "calibrate", f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/d", "by=recall", "recall=0.9"
+    )
+    assert status == 0, err
+    calibration = Detector.load(checkpoint).calibration
+    assert calibration.method == "recall=0.9"
+    assert set(calibration.products) == {"bottle", "cable"}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("by=median", "by=median: expected one of rate, f1, recall"),
+        ("rate=0", "rate=0: expected a share"),
+        ("recall=1.5", "recall=1.5"),
+        ("good=nowhere", "good: 'nowhere' matches no picture"),
+        ("device=cuda:7", "device=cuda:7"),
+        ("ckpt_path=nowhere.ckpt", "nowhere.ckpt: no such file"),
+    ],
+)
+def test_what_calibrate_cannot_use_is_one_line(calibrated, uniad, tmp_path, override, words):
+    words_given = [f"ckpt_path={calibrated[0]}", f"output_dir={tmp_path}/c", override]
+    status, _, err = uniad("calibrate", *words_given[override.startswith("ckpt_path") :])
+    assert status == 2
+    errors = [line for line in err.splitlines() if line.startswith("uniad")]
+    assert len(errors) == 1
+    assert words in errors[0]
+
+
+def test_an_unknown_product_is_named_with_those_that_are_known(detector):
+    with pytest.raises(InputError, match=r"product=botle: .* Did you mean 'bottle'\?.* bottle, cable"):
+        detector.predict(np.zeros((20, 20, 3), np.uint8), product="botle")
+
+
+def test_a_picture_beyond_the_limit_is_refused(calibrated, products):
+    small = Detector.load(calibrated[0], device="cpu", max_pixels=1000)
+    with pytest.raises(InputError, match=r"5760|72"):
+        small.predict(picture(products))
+
+
+def test_a_checkpoint_from_the_future_or_elsewhere_is_refused(tmp_path):
+    torch.save({"state_dict": {}, "config": {}}, tmp_path / "half.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(InputError, match="is no checkpoint of uniad-lightning"):
+        Detector.load(tmp_path / "half.ckpt")
+    with pytest.raises(InputError, match="cannot be read"):
+        Detector.load(tmp_path / "text.ckpt")
