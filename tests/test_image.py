@@ -1,5 +1,8 @@
 """Decoding pixel by pixel for each kind of file, masks, and resizing against torch."""
 
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -336,3 +339,52 @@ def test_read_pixels_do_not_hang_on_the_file(tmp_path: Path) -> None:
     path.write_bytes(saved(tmp_path / "other.bmp", 255 - COLOUR).read_bytes())
     np.testing.assert_array_equal(first, COLOUR)
     np.testing.assert_array_equal(read_image(path), 255 - COLOUR)
+
+
+def header_only(path: Path, width: int, height: int) -> Path:
+    """A PNG that says a size and ends after a few of its bytes."""
+    whole = saved(path, np.zeros((4, 4), dtype=np.uint8)).read_bytes()
+    size = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(whole[:12] + size + struct.pack(">I", zlib.crc32(size)) + whole[33:])
+    return path
+
+
+@pytest.fixture
+def pillow_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
+
+
+@pytest.mark.usefixtures("pillow_limit")
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize(
+    ("size", "found"),
+    [
+        ((12_000, 9_000), "12000 x 9000 pixels are 108.0 megapixels"),
+        ((15_000, 15_000), r"(15000 x 15000 pixels are )?225\.0 megapixels"),
+        ((50_000, 40_000), r"2000\.0 megapixels"),
+    ],
+)
+def test_limit_of_pixels_is_told_before_any_is_decoded(tmp_path: Path, size: tuple[int, int], found: str) -> None:
+    path = header_only(tmp_path / "large.png", *size)
+    with pytest.raises(InputError, match=rf"large\.png: {found}, more than the limit of 100; .*raise max_megapixels"):
+        read_image(path)
+
+
+def test_limit_can_be_raised_beyond_that_of_pillow_and_lowered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "line.png", Image.new("L", (600, 10)))
+    for theirs in (1_000, 4_000, None):  # Pillow would raise, warn, not care
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", theirs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert read_image(path, max_pixels=6_000).shape == (10, 600, 3)
+        with pytest.raises(InputError, match=r"600 x 10 pixels are 0\.0 megapixels, more than the limit of 0\.005999"):
+            read_image(path, max_pixels=5_999)
+
+
+def test_what_a_file_is_that_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "report.jpg").write_bytes(b"%PDF-1.7\n...")
+    with pytest.raises(InputError, match=r"empty\.jpg: the file is empty; save it as PNG or delete it"):
+        read_image(tmp_path / "empty.jpg")
+    with pytest.raises(InputError, match=r"report\.jpg: not a picture .*begins with b'%PDF-1\.7'"):
+        read_image(tmp_path / "report.jpg")

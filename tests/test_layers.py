@@ -20,11 +20,14 @@ LEVELS = {
     "errors": 0,
     "types": 0,
     "models.neighbor_mask": 1,
+    "models.construction": 1,
+    "models.decoders": 1,
     "models.jitter": 1,
     "models.standardize": 1,
     "models.dropout": 1,
     "models.folding": 1,
     "scoring": 1,
+    "resampling": 1,
     "threshold": 1,
     "familiarity": 1,
     "losses": 1,
@@ -80,9 +83,16 @@ LEVELS = {
     "inspection": 4,
     "detector": 5,
     "calibrate": 5,
+    "complexity": 5,
+    "exported": 5,
+    "graph": 5,
+    "onnx_graph": 5,
+    "low_precision": 5,
+    "agreement": 5,
     "export": 5,
     "data_sets": 7,
     "kept_features": 7,
+    "predictions": 6,
     "run": 6,
     "command_line": 7,
     "completion": 7,
@@ -93,7 +103,7 @@ LEVELS = {
 FACE = {"__init__": ("detector",)}
 
 # A package all of whose modules are on one level.
-PACKAGE_LEVELS = {"results": 5}
+PACKAGE_LEVELS = {"results": 5, "sources": 3}
 
 # The modules, or the packages with all in them, that may not import these of ours.
 CLOSED = {"models": ("data",), "data": ("models", "metrics")}
@@ -103,8 +113,15 @@ FENCES = {
     "timm": ("models.backbone",),
     "albumentations": ("data.transforms",),
     "wandb": ("callbacks",),
+    "watchdog": ("sources.watching",),
+    "cv2": ("data.transforms", "sources.video"),
     "hydra": ("build", "run", "cli", "command_line", "completion", "explain"),
     "omegaconf": ("build", "starting", "run", "cli", "explain"),
+}
+# Optional packages of `uniad export`: imported inside functions, but for modules that only an export imports.
+FENCES |= {
+    "onnx": ("export", "onnx_graph", "low_precision"),
+    "onnxruntime": ("exported", "low_precision"),
 }
 LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
 LIGHTNING_LEVEL = 4

@@ -1,7 +1,7 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
-Exit status: 0 done; 1 finished, but a job failed (named) or a copy of a data set is not whole; 2 a user's mistake, in
-one line; 130 interrupted.
+Exit status: 0 done; 1 finished, but a job or a picture failed (named) or a copy of a data set is not whole; 2 a user's
+mistake, in one line; 130 interrupted.
 Heavy imports happen inside a command, so that `uniad --help` answers at once.
 """
 
@@ -41,6 +41,10 @@ COMMANDS = {
     "calibrate": Command(
         "set the boundary between good and defective in a checkpoint, on good images it was not trained on",
         "uniad calibrate ckpt_path=runs/mvtec/checkpoints/last.ckpt rate=0.01",
+    ),
+    "predict": Command(
+        "judge pictures, a video or a watched folder: rows, overlays, masks",
+        "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
     ),
     "cache": Command(
         "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
@@ -145,7 +149,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
         start(line, jobs.run)
     except KeyboardInterrupt:
         jobs.finish()
-        _complain("interrupted; a run with a checkpoint can be resumed from it with ckpt_path=...")
+        how = "resume=true goes on" if name == "predict" else "a run with a checkpoint is resumed by ckpt_path=..."
+        _complain(f"interrupted; {how}")
         return INTERRUPTED
     except Exception as error:
         # A plain ValueError is Hydra's, about options that contradict each other: a job's own does not come this far.
@@ -210,8 +215,7 @@ class _Jobs:
         _quieten()  # after the import, since Lightning sets its own level when it is imported
 
         command: Callable[[Any], object] = getattr(run, self.name)
-        command(cfg)
-        return DONE
+        return FAILED if getattr(command(cfg), "failed", 0) else DONE
 
     def finish(self) -> int:
         """The exit status of the whole call, after a sweep's table."""
@@ -243,7 +247,7 @@ def _quieten() -> None:
 
 
 def _refuse_processes(cfg: Any) -> None:
-    if cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1:
+    if "trainer" in cfg and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
         raise InputError(
             f"trainer.devices={cfg.trainer.devices} in a sweep: each process would start the sweep again; use "
             "trainer.devices=1 per run, or start the runs one by one"

@@ -1,5 +1,6 @@
 """From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`. Config names objects, code names none."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,13 +36,16 @@ from uniad_lightning.checkpoint import (
     update_checkpoint,
 )
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.detector import find_device, load_engine
+from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
+from uniad_lightning.predictions import Counts, predict_all
 from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
+from uniad_lightning.results.prediction_files import PredictionWriter
 from uniad_lightning.results.run_folder import CONFIG, LAST, clear, refuse_occupied, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
+from uniad_lightning.sources.opening import open_source
 from uniad_lightning.starting import plain, refuse_other_run, start_from, warn_of_forgetting
 from uniad_lightning.threshold import Calibration
 
@@ -139,6 +143,36 @@ def calibrate(cfg: DictConfig) -> Calibration:
     draw_scores(folder / "scores.png", calibration, by_kind(held_out, test))
     show_calibration(calibration, one, own)
     return calibration
+
+
+def predict(cfg: DictConfig) -> Counts:
+    """Judge the pictures of `cfg.input`; rows and pictures go to `cfg.output_dir`.
+
+    Raises InputError for what cannot be used and where results cannot be written; rows are kept.
+    """
+    folder, max_pixels = Path(cfg.output_dir), round(1e6 * cfg.max_megapixels)
+    source = open_source(
+        cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
+        without=folder,
+    )  # fmt: skip
+    detector = Detector.load(cfg.ckpt_path, device=cfg.device, max_pixels=max_pixels)
+    checkpoint = Path(cfg.ckpt_path).resolve()
+    settings = {
+        "ckpt_path": str(checkpoint),
+        "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
+        "input": cfg.input if cfg.input == "-" else os.path.abspath(os.path.expanduser(cfg.input)),
+        "product": cfg.product,
+        "every": cfg.every,
+    }
+    with PredictionWriter(
+        folder, pictures=cfg.pictures, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
+    ) as writer:
+        if cfg.resume and not writer.kept:
+            warn(f"resume=true: {folder} holds no predictions yet; starting")
+        write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        return predict_all(
+            detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
+        )  # fmt: skip
 
 
 def cache(cfg: DictConfig) -> None:

@@ -19,7 +19,8 @@ class Boundary(NamedTuple):
         score: an image whose score is above is defective.
         pixel: a pixel of the anomaly map above belongs to a defect; as many good images have such a pixel as are above
             `score`.
-        spread: `score` minus the median score of good images, positive.
+        spread: the scale of normalised scores, positive: `score` minus the median of good images, at least their
+            standard deviation.
         images: good images it was set on.
         rate: share of good images expected above it, in [0, 1].
         low: lower end of the 95 % interval of that share.
@@ -35,7 +36,7 @@ class Boundary(NamedTuple):
     high: float
 
     def normalised(self, score: float) -> float:
-        """`score` in [0, 1]: 0.5 at the boundary, 0.047 at the median of good images."""
+        """`score` in [0, 1]: 0.5 at the boundary, 0.047 a `spread` below it, 0.953 a `spread` above."""
         return 1 / (1 + math.exp(min(-3 * (score - self.score) / self.spread, 700)))
 
 
@@ -105,7 +106,7 @@ def _at(score: float, rank: int, scores: np.ndarray, peaks: np.ndarray) -> Bound
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(beta.ppf(p, above, rank)) if rank else 1.0 for p in (tail, 1 - tail))
     pixel = float(np.sort(peaks)[max(rank, 1) - 1])
-    spread = max(score - float(np.median(scores)), 1e-6 * abs(score), 1e-12)
+    spread = max(score - float(np.median(scores)), float(np.std(scores)), 1e-6 * abs(score), 1e-12)
     return Boundary(score, pixel, spread, count, above / (count + 1), low, high)
 
 

@@ -30,7 +30,7 @@ class PictureFiles:
 
     def draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
         """Paths of the overlay and the mask below the folder; no mask without a boundary, which is then empty text."""
-        name = self._take(item)
+        name = self._take(item, PICTURE_FOLDERS if inspection.defective is not None else (OVERLAYS,))
         try:
             overlay, mask = f"{OVERLAYS}/{name}", f"{MASKS}/{name}"
             self._write(overlay, inspection.overlay())
@@ -42,7 +42,7 @@ class PictureFiles:
                 self._taken.discard(name.casefold())
         return overlay, mask
 
-    def _take(self, item: Item) -> str:
+    def _take(self, item: Item, folders: tuple[str, ...]) -> str:
         """A path that no other picture has, its folders made. One that was drawn without its row is drawn again."""
         plain = inside(item.name)
         code = blake2b(os.fsencode(item.key), digest_size=6).hexdigest()
@@ -51,7 +51,7 @@ class PictureFiles:
         choices += [f"{plain}~{code}.png", f"{code}.png"]
         with self._lock:
             for name in choices:
-                places = [self._folder / folder / name for folder in PICTURE_FOLDERS]
+                places = [self._folder / folder / name for folder in folders]
                 others = name.casefold() in self._taken or any(place.exists() for place in places)
                 if others and name == f"{item.name}.png":
                     continue

@@ -113,7 +113,7 @@ class PredictionWriter:
 
     def _begin(self, resume: bool, overwrite: bool, opened: ExitStack) -> None:
         journal, table = self.folder / JOURNAL, self.folder / TABLE
-        kept = journal.exists() or table.exists()
+        kept = _size(journal) > 0 or _size(table) > len(HEADER)  # a call that failed at once leaves no row
         if kept and not (resume or overwrite):
             raise InputError(
                 f"output_dir={self.folder} already holds predictions; continue them with resume=true, choose another "
@@ -122,7 +122,7 @@ class PredictionWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._journal = opened.enter_context(journal.open("ab", buffering=0))
         _refuse_second_writer(self._journal, self.folder)
-        if resume and journal.stat().st_size:
+        if resume and _size(journal):
             self._refuse_other_settings()
             self._journal.truncate(self._recover())
         else:
@@ -169,6 +169,10 @@ class PredictionWriter:
         finally:
             temporary.unlink(missing_ok=True)
         return end
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _write(file: io.FileIO, data: bytes) -> None:

@@ -47,14 +47,17 @@ def said(inspection: Inspection) -> Row:
 
 
 def journal_line(row: Row) -> bytes:
-    """The row as a line of JSON."""
-    return _encoded(json.dumps(row, ensure_ascii=False) + "\n")
+    """The row as a line of JSON. The bytes of a name that are no text are escaped."""
+    try:
+        return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
+    except UnicodeEncodeError:
+        return f"{json.dumps(row)}\n".encode()
 
 
 def parsed(line: bytes) -> Row | None:
     """The row of a whole line of the journal; None for any other line."""
     try:
-        row = json.loads(line.decode(errors="surrogateescape")) if line.endswith(b"\n") else None
+        row = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
     return row if isinstance(row, dict) and row.keys() >= {*_COLUMNS, *_IDENTITY} - {"num_regions"} else None
@@ -69,17 +72,13 @@ def table_line(row: Row) -> bytes:
         "num_regions": "" if failed else len(row["regions"]),
         "regions": "" if failed else json.dumps(row["regions"]),
     }
-    return _encoded(_csv([cells[name] for name in _COLUMNS]))
+    return _csv([cells[name] for name in _COLUMNS]).encode(errors="backslashreplace")
 
 
 def _csv(cells: Sequence[Any]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")  # names may hold bytes that are no UTF-8: they stay what they are
 
 
 HEADER = _csv(_COLUMNS)

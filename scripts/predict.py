@@ -1,0 +1,8 @@
+"""`uniad predict` as a script: python scripts/predict.py ckpt_path=LAST.ckpt input=photos."""
+
+import sys
+
+from uniad_lightning.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("predict", sys.argv[1:]))

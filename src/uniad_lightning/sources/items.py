@@ -1,0 +1,116 @@
+"""One picture to judge, and a set of what was judged that takes eight bytes each. Opens no picture."""
+
+import stat
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from uniad_lightning.data.image import read_image
+from uniad_lightning.errors import InputError
+
+_RECENT = 1 << 12  # digests kept in a set before they are sorted into the array
+
+
+class Item(NamedTuple):
+    """One picture to judge.
+
+    Attributes:
+        name: what it is called in the results: its path below a folder, as written in a list, `film.mp4#000123`.
+        read: decodes it, (H, W, 3) uint8 RGB; InputError when that cannot be done. Called once, from any thread.
+        size: bytes of its file; None where there is none.
+        mtime_ns: when its file was last changed, nanoseconds since 1970.
+        spent: seconds its decoding took before `read`.
+    """
+
+    name: str
+    read: Callable[[], np.ndarray]
+    size: int | None = None
+    mtime_ns: int | None = None
+    spent: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """What tells this picture from all others, one of the same name that it was replaced by too."""
+        return key_of(self.name, self.size, self.mtime_ns)
+
+
+class Source(NamedTuple):
+    """The pictures to judge.
+
+    Attributes:
+        items: the pictures in their order; None in between says that none is there at the moment.
+        total: asked how many there will be, None where that cannot be known; takes as long as listing them.
+    """
+
+    items: Iterator[Item | None]
+    total: Callable[[], int | None]
+
+
+def key_of(name: str, size: int | None, mtime_ns: int | None) -> str:
+    """`Item.key` of its parts."""
+    return f"{name}\0{size}\0{mtime_ns}"
+
+
+def picture(name: str, path: Path, max_pixels: int) -> Item:
+    """The item of a picture file. What is wrong with it, its `read` raises."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return broken(name, f"{path}: no such file; correct its path or leave it out")
+    except (OSError, ValueError) as error:  # the second for a zero byte in the path
+        return broken(name, f"{path}: cannot be looked at ({getattr(error, 'strerror', error)}); mend its permissions")
+    if not stat.S_ISREG(found.st_mode):  # reading from a pipe would wait for ever
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
+        return broken(name, f"{path}: a {kind}, expected a picture file")
+    return Item(name, lambda: read_image(path, max_pixels=max_pixels), found.st_size, found.st_mtime_ns)
+
+
+def broken(name: str, message: str) -> Item:
+    """An item whose `read` raises InputError with this message."""
+
+    def read() -> NoReturn:
+        raise InputError(message)
+
+    return Item(name, read)
+
+
+class Digests:
+    """A set of texts that keeps eight bytes of each, so that millions take little memory.
+
+    Two texts are taken for the same with a probability of n / 2^64 among n.
+    """
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, dtype=np.uint64)
+        self._recent: set[int] = set()
+
+    def __contains__(self, text: str) -> bool:
+        return self._has(_digest(text))
+
+    def __len__(self) -> int:
+        return len(self._sorted) + len(self._recent)
+
+    def add(self, text: str) -> bool:
+        """Take a text in; returns whether it was new."""
+        digest = _digest(text)
+        if self._has(digest):
+            return False
+        self._recent.add(digest)
+        if len(self._recent) >= _RECENT:
+            recent = np.array(sorted(self._recent), dtype=np.uint64)
+            self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, recent), recent)
+            self._recent.clear()
+        return True
+
+    def _has(self, digest: int) -> bool:
+        if digest in self._recent:
+            return True
+        place = int(np.searchsorted(self._sorted, np.uint64(digest)))
+        return place < len(self._sorted) and int(self._sorted[place]) == digest
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")

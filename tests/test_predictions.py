@@ -1,0 +1,641 @@
+"""Judging many pictures: rows, pictures, order, resuming after any end, full disks, memory, and a watched folder."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fabricate import png
+from stand_in import StandIn, part
+from test_image import header_only
+from uniad_lightning.errors import InputError
+from uniad_lightning.predictions import predict_all
+from uniad_lightning.results.picture_files import inside
+from uniad_lightning.results.prediction_files import PredictionWriter
+from uniad_lightning.sources.items import Item, Source
+from uniad_lightning.sources.opening import open_source
+
+TESTS = Path(__file__).parent
+
+
+def predict(word, folder, *, detector=None, resume=False, overwrite=False, pictures="defective", settings=None, **more):
+    """All of `uniad predict` but the command line."""
+    ours = {"batch_size", "workers", "product", "show"}
+    source = open_source(str(word), without=folder, **{k: v for k, v in more.items() if k not in ours})
+    loop = {"batch_size": 3, "workers": 2, "show": False, **{k: v for k, v in more.items() if k in ours}}
+    with PredictionWriter(
+        folder, pictures=pictures, settings=settings or {}, resume=resume, overwrite=overwrite
+    ) as writer:
+        return predict_all(detector or StandIn(), source, writer, **loop)
+
+
+def of(items):
+    return Source(iter(items), lambda: None)
+
+
+def journal(folder):
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_bytes().splitlines()]
+
+
+def table(folder):
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def check_agreement(folder):
+    """That both files say the same; returns the names."""
+    rows, cells = journal(folder), table(folder)
+    assert len(rows) == len(cells)
+    for row, cell in zip(rows, cells, strict=True):
+        for name in ("path", "decision", "overlay", "mask", "error"):
+            assert cell[name] == row[name].encode(errors="backslashreplace").decode()  # of names that are no text
+        for name in ("score", "normalised_score", "milliseconds"):
+            assert cell[name] == ("" if row[name] is None else str(row[name]))
+        assert cell["familiar"] == {None: "", True: "true", False: "false"}[row["familiar"]]
+        if row["score"] is None:
+            assert (cell["num_regions"], cell["regions"]) == ("", "")
+        else:
+            assert json.loads(cell["regions"]) == row["regions"]
+            assert int(cell["num_regions"]) == len(row["regions"])
+    return [row["path"] for row in rows]
+
+
+@pytest.fixture
+def line(tmp_path):
+    """Ten parts, of which two are defective, one looks like nothing known and one is no picture."""
+    root = tmp_path / "line"
+    for i in range(7):
+        part(root / f"a/{i}.png")
+    part(root / "b/7.png", defect=(4, 5, 10, 7))
+    part(root / "b/8.jpg.png", colour=(0, 0, 255), defect=(0, 3, 1, 4))
+    (root / "b/9.png").write_bytes(b"%PDF")
+    return root
+
+
+def test_rows_and_pictures(line, tmp_path):
+    counts = predict(line, tmp_path / "out")
+    assert (counts.good, counts.defective, counts.unfamiliar, counts.failed, counts.judged) == (7, 2, 1, 1, 9)
+    assert check_agreement(tmp_path / "out") == [*(f"a/{i}.png" for i in range(7)), "b/7.png", "b/8.jpg.png", "b/9.png"]
+    good, spot, odd, failed = (journal(tmp_path / "out")[i] for i in (0, 7, 8, 9))
+    assert (
+        good.items() >= {"decision": "good", "score": 0, "normalised_score": 0.4, "regions": [], "overlay": ""}.items()
+    )
+    assert spot["regions"] == [{"box": [4, 5, 10, 7], "area": 12, "peak": 1.0}]
+    assert spot["score"] == pytest.approx(12 / 600)
+    assert (spot["decision"], spot["familiar"], odd["familiar"]) == ("defective", True, False)
+    stat = (line / "b/7.png").stat()
+    assert (spot["size"], spot["mtime_ns"]) == (stat.st_size, stat.st_mtime_ns)
+    assert 0 < spot["milliseconds"] < 5000
+    assert (spot["overlay"], spot["mask"]) == ("overlays/b/7.png.png", "masks/b/7.png.png")
+    assert Image.open(tmp_path / "out/overlays/b/7.png.png").size == (30, 20)
+    mask = np.asarray(Image.open(tmp_path / "out/masks/b/7.png.png"))
+    assert (mask.sum(), mask[5:7, 4:10].min()) == (12 * 255, 255)
+    assert failed["error"].startswith(f"{line / 'b/9.png'}: not a picture")
+    assert (failed["decision"], failed["score"], failed["familiar"]) == ("", None, None)
+    drawn = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
+    assert drawn == [f"{kind}/b/{name}.png" for kind in ("masks", "overlays") for name in ("7.png", "8.jpg.png")]
+
+
+def test_pictures_of_all_or_none(line, tmp_path):
+    predict(line, tmp_path / "all", pictures="all")
+    predict(line, tmp_path / "none", pictures="none")
+    assert len(list((tmp_path / "all/overlays").rglob("*.png"))) == 9
+    assert not np.asarray(Image.open(tmp_path / "all/masks/a/0.png.png")).any()
+    assert sorted(os.listdir(tmp_path / "none")) == ["predictions.csv", "predictions.json", "predictions.jsonl"]
+
+
+def test_a_detector_without_boundary_is_said_once(line, tmp_path, capfd):
+    counts = predict(line, tmp_path / "out", detector=StandIn(calibrated=False), pictures="all", show=True)
+    out, err = capfd.readouterr()
+    assert err.count("uniad: warning: the detector has no boundary") == 1
+    assert "uniad calibrate ckpt_path=..." in err
+    assert (counts.judged, counts.good, counts.defective) == (9, 0, 0)
+    check_agreement(tmp_path / "out")
+    row = journal(tmp_path / "out")[7]
+    assert (row["decision"], row["normalised_score"], row["familiar"], row["regions"]) == ("", None, None, [])
+    assert (row["overlay"], row["mask"]) == ("overlays/b/7.png.png", "")
+    assert not (tmp_path / "out/masks").exists()
+    assert out.startswith("10 images: not decided, 1 failed; ")
+
+
+def test_the_terminal_shows_failures_and_counts(line, tmp_path, capfd):
+    predict(line, tmp_path / "out", show=True)
+    out, err = capfd.readouterr()
+    assert out.startswith("10 images: 7 good, 2 defective, 1 unfamiliar, 1 failed; ")
+    assert out.endswith(f" images/s; {tmp_path / 'out'}\n")
+    assert f"uniad: b/9.png failed: {line / 'b/9.png'}: not a picture" in err
+    assert "10/10" in err
+
+
+def odd_files(root):
+    """What cameras and people leave in folders: a message each, or the pixel in the upper left corner."""
+    grey = np.full((20, 30), 40_000, dtype=np.uint16)
+    (root / "zero.png").touch()
+    (root / "document.jpg").write_bytes(b"%PDF-1.4\n%")
+    (root / "cut.jpg").write_bytes(part(root / "whole.jpg", size=(200, 300)).read_bytes()[:700])
+    (root / "whole.jpg").unlink()
+    header_only(root / "bomb.png", 20_000, 20_000)
+    (root / "nowhere.png").symlink_to(root / "gone")
+    Image.new("CMYK", (30, 20), (255, 0, 0, 0)).save(root / "print.jpg")
+    Image.fromarray(grey).save(root / "deep.png")
+    png(root / "deep_colour.png", grey.astype(">u2").tobytes() * 3, size=(20, 30), depth=16, colour=2)
+    Image.new("RGBA", (30, 20), (200, 10, 10, 0)).save(root / "clear.png")
+    turned = Image.new("RGB", (30, 20), (1, 2, 3))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(root / "turned.png", exif=exif)
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("lime", "red")]
+    frames[0].save(root / "moving.gif", save_all=True, append_images=frames[1:])
+    os.mkfifo(root / "pipe.png")
+    listed = root / "list.txt"
+    listed.write_text("".join(f"{name}\n" for name in sorted(os.listdir(root)) if name != "list.txt"))
+    return listed
+
+
+def test_every_odd_file_is_judged_or_a_row_that_says_what_is_wrong(tmp_path, capfd):
+    (tmp_path / "in").mkdir()
+    seen = {}
+
+    class Looking(StandIn):
+        def predict(self, images, product=None):
+            for image in images:
+                seen[len(seen)] = (image.shape, image[0, 0].tolist())
+            return super().predict(images, product)
+
+    predict(odd_files(tmp_path / "in"), tmp_path / "out", detector=Looking(), max_pixels=100_000_000)
+    errors = {row["path"]: row["error"] for row in journal(tmp_path / "out")}
+    expected = {
+        "zero.png": "the file is empty",
+        "document.jpg": "begins with b'%PDF-1.4'",
+        "cut.jpg": "cannot be decoded",
+        "bomb.png": "400.0 megapixels, more than the limit of 100; save it smaller, or raise max_megapixels",
+        "nowhere.png": "no such file",
+        "pipe.png": "a pipe or device, expected a picture file",
+    }
+    assert {name for name, error in errors.items() if error} == set(expected)
+    for name, message in expected.items():
+        assert message in errors[name]
+        assert str(tmp_path / "in" / name) in errors[name]
+        assert "\n" not in errors[name]
+    shapes = dict(zip([name for name, error in errors.items() if not error], seen.values(), strict=True))
+    assert shapes == {
+        "clear.png": ((20, 30, 3), [255, 255, 255]),
+        "deep.png": ((20, 30, 3), [156, 156, 156]),
+        "deep_colour.png": ((20, 30, 3), [156, 156, 156]),
+        "moving.gif": ((20, 30, 3), [0, 255, 0]),
+        "print.jpg": ((20, 30, 3), shapes["print.jpg"][1]),
+        "turned.png": ((30, 20, 3), [1, 2, 3]),
+    }
+    assert np.abs(np.array(shapes["print.jpg"][1]) - (0, 255, 255)).max() < 5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_settings_that_make_no_sense(line, tmp_path):
+    for settings, message in (
+        ({"batch_size": 0}, "batch_size=0: expected a whole number from 1"),
+        ({"workers": 1.5}, r"workers=1\.5: expected"),
+        ({"pictures": "defects"}, r"pictures=defects: expected defective, all or none\. Did you mean 'defective'"),
+        ({"resume": True, "overwrite": True}, "give one of them"),
+        ({"product": "bottel"}, "product=bottel: has no boundary"),
+    ):
+        with pytest.raises(InputError, match=message):
+            predict(line, tmp_path / "out", **settings)
+    assert journal(tmp_path / "out") == []
+
+
+def test_pictures_stay_inside_and_never_take_anothers_place(tmp_path):
+    spot = {"defect": (0, 0, 2, 2)}
+    root = tmp_path / "in/deep"
+    listed = [
+        part(root / "a.png", size=(4, 4), **spot), part(tmp_path / "in/a.png", size=(5, 4), **spot),
+        part(root / "_../a.png", size=(6, 4), **spot), part(root / "a.png.png/b.png", size=(7, 4), **spot),
+        part(root / ("n" * 240 + ".png"), size=(8, 4), **spot),
+        part(root / os.fsdecode(b"caf\xe9.png"), size=(9, 4), **spot),
+        part(root / 'quo"te,\r\nline.png', size=(10, 4), **spot), part(tmp_path / "abs.png", size=(11, 4), **spot),
+    ]  # fmt: skip
+    written = [
+        "a.png",
+        "../a.png",
+        "_../a.png",
+        "a.png.png/b.png",
+        listed[4].name,
+        listed[5].name,
+        None,
+        str(listed[7]),
+    ]
+    items = []
+    for name, path in zip(written, listed, strict=True):
+        (item,) = open_source(str(path)).items
+        items.append(item._replace(name=name or 'quo"te,\r\nline.png'))
+    items += [items[0]] * 5  # the same picture again and again
+    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+        predict_all(StandIn(), of(items), writer, batch_size=20, workers=4, show=False)
+    assert check_agreement(tmp_path / "out") == [item.name for item in items]
+    heights = {}
+    for row in journal(tmp_path / "out"):
+        for kind in ("overlay", "mask"):
+            path = (tmp_path / "out" / row[kind]).resolve()
+            assert path.is_relative_to(tmp_path / "out" / f"{kind}s")
+            with Image.open(path) as image:
+                heights.setdefault(path, set()).add((row["path"], image.height))
+    assert all(len(what) == 1 for what in heights.values())
+    assert {height for what in heights.values() for _, height in what} == set(range(4, 12))
+    assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b.png", "a/b.png"), ("/a/b.png", "a/b.png"), ("../../etc/x", "_../_../etc/x"), ("./a//b", "a/b"), ("", "_"),
+        ("C:/x.png", "_C:/x.png"), ("/", "_"), ("film.mp4#000001", "film.mp4#000001"), ("ü" * 150, "ü" * 100),
+    ],
+)  # fmt: skip
+def test_names_become_paths_inside(name, expected):
+    assert inside(name) == expected
+
+
+def test_an_occupied_folder_is_refused_or_cleared(line, tmp_path):
+    out = tmp_path / "out"
+    predict(line, out, pictures="all")
+    with pytest.raises(InputError, match=r"already holds predictions; continue them with resume=true, choose another"):
+        predict(line, out)
+    assert len(journal(out)) == 10
+    for stale in (out / "overlays/a/0.png.png", out / "masks/a/0.png.png"):
+        assert stale.is_file()
+    predict(line / "b", out, overwrite=True)
+    assert check_agreement(out) == ["7.png", "8.jpg.png", "9.png"]
+    assert not (out / "overlays/a").exists()
+
+
+def test_folders_of_others_are_left_alone(line, tmp_path):
+    for content, message in (
+        ("metrics.json", r"holds a run of another command \(metrics\.json\)"),
+        ("checkpoints/last.ckpt", "holds a run of another command"),
+        ("masks/mine.png", "has a folder masks that is not of predictions"),
+    ):
+        path = tmp_path / "other" / content
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+        for settings in ({}, {"overwrite": True}, {"resume": True}):
+            with pytest.raises(InputError, match=message):
+                predict(line, tmp_path / "other", **settings)
+        assert path.read_text() == "x"
+        path.rename(tmp_path / path.name)
+        for folder in (path.parent, tmp_path / "other"):
+            if folder.exists():
+                folder.rmdir()
+
+
+def test_two_writers_at_once_are_refused(line, tmp_path):
+    with (
+        PredictionWriter(tmp_path / "out", pictures="none", settings={}),
+        pytest.raises(InputError, match="another uniad predict writes there"),
+    ):
+        predict(line, tmp_path / "out", resume=True)
+    predict(line, tmp_path / "out", resume=True)
+
+
+def test_resuming_skips_what_is_done_and_takes_what_changed(line, tmp_path):
+    out = tmp_path / "out"
+    detector = StandIn()
+    predict(line / "a", out, detector=detector)
+    part(line / "a/3.png", defect=(1, 1, 2, 2), size=(40, 40))
+    part(line / "a/99.png")
+    counts = predict(line / "a", out, detector=detector, resume=True)
+    assert (counts.skipped, counts.judged, counts.defective) == (6, 2, 1)
+    assert check_agreement(out) == [*(f"{i}.png" for i in range(7)), "3.png", "99.png"]
+    assert predict(line / "a", out, resume=True).skipped == 8
+    with pytest.raises(InputError, match=r"was begun with input=None, this call has input=x; resume with the same"):
+        predict(line / "a", out, resume=True, settings={"input": "x"})
+
+
+def test_settings_are_kept_and_compared(line, tmp_path):
+    settings = {"ckpt_path": "a.ckpt", "product": None}
+    predict(line, tmp_path / "out", settings=settings)
+    assert json.loads((tmp_path / "out/predictions.json").read_text()) == settings
+    predict(line, tmp_path / "out", settings=settings, resume=True)
+    with pytest.raises(InputError, match="begun with product=None, this call has product=bottle; resume"):
+        predict(line, tmp_path / "out", settings={**settings, "product": "bottle"}, resume=True)
+    (tmp_path / "out/predictions.json").unlink()
+    with pytest.raises(InputError, match=r"predictions\.json is missing"):
+        predict(line, tmp_path / "out", settings=settings, resume=True)
+
+
+def test_any_torn_end_is_mended(line, tmp_path):
+    out = tmp_path / "out"
+    predict(line, out, pictures="none")
+    whole = (out / "predictions.jsonl").read_bytes()
+    names = check_agreement(out)
+    starts = np.cumsum([0, *(len(row) + 1 for row in whole.splitlines())])
+    rng = np.random.default_rng(0)
+    cuts = {0, 1, len(whole) - 1, len(whole), *starts[3:5], *rng.integers(0, len(whole), 30)}
+    for cut in sorted(map(int, cuts)):
+        (out / "predictions.jsonl").write_bytes(whole[:cut])
+        csv_path = out / "predictions.csv"
+        csv_path.write_bytes(csv_path.read_bytes()[: int(rng.integers(0, 2000))])
+        counts = predict(line, out, pictures="none", resume=True)
+        assert counts.skipped == int(np.searchsorted(starts, cut, side="right")) - 1
+        assert check_agreement(out) == names
+    (out / "predictions.jsonl").write_bytes(whole + b"\0" * 512)  # after a loss of power
+    (out / "predictions.csv").unlink()
+    assert predict(line, out, pictures="none", resume=True).skipped == 10
+    assert check_agreement(out) == names
+
+
+def test_a_damaged_row_in_the_middle_is_not_cut_off_with_all_that_follows(line, tmp_path):
+    predict(line, tmp_path / "out")
+    path = tmp_path / "out/predictions.jsonl"
+    damaged = path.read_bytes().replace(b'{"path": "a/2.png"', b'{"path: "a/2.png"')
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"predictions\.jsonl, line 3: no row of predictions; restore it"):
+        predict(line, tmp_path / "out", resume=True)
+    assert path.read_bytes() == damaged
+
+
+RUN = """
+import json, resource, signal, sys
+from pathlib import Path
+from stand_in import StandIn
+from test_predictions import predict
+more = json.loads(sys.argv[3])
+if "file_size" in more:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (more["file_size"], resource.RLIM_INFINITY))
+from uniad_lightning.errors import InputError
+try:
+    predict(sys.argv[1], Path(sys.argv[2]), detector=StandIn(seconds=more.pop("seconds", 0)), resume=True, show=True,
+            pictures=more.pop("pictures", "none"))
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+def run(word, folder, **more):
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(word), str(folder), json.dumps(more)],
+        cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_every_picture_once_after_two_kills(tmp_path):
+    for i in range(60):
+        part(tmp_path / f"in/{i:02d}.png", defect=(0, 0, 1, 1) if i % 3 == 0 else None)
+    lines = 0
+    for _ in range(2):
+        process = run(tmp_path / "in", tmp_path / "out", seconds=0.05, pictures="all")
+        path, until = tmp_path / "out/predictions.jsonl", time.monotonic() + 60
+        while time.monotonic() < until and process.poll() is None:
+            if path.exists() and path.read_bytes().count(b"\n") > lines + 7:
+                break
+            time.sleep(0.005)
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        lines = path.read_bytes().count(b"\n")
+    assert 16 <= lines < 60
+    counts = predict(tmp_path / "in", tmp_path / "out", pictures="all", resume=True)
+    assert counts.skipped + counts.judged == 60
+    assert counts.skipped >= lines - 1
+    assert check_agreement(tmp_path / "out") == [f"{i:02d}.png" for i in range(60)]
+    for row in journal(tmp_path / "out"):
+        Image.open(tmp_path / "out" / row["overlay"]).load()
+
+
+def test_a_full_disk_is_one_line_and_everything_goes_on_afterwards(tmp_path):
+    for i in range(40):
+        part(tmp_path / f"in/{i:02d}.png")
+    process = run(tmp_path / "in", tmp_path / "out", file_size=3000)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    last = err.strip().splitlines()[-1]
+    assert str(tmp_path / "out") in last
+    assert "cannot be written (File too large); what is written is kept: make room" in last
+    assert "go on with resume=true" in last
+    assert "Traceback" not in err
+    names = check_agreement(tmp_path / "out")
+    assert 3 <= len(names) < 40
+    assert out.startswith(f"{len(names)} images: ")
+    counts = predict(tmp_path / "in", tmp_path / "out", pictures="none", resume=True)
+    assert counts.skipped == len(names)
+    assert check_agreement(tmp_path / "out") == [f"{i:02d}.png" for i in range(40)]
+
+
+def test_pictures_that_do_not_fit_on_the_disk(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
+    for i in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / f"in/{i}.png")
+    process = run(tmp_path / "in", tmp_path / "out", file_size=8000, pictures="all")
+    _, err = process.communicate(timeout=120)
+    assert "cannot be written (File too large)" in err.strip().splitlines()[-1]
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".tmp")]
+    assert predict(tmp_path / "in", tmp_path / "out", pictures="all", resume=True).judged == 3
+
+
+def test_a_place_that_cannot_be_written_to(line, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/out: cannot be written \(Not a directory\)"):
+        predict(line, tmp_path / "file/out")
+
+
+def test_an_interrupt_leaves_whole_files_and_says_the_counts(line, tmp_path, capfd):
+    class Impatient(StandIn):
+        def predict(self, images, product=None):
+            if len(self.batches) == 2:
+                raise KeyboardInterrupt
+            return super().predict(images, product)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(line, tmp_path / "out", detector=Impatient(), show=True)
+    assert check_agreement(tmp_path / "out") == [f"a/{i}.png" for i in range(6)]
+    assert capfd.readouterr().out.startswith("6 images: 6 good, 0 defective; ")
+    assert predict(line, tmp_path / "out", resume=True).skipped == 6
+
+
+def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path, monkeypatch):
+    from uniad_lightning.results import prediction_files
+
+    calls = []
+    real = prediction_files._write
+
+    def write(file, data):
+        calls.append(file.name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(file, data)
+
+    monkeypatch.setattr(prediction_files, "_write", write)
+    with pytest.raises(KeyboardInterrupt):
+        predict(line, tmp_path / "out")
+    assert check_agreement(tmp_path / "out") == [f"a/{i}.png" for i in range(3)]
+
+
+def test_rows_are_there_before_the_next_batch(line, tmp_path):
+    seen = []
+
+    class Looking(StandIn):
+        def predict(self, images, product=None):
+            seen.append(len(check_agreement(tmp_path / "out")))
+            return super().predict(images, product)
+
+    predict(line, tmp_path / "out", detector=Looking(), batch_size=4)
+    assert seen == [0, 0, 4, 8]  # the first call asks about the product only
+
+
+def test_full_batches_but_never_waiting_for_one(tmp_path):
+    part(tmp_path / "a.png")
+    (item,) = open_source(str(tmp_path / "a.png")).items
+    detector = StandIn()
+    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+        stream = of([*[item] * 10, None, None, None, item, item, None, None, item])
+        predict_all(detector, stream, writer, batch_size=4, workers=2, show=False)
+    assert detector.batches == [4, 4, 2, 2, 1]
+
+
+def test_large_pictures_make_smaller_batches(tmp_path, monkeypatch):
+    from uniad_lightning import predictions
+
+    monkeypatch.setattr(predictions, "_BYTES_AHEAD", 5000)
+    detector = StandIn()
+    items = [Item(f"{i}.png", lambda: np.zeros((40, 25, 3), dtype=np.uint8)) for i in range(8)]
+    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+        predict_all(detector, of(items), writer, batch_size=8, workers=1, show=False)
+    assert sum(detector.batches) == 8
+    assert max(detector.batches) == 2
+
+
+class Array(np.ndarray):
+    """One that can be referred to weakly."""
+
+
+def test_few_decoded_pictures_are_alive_at_any_time(tmp_path):
+    alive = weakref.WeakSet()
+    most = []
+
+    def read():
+        image = np.zeros((6, 6, 3), dtype=np.uint8).view(Array)
+        alive.add(image)
+        most.append(len(alive))
+        return image
+
+    Array.__hash__ = object.__hash__
+    items = (Item(f"{i}.png", read) for i in range(300))
+    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+        predict_all(StandIn(), of(items), writer, batch_size=4, workers=3, show=False)
+    assert len(most) == 300
+    assert max(most) <= 4 * 4  # a batch that is judged, one that was, and two ahead
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    image = np.full((2, 2, 3), 9, dtype=np.uint8)
+    sizes = {}
+
+    def items():
+        for i in range(6_000):
+            if i in (2_000, 5_999):
+                sizes[i] = tracemalloc.get_traced_memory()[0]
+            yield Item(f"folder/part-{i:06d}.png", lambda: image, i, i)
+
+    tracemalloc.start()
+    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+        counts = predict_all(StandIn(), of(items()), writer, batch_size=100, workers=2, show=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counts.good == 6_000
+    assert sizes[5_999] - sizes[2_000] < 120_000  # their names alone would be three times as much
+    assert peak < 4 << 20
+    tracemalloc.start()
+    with PredictionWriter(tmp_path / "out", pictures="none", settings={}, resume=True) as writer:
+        assert writer.kept == 6_000
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+        assert writer.done(Item("folder/part-005999.png", lambda: image, 5_999, 5_999))
+        assert not writer.done(Item("folder/part-005999.png", lambda: image, 5_999, 6_000))
+    tracemalloc.stop()
+
+
+def test_a_watched_folder_each_part_once_also_after_a_restart(tmp_path):
+    for i in range(5):
+        os.utime(part(tmp_path / f"in/{i}.png"), (1, 1))
+    stop = threading.Event()
+
+    def produce():
+        for i in range(40):
+            if stop.is_set():
+                return
+            whole = part(tmp_path / f"elsewhere/{i}.png", size=(40, 50)).read_bytes()
+            with (tmp_path / f"in/new{i:02d}.png").open("wb") as file:  # in parts, and another one at the same time
+                for start in range(0, len(whole), 60):
+                    file.write(whole[start : start + 60])
+                    file.flush()
+                    time.sleep(0.02)
+            if i == 20:
+                part(tmp_path / "in/new03.png", defect=(0, 0, 5, 5), size=(60, 60))
+
+    class Broken(StandIn):
+        def predict(self, images, product=None):
+            if sum(self.batches) > 15:
+                raise KeyboardInterrupt
+            return super().predict(images, product)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            predict(tmp_path / "in", tmp_path / "in/out", detector=Broken(), watch=True)
+        first = len(check_agreement(tmp_path / "in/out"))
+        counts = predict(tmp_path / "in", tmp_path / "in/out", watch=True, stop_after_idle=3, resume=True)
+    finally:
+        stop.set()
+        producer.join()
+    assert counts.skipped >= first - 1 > 14  # one of them may have been replaced in between
+    names = check_agreement(tmp_path / "in/out")
+    assert sorted(names) == sorted(
+        [*(f"{i}.png" for i in range(5)), *(f"new{i:02d}.png" for i in range(40)), "new03.png"]
+    )
+    assert not [row["error"] for row in journal(tmp_path / "in/out") if row["error"]]
+    assert [row["decision"] for row in journal(tmp_path / "in/out") if row["path"] == "new03.png"] == [
+        "good",
+        "defective",
+    ]
+
+
+def test_video_frames_have_rows_and_can_be_resumed(tmp_path):
+    from test_sources import film
+
+    path = film(tmp_path / "film.avi", "MJPG")
+    predict(path, tmp_path / "out", every=3, pictures="all")
+    assert check_agreement(tmp_path / "out") == [f"film.avi#{i:06d}" for i in range(0, 30, 3)]
+    assert Image.open(tmp_path / "out/overlays/film.avi#000027.png").size == (64, 48)
+    assert predict(path, tmp_path / "out", every=3, pictures="all", resume=True).skipped == 10
+    assert all(0 < row["milliseconds"] < 5000 for row in journal(tmp_path / "out"))
+
+
+def test_a_score_that_is_no_number_is_an_error(tmp_path):
+    class Damaged(StandIn):
+        def predict(self, images, product=None):
+            found = super().predict(images, product)
+            for inspection in found:
+                type(inspection).score = property(lambda self: float("nan"))
+            return found
+
+    from stand_in import Inspection
+
+    kept = Inspection.score
+    try:
+        part(tmp_path / "a.png")
+        counts = predict(tmp_path / "a.png", tmp_path / "out", detector=Damaged())
+    finally:
+        Inspection.score = kept
+    assert (counts.failed, counts.good) == (1, 0)
+    assert journal(tmp_path / "out")[0]["error"].startswith("the detector's score is nan")
