@@ -15,6 +15,9 @@ CONF = conf_dir()
 # Given by code: what only a built part or the trainer knows.
 SUPPLIED = {
     "uniad_lightning.models.uniad.UniAD": {"channels"},
+    "uniad_lightning.models.mlp.MLP": {"channels"},
+    "uniad_lightning.models.cnn.CNN": {"channels"},
+    "uniad_lightning.models.vanilla.VanillaTransformer": {"channels"},
     "uniad_lightning.data.datamodule.UnifiedDataModule": {"mean", "std"},
     "uniad_lightning.module.drop_after": {"optimizer", "total_steps"},
     "uniad_lightning.module.warm_up_and_decay": {"optimizer", "total_steps"},
@@ -131,6 +134,7 @@ def test_the_fidelity_table_is_the_default():
     expected = {
         "model.grid": [14, 14], "model.hidden_dim": 256, "model.feedforward_dim": 1024, "model.num_heads": 8,
         "model.num_encoder_layers": 4, "model.num_decoder_layers": 4, "model.dropout": 0.1, "model.neighbor_size": 7,
+        "model.decoder": "a",
         "model.masked": [True] * 3, "model.jitter.scale": 20.0, "model.jitter.prob": 1.0, "model.jitter.per": "batch",
         "data.image_size": 224, "data.batch_size": 64, "optimizer.lr": 1e-4, "optimizer.betas": [0.9, 0.999],
         "optimizer.weight_decay": 1e-4, "schedule.fraction": 0.8, "schedule.gamma": 0.1, "trainer.max_epochs": 1000,

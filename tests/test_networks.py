@@ -240,7 +240,9 @@ def test_layers_start_independent_or_alike():
         ({"masked": [True, True]}, "masked"),
         ({"grid": [4, 0]}, "grid"),
         ({"neighbor_size": [3, 3, 3]}, "neighbor_size"),
-        ({"num_decoder_layers": 0}, "num_decoder_layers"),
+        ({"num_decoder_layers": -1}, "num_decoder_layers"),
+        ({"num_encoder_layers": 0, "num_decoder_layers": 0}, "num_decoder_layers"),
+        ({"decoder": "g"}, "decoder"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_key(changes, key):

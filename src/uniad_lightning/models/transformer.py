@@ -2,16 +2,18 @@
 
 Read top down: position embedding, attention, feed-forward network, encoder layer, decoder layer. Post-norm, as in the
 reference implementation (github.com/zhiyuanyou/UniAD). Shapes: B images, N = h*w tokens in row-major order, E width.
+The other decoders that the paper compares are rows of the table in `decoders`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.models.decoders import DECODERS, Inputs
 from uniad_lightning.models.dropout import Dropout, attend
 from uniad_lightning.types import Size
 
@@ -77,11 +79,14 @@ class FeedForward(nn.Sequential):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward network, each with residual and LayerNorm."""
+    """Self-attention and feed-forward network, each with residual and LayerNorm.
 
-    def __init__(self, *, dim: int, num_heads: int, feedforward_dim: int, dropout: float, blocked: Tensor | None):
+    `attention(query, source, position)` is an `Attention`, or what is in its place.
+    """
+
+    def __init__(self, *, attention: nn.Module, dim: int, feedforward_dim: int, dropout: float):
         super().__init__()
-        self.attention = Attention(dim=dim, num_heads=num_heads, dropout=dropout, blocked=blocked)
+        self.attention = attention
         self.attention_norm = nn.LayerNorm(dim)
         self.feedforward = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
         self.feedforward_norm = nn.LayerNorm(dim)
@@ -94,27 +99,29 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """One layer of the layer-wise query decoder: its own learned queries look twice (Sec. 3.2, design (a) of Fig. A1).
+    """Two attentions and a feed-forward network, each with residual, for an attention its query's, and LayerNorm.
 
-    First at the encoder's output, then, as what they have become, at the previous layer's output.
+    `inputs` says what the two take, as in `decoders`. In the layer-wise query decoder (Sec. 3.2) the layer's own
+    learned `queries` (N, E) look first at the encoder's output, then, as what they have become, at the previous layer's
+    output; the attentions are named after that, whatever the inputs.
     """
 
     def __init__(
         self,
         *,
-        num_tokens: int,
+        inputs: tuple[Inputs, Inputs],
+        queries: Tensor | None,
+        attentions: tuple[nn.Module, nn.Module],
         dim: int,
-        num_heads: int,
         feedforward_dim: int,
         dropout: float,
-        blocked_encoded: Tensor | None,
-        blocked_previous: Tensor | None,
     ):
         super().__init__()
-        self.query = nn.Parameter(torch.randn(num_tokens, dim))
-        self.encoded_attention = Attention(dim=dim, num_heads=num_heads, dropout=dropout, blocked=blocked_encoded)
+        self.inputs = inputs
+        self.query = None if queries is None else nn.Parameter(queries)
+        self.encoded_attention = attentions[0]
         self.encoded_norm = nn.LayerNorm(dim)
-        self.previous_attention = Attention(dim=dim, num_heads=num_heads, dropout=dropout, blocked=blocked_previous)
+        self.previous_attention = attentions[1]
         self.previous_norm = nn.LayerNorm(dim)
         self.feedforward = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
         self.feedforward_norm = nn.LayerNorm(dim)
@@ -122,46 +129,66 @@ class DecoderLayer(nn.Module):
 
     def forward(self, previous: Tensor, encoded: Tensor, position: Tensor) -> Tensor:
         """The previous layer's output and the encoder's output, both (B, N, E) -> (B, N, E)."""
-        query = self.query[None]  # (1, N, E): the same for every image, so projected once
-        x = self.encoded_norm(query + self.dropout(self.encoded_attention(query, encoded, position)))
-        x = self.previous_norm(x + self.dropout(self.previous_attention(x, previous, position)))
+        tokens = {"previous": previous, "encoded": encoded}
+        if self.query is not None:
+            learned = self.query[None]  # (1, N, E): the same for every image, so projected once
+            # Where they look at each other, each image has dropout of its own.
+            tokens["learned"] = learned.expand_as(encoded) if ("learned", "learned") in self.inputs else learned
+        (query, source), (second_query, second_source) = self.inputs
+        x = self.encoded_attention(tokens[query], tokens[source], position)  # (B, N, E)
+        tokens["found"] = self.encoded_norm(tokens[query] + self.dropout(x))
+        x = self.previous_attention(tokens[second_query], tokens[second_source], position)  # (B, N, E)
+        x = self.previous_norm(tokens[second_query] + self.dropout(x))
         return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder over one grid: (B, N, E) -> (B, N, E).
+    """Encoder and decoder over one grid of N = `num_tokens`: (B, N, E) -> (B, N, E).
 
-    `masked` says which of the three attentions use the neighbor mask `blocked` (N, N): the encoder's, the decoder's
-    first (on the encoder's output), the decoder's second (on the previous layer's output).
+    `position()` gives the positions (N, E). `attentions` make the attention of an encoder layer and the first and the
+    second one of a decoder layer. `decoder` is a row of `DECODERS`; `shared_queries` starts all layers of a stack from
+    the same queries and projections. Without decoder layers the encoder's output is the result (4+0 in Table 5b),
+    without encoder layers the decoder looks at the input (0+4); the closing LayerNorm is there in any case (R).
+
+    Raises InputError for an unknown decoder.
     """
 
     def __init__(
         self,
         *,
-        grid: Size,
+        num_tokens: int,
         dim: int,
-        num_heads: int,
+        position: nn.Module,
+        attentions: Sequence[Callable[[], nn.Module]],
         feedforward_dim: int,
         num_encoder_layers: int,
         num_decoder_layers: int,
         dropout: float,
-        blocked: Tensor,
-        masked: Sequence[bool],
+        decoder: str,
         shared_queries: bool,
     ):
         super().__init__()
-        encoder_mask, encoded_mask, previous_mask = (blocked if on else None for on in masked)
-        sizes: dict[str, Any] = {
-            "dim": dim,
-            "num_heads": num_heads,
-            "feedforward_dim": feedforward_dim,
-            "dropout": dropout,
-        }
-        self.position = PositionEmbedding(grid=grid, dim=dim)
-        self.encoder = nn.ModuleList(EncoderLayer(**sizes, blocked=encoder_mask) for _ in range(num_encoder_layers))
+        if not isinstance(decoder, str) or decoder not in DECODERS:
+            raise InputError(
+                f"model.decoder={decoder!r} is unknown; expected one of {', '.join(DECODERS)}."
+                f"{did_you_mean(str(decoder), DECODERS)}"
+            )
+        encoder_attention, first_attention, second_attention = attentions
+        self.position = position
+        self.encoder = nn.ModuleList(
+            EncoderLayer(attention=encoder_attention(), dim=dim, feedforward_dim=feedforward_dim, dropout=dropout)
+            for _ in range(num_encoder_layers)
+        )
         self.decoder = nn.ModuleList(
-            DecoderLayer(**sizes, num_tokens=len(blocked), blocked_encoded=encoded_mask, blocked_previous=previous_mask)
-            for _ in range(num_decoder_layers)
+            DecoderLayer(
+                inputs=inputs,
+                queries=torch.randn(num_tokens, dim) if "learned" in chain(*inputs) else None,
+                attentions=(first_attention(), second_attention()),
+                dim=dim,
+                feedforward_dim=feedforward_dim,
+                dropout=dropout,
+            )
+            for inputs in map(DECODERS[decoder].layer, range(num_decoder_layers))
         )
         self.norm = nn.LayerNorm(dim)
         if shared_queries:

@@ -1,0 +1,45 @@
+"""What the reconstruction networks share when they are built: checks of their sizes, and their first weights."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from uniad_lightning.errors import InputError
+
+
+def check_counts(counts: Mapping[str, int], *, least: int = 1) -> None:
+    """Sees that each value, by its key below `model`, is a whole number of at least `least`.
+
+    Raises InputError for the first that is not.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"model.{name}={value}: expected a whole number of at least {least}")
+
+
+def check_transformer(
+    sizes: Mapping[str, int], *, num_encoder_layers: int, num_decoder_layers: int, dropout: float
+) -> None:
+    """Sees that the `sizes` are positive, that there is a layer in the encoder or the decoder, and that p < 1.
+
+    Raises InputError for what does not fit.
+    """
+    check_counts(sizes)
+    layers = {"num_encoder_layers": num_encoder_layers, "num_decoder_layers": num_decoder_layers}
+    check_counts(layers, least=0)
+    if not any(layers.values()):
+        raise InputError(
+            "model.num_encoder_layers=0 and model.num_decoder_layers=0 leave nothing to learn with; expected at least "
+            "1 of either"
+        )
+    if not isinstance(dropout, float | int) or not 0 <= dropout < 1:
+        raise InputError(f"model.dropout={dropout}: expected a number from 0 to below 1")
+
+
+def start_weights(network: nn.Module) -> None:
+    """Draws the weights of linear layers and convolutions xavier-uniform and sets biases 0, as the reference does."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
