@@ -542,8 +542,8 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     sizes = {}
 
     def items():
-        for i in range(6_000):
-            if i in (2_000, 5_999):
+        for i in range(10_000):
+            if i in (4_000, 9_999):
                 sizes[i] = tracemalloc.get_traced_memory()[0]
             yield Item(f"folder/part-{i:06d}.png", lambda: image, i, i)
 
@@ -552,15 +552,15 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
         counts = predict_all(StandIn(), of(items()), writer, batch_size=100, workers=2, show=False)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert counts.good == 6_000
-    assert sizes[5_999] - sizes[2_000] < 120_000  # their names alone would be three times as much
+    assert counts.good == 10_000
+    assert sizes[9_999] - sizes[4_000] < 300_000  # their names alone would be twice as much
     assert peak < 4 << 20
     tracemalloc.start()
     with PredictionWriter(tmp_path / "out", pictures="none", settings={}, resume=True) as writer:
-        assert writer.kept == 6_000
+        assert writer.kept == 10_000
         assert tracemalloc.get_traced_memory()[0] < 1 << 20
-        assert writer.done(Item("folder/part-005999.png", lambda: image, 5_999, 5_999))
-        assert not writer.done(Item("folder/part-005999.png", lambda: image, 5_999, 6_000))
+        assert writer.done(Item("folder/part-009999.png", lambda: image, 9_999, 9_999))
+        assert not writer.done(Item("folder/part-009999.png", lambda: image, 9_999, 10_000))
     tracemalloc.stop()
 
 
