@@ -93,6 +93,7 @@ LEVELS = {
     "data_sets": 7,
     "kept_features": 7,
     "predictions": 6,
+    "deploy": 6,
     "run": 6,
     "command_line": 7,
     "completion": 7,
@@ -116,7 +117,7 @@ FENCES = {
     "watchdog": ("sources.watching",),
     "cv2": ("data.transforms", "sources.video"),
     "hydra": ("build", "run", "cli", "command_line", "completion", "explain"),
-    "omegaconf": ("build", "starting", "run", "cli", "explain"),
+    "omegaconf": ("build", "starting", "deploy", "run", "cli", "explain"),
 }
 # Optional packages of `uniad export`: imported inside functions, but for modules that only an export imports.
 FENCES |= {

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,11 @@ DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Command(NamedTuple):
-    """One subcommand: what it does, and a line that shows it."""
+    """One subcommand: what it does, a line that shows it, and the module with the function of its name."""
 
     meaning: str
     example: str
+    module: str = "run"
 
 
 COMMANDS = {
@@ -41,10 +43,17 @@ COMMANDS = {
     "calibrate": Command(
         "set the boundary between good and defective in a checkpoint, on good images it was not trained on",
         "uniad calibrate ckpt_path=runs/mvtec/checkpoints/last.ckpt rate=0.01",
+        "deploy",
+    ),
+    "export": Command(
+        "write a checkpoint as one ONNX or torch.export file that runs without this package, and compare the two",
+        "uniad export ckpt_path=runs/mvtec/checkpoints/last.ckpt precision=fp16",
+        "deploy",
     ),
     "predict": Command(
         "judge pictures, a video or a watched folder: rows, overlays, masks",
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
+        "deploy",
     ),
     "cache": Command(
         "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
@@ -210,11 +219,9 @@ class _Jobs:
             self.statuses.append(_report(error, self.name, self.line))
 
     def _call(self, cfg: Any) -> int:
-        from uniad_lightning import run
-
+        module = import_module(f"uniad_lightning.{COMMANDS[self.name].module}")
         _quieten()  # after the import, since Lightning sets its own level when it is imported
-
-        command: Callable[[Any], object] = getattr(run, self.name)
+        command: Callable[[Any], object] = getattr(module, self.name)
         return FAILED if getattr(command(cfg), "failed", 0) else DONE
 
     def finish(self) -> int:

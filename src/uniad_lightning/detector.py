@@ -104,11 +104,15 @@ class Detector:
 
     @classmethod
     def load(cls, path: str | PathLike, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> "Detector":
-        """The detector in a checkpoint of `uniad train`.
+        """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
         `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. Raises InputError for a file that
         cannot be used, and for a device that is not there.
         """
+        if str(path).endswith(".onnx"):
+            from uniad_lightning.exported import OnnxEngine  # late: it imports this module
+
+            return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
         return cls(engine=load_engine(str(path), find_device(device)), max_pixels=max_pixels)
 
     @property

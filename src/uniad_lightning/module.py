@@ -74,7 +74,7 @@ class AnomalyModule(L.LightningModule):
         ignored = framing.ignored(size)
         if ignored is not None:
             full = torch.where(ignored.to(full.device), full.amin(dim=(1, 2), keepdim=True), full)
-        pooled = None if features is None else features.mean(dim=(2, 3)).unflatten(0, (len(grid), -1)).mean(dim=1)
+        pooled = None if features is None else features.mean(dim=(2, 3)).unflatten(0, (-1, framing.count)).mean(dim=1)
         return Look(grid, full, self.score(full), pooled)
 
     @property

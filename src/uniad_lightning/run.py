@@ -1,6 +1,5 @@
-"""From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`. Config names objects, code names none."""
+"""From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`, `cache(cfg)`."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,39 +14,20 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.build import build_data, build_module, build_saved, data_config, warn
-from uniad_lightning.calibrate import (
-    REFERENCES,
-    by_kind,
-    further_good,
-    learn_familiar,
-    outcomes,
-    score_records,
-    set_boundaries,
-    share_unfamiliar,
-    spread_over,
-    too_few,
-)
 from uniad_lightning.callbacks import SaveMaps
 from uniad_lightning.checkpoint import (
     AtomicCheckpointIO,
     CheckpointConfig,
     load_checkpoint,
     load_weights,
-    update_checkpoint,
 )
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
-from uniad_lightning.predictions import Counts, predict_all
-from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
-from uniad_lightning.results.prediction_files import PredictionWriter
 from uniad_lightning.results.run_folder import CONFIG, LAST, clear, refuse_occupied, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
-from uniad_lightning.sources.opening import open_source
 from uniad_lightning.starting import plain, refuse_other_run, start_from, warn_of_forgetting
-from uniad_lightning.threshold import Calibration
 
 
 def train(cfg: DictConfig) -> Evaluation:
@@ -58,7 +38,7 @@ def train(cfg: DictConfig) -> Evaluation:
     folder = Path(cfg.output_dir)
     started = start_from(cfg)
     config = plain(cfg)
-    _claim(folder, cfg.overwrite, cfg.ckpt_path)
+    claim(folder, cfg.overwrite, cfg.ckpt_path)
     _check_choice_of_best(cfg)
     module = build_module(cfg, announce=started is None)
     if started is not None:
@@ -100,7 +80,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     """
     folder = Path(cfg.output_dir)
     module, saved, _ = build_saved(cfg.ckpt_path)
-    _claim(folder, cfg.overwrite, None)
+    claim(folder, cfg.overwrite, None)
     data = build_data(data_config(cfg.data, saved.data), module)
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
@@ -109,70 +89,6 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     _prepare(trainer, data, folder, cfg)
     with _ended(trainer):
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": str(cfg.ckpt_path)})
-
-
-def calibrate(cfg: DictConfig) -> Calibration:
-    """Set the boundaries of `cfg.ckpt_path`, keep them in it, and report what they would have done in `cfg.output_dir`.
-
-    Raises InputError for what cannot be used, and where there are no good images that were not trained on.
-    """
-    folder = Path(cfg.output_dir)
-    engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
-    saved = OmegaConf.create(load_checkpoint(cfg.ckpt_path)["config"])
-    data: UnifiedDataModule = build_data(data_config(cfg.data, saved.data), engine.module)
-    _claim(folder, cfg.overwrite, None)
-    data.prepare_data()
-    data.setup()
-    further = [] if cfg.good is None else further_good(cfg.good)
-    held_out = score_records(engine, [*data.splits.validation, *further], label="held out")
-    test = score_records(engine, data.splits.test, label="test")
-    calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
-    entries: dict[str, Any] = {"calibration": calibration.plain()}
-    facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path)}
-    known = score_records(engine, spread_over(data.splits.train, REFERENCES), label="train")
-    if held_out.descriptor is not None and known.descriptor is not None:
-        familiarity = learn_familiar(known.descriptor, held_out.descriptor, cfg.unfamiliar_rate)
-        entries["familiarity"] = familiarity.plain()
-        facts["unfamiliar"] = share_unfamiliar(familiarity, test)
-    update_checkpoint(cfg.ckpt_path, **entries)
-    if cfg.by == "rate":
-        for line in too_few(calibration, cfg.rate):
-            warn(line)
-    one, own = outcomes(calibration, test)
-    write_report(folder, calibration, one, own, facts)
-    draw_scores(folder / "scores.png", calibration, by_kind(held_out, test))
-    show_calibration(calibration, one, own)
-    return calibration
-
-
-def predict(cfg: DictConfig) -> Counts:
-    """Judge the pictures of `cfg.input`; rows and pictures go to `cfg.output_dir`.
-
-    Raises InputError for what cannot be used and where results cannot be written; rows are kept.
-    """
-    folder, max_pixels = Path(cfg.output_dir), round(1e6 * cfg.max_megapixels)
-    source = open_source(
-        cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
-        without=folder,
-    )  # fmt: skip
-    detector = Detector.load(cfg.ckpt_path, device=cfg.device, max_pixels=max_pixels)
-    checkpoint = Path(cfg.ckpt_path).resolve()
-    settings = {
-        "ckpt_path": str(checkpoint),
-        "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
-        "input": cfg.input if cfg.input == "-" else os.path.abspath(os.path.expanduser(cfg.input)),
-        "product": cfg.product,
-        "every": cfg.every,
-    }
-    with PredictionWriter(
-        folder, pictures=cfg.pictures, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
-    ) as writer:
-        if cfg.resume and not writer.kept:
-            warn(f"resume=true: {folder} holds no predictions yet; starting")
-        write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
-        return predict_all(
-            detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
-        )  # fmt: skip
 
 
 def cache(cfg: DictConfig) -> None:
@@ -196,7 +112,7 @@ def cache(cfg: DictConfig) -> None:
     print(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
 
 
-def _claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
+def claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
     """Refuse a folder that holds another run, or clear it where that was asked for; the first process alone."""
     if getattr(rank_zero_only, "rank", 0) == 0:
         refuse_occupied(folder, overwrite=overwrite, resume_from=resume_from)

@@ -15,7 +15,7 @@ from uniad_lightning.data.cifar10 import read_packed
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError, one_line
 
-DECODING = 1  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
+DECODING = 2  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 _JPEG_HALF = 128
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; line-scan cameras stay below, a file made to fill the memory does not
@@ -105,7 +105,9 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return image
     height, width = size
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    # Across, then down: Pillow 13 takes tall pictures the other way round, older ones never.
+    across = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
+    return np.array(across.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -39,6 +39,7 @@ class Backbone(nn.Module):
     blocks, all on one grid: their patch tokens as the residual stream holds them, without class and register tokens
     and without the final norm. `weights` is `pretrained` (timm's hub), a file (.safetensors, or .pth read with
     `weights_only`; a bare name may be one the package carries), or `random`. `arguments` go to `timm.create_model`.
+    With `only_deepest` the last of the levels is used alone, which learns faster than all (not in the paper).
     `mean` and `std` are those of the model's own `pretrained_cfg` unless given. Unless `trainable` (Table A5),
     parameters do not require gradients and the mode stays `eval`.
 
@@ -56,10 +57,13 @@ class Backbone(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         trainable: bool = False,
+        only_deepest: bool = False,
     ):
         super().__init__()
         if not levels:
             raise InputError("backbone.levels=[] names no level; expected indices such as [0, 1, 2]")
+        if only_deepest:
+            levels = levels[-1:]
         self.name = name
         self.levels = [int(level) for level in levels]
         self.grid = pair(grid, "model.grid")

@@ -1,0 +1,8 @@
+"""`uniad export` as a script: python scripts/export.py ckpt_path=LAST.ckpt."""
+
+import sys
+
+from uniad_lightning.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("export", sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""What is done with a trained checkpoint: `calibrate(cfg)`, `export(cfg)`, `predict(cfg)`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from uniad_lightning.build import build_data, data_config, warn
+from uniad_lightning.calibrate import (
+    REFERENCES,
+    by_kind,
+    further_good,
+    learn_familiar,
+    outcomes,
+    score_records,
+    set_boundaries,
+    share_unfamiliar,
+    spread_over,
+    too_few,
+)
+from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.detector import Detector, TorchEngine, find_device, load_engine
+from uniad_lightning.export import Exported, export_detector, plan_export, report, splits_of
+from uniad_lightning.predictions import Counts, predict_all
+from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
+from uniad_lightning.results.prediction_files import PredictionWriter
+from uniad_lightning.results.run_folder import CONFIG, clear, refuse_occupied, write_text
+from uniad_lightning.sources.opening import open_source
+from uniad_lightning.threshold import Calibration
+
+
+def calibrate(cfg: DictConfig) -> Calibration:
+    """Set the boundaries of `cfg.ckpt_path`, keep them in it, and report what they would have done in `cfg.output_dir`.
+
+    Raises InputError for what cannot be used, and where there are no good images that were not trained on.
+    """
+    folder = Path(cfg.output_dir)
+    engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
+    data, _ = _data_of(cfg, engine)
+    refuse_occupied(folder, overwrite=cfg.overwrite, resume_from=None)
+    clear(folder)
+    data.prepare_data()
+    data.setup()
+    further = [] if cfg.good is None else further_good(cfg.good)
+    held_out = score_records(engine, [*data.splits.validation, *further], label="held out")
+    test = score_records(engine, data.splits.test, label="test")
+    calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
+    entries: dict[str, Any] = {"calibration": calibration.plain()}
+    facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path)}
+    known = score_records(engine, spread_over(data.splits.train, REFERENCES), label="train")
+    if held_out.descriptor is not None and known.descriptor is not None:
+        familiarity = learn_familiar(known.descriptor, held_out.descriptor, cfg.unfamiliar_rate)
+        entries["familiarity"] = familiarity.plain()
+        facts["unfamiliar"] = share_unfamiliar(familiarity, test)
+    update_checkpoint(cfg.ckpt_path, **entries)
+    if cfg.by == "rate":
+        for line in too_few(calibration, cfg.rate):
+            warn(line)
+    one, own = outcomes(calibration, test)
+    write_report(folder, calibration, one, own, facts)
+    draw_scores(folder / "scores.png", calibration, by_kind(held_out, test))
+    show_calibration(calibration, one, own)
+    return calibration
+
+
+def export(cfg: DictConfig) -> Exported:
+    """Write `cfg.ckpt_path` as one file that runs without this package, and see that it says the same.
+
+    Raises InputError for what cannot be used in `cfg`, and for a file that differs from the checkpoint.
+    """
+    plan = plan_export(
+        cfg.ckpt_path, output=cfg.output, format=cfg.format, precision=cfg.precision, overwrite=cfg.overwrite
+    )  # fmt: skip
+    engine = load_engine(cfg.ckpt_path, find_device("cpu"))
+    data, checkpoint = _data_of(cfg, engine)
+    splits = splits_of(data, demanded=cfg.data.root is not None)
+    done = export_detector(engine, plan, categories=checkpoint.get("categories", []), splits=splits)
+    report(done, Path(cfg.output_dir))
+    return done
+
+
+def predict(cfg: DictConfig) -> Counts:
+    """Judge the pictures of `cfg.input`; rows and pictures go to `cfg.output_dir`.
+
+    Raises InputError for what cannot be used and where results cannot be written; rows are kept.
+    """
+    folder, max_pixels = Path(cfg.output_dir), round(1e6 * cfg.max_megapixels)
+    source = open_source(
+        cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
+        without=folder,
+    )  # fmt: skip
+    detector = Detector.load(cfg.ckpt_path, device=cfg.device, max_pixels=max_pixels)
+    checkpoint = Path(cfg.ckpt_path).resolve()
+    settings = {
+        "ckpt_path": str(checkpoint),
+        "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
+        "input": cfg.input if cfg.input == "-" else os.path.abspath(os.path.expanduser(cfg.input)),
+        "product": cfg.product,
+        "every": cfg.every,
+    }
+    with PredictionWriter(
+        folder, pictures=cfg.pictures, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
+    ) as writer:
+        if cfg.resume and not writer.kept:
+            warn(f"resume=true: {folder} holds no predictions yet; starting")
+        write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        return predict_all(
+            detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
+        )  # fmt: skip
+
+
+def _data_of(cfg: DictConfig, engine: TorchEngine) -> tuple[UnifiedDataModule, dict[str, Any]]:
+    """The data that `cfg` says or the checkpoint of `engine` was trained on, and that checkpoint."""
+    checkpoint = load_checkpoint(cfg.ckpt_path)
+    saved = OmegaConf.create(checkpoint["config"])
+    if "framing" in saved.data:
+        saved.data.framing.ignore = None  # its file may be elsewhere by now; the engine has it
+    return build_data(data_config(cfg.data, saved.data), engine.module), checkpoint

@@ -1,0 +1,186 @@
+"""Smaller numbers for an exported graph: half precision, or 8-bit integers with ranges from good images.
+
+Only what lies between the first and the last product with trained weights is changed, backbone and network. Resizing
+stays exact, and the map, as a difference of numbers that are nearly equal, stays in float32.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from uniad_lightning.errors import InputError
+
+PRODUCTS = ("MatMul", "Gemm")
+WEIGHTED = ("Conv", *PRODUCTS)
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+ALWAYS_FLOAT = {("Resize", 2)}  # an operator and the place of an input that ONNX has in float32 alone: `scales`
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with backbone and network in half precision; its inputs and outputs stay what they are.
+
+    Not by ONNX Runtime's own converter, which takes also what it leaves in float32 through half precision on the way.
+    """
+    model = fold_constants(model)
+    kinds = _kinds(model)
+    inside = {node.name for node in _between(model)}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    halved: dict[str, str] = {}  # a float value from outside -> the same in half precision
+    for node in model.graph.node:
+        if node.name not in inside:
+            nodes.append(node)
+            continue
+        for place, value in enumerate(node.input):
+            if kinds.get(value) != FLOAT or (node.op_type, place) in ALWAYS_FLOAT:
+                continue
+            if value not in halved:
+                halved[value] = f"{value}.half"
+                if value in weights:
+                    model.graph.initializer.append(_half(weights[value], halved[value]))
+                else:
+                    nodes.append(_cast(value, halved[value], HALF))
+            node.input[place] = halved[value]
+        _halve_attributes(node)
+        restored = []
+        for place, value in enumerate(node.output):
+            if kinds.get(value) == FLOAT:
+                node.output[place] = halved[value] = f"{value}.half"
+                restored.append(_cast(halved[value], value, FLOAT))
+        nodes += [node, *restored]
+    return _with_nodes(model, nodes)
+
+
+def to_int8(model: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.ModelProto:
+    """`model` with the network's matrix products in 8-bit integers, scaled by channel and by ranges in `pictures`.
+
+    Pictures are good ones, (H, W, 3) uint8 RGB. The first product and the last stay float32: they read and write
+    features, whose channels differ in scale. So do norms and softmax (QDQ form), and the backbone: with 8 bits its
+    convolutions were no faster, and cost 5 points of image AUROC (docs/export.md). Weights use 7 bits: with 8, sums
+    overflow on CPUs without VNNI, and the file would say something else there.
+
+    Raises InputError for a network without such products.
+    """
+    network = {node.name for node in model.graph.node if any(map(_of_network, node.metadata_props))}
+    model = fold_constants(model)
+    weighted = [node.name for node in _weighted(model) if node.op_type in PRODUCTS and node.name in network]
+    products = weighted[1:-1]
+    if not products:
+        raise InputError("precision=int8: this network has no inner products to make integers of; use precision=fp16")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, source)
+        quantize_static(
+            source,
+            target,
+            _Pictures(pictures),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(PRODUCTS),
+            nodes_to_quantize=products,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+        )
+        return onnx.load(target)
+
+
+def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with what does not depend on its input computed, such as the parts of a packed projection's weights."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def _of_network(said: onnx.StringStringEntryProto) -> bool:
+    """Whether a node's entry is the exporter's, and says that it comes from the reconstruction network."""
+    return said.key == "pkg.torch.onnx.name_scopes" and "'module.network'" in said.value
+
+
+def _kinds(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every value of the graph."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {one.name: one.type.tensor_type.elem_type for one in (*graph.value_info, *graph.input, *graph.output)}
+    return kinds | {tensor.name: tensor.data_type for tensor in graph.initializer}
+
+
+def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    with np.errstate(over="ignore"):  # an infinite mask stays infinite; what else overflows shows in the comparison
+        return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), name)
+
+
+def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], name=f"{target}.cast", to=kind)
+
+
+def _halve_attributes(node: onnx.NodeProto) -> None:
+    """What a node itself makes as floats, it makes in half precision."""
+    for attribute in node.attribute:
+        if attribute.name == "to" and attribute.i == FLOAT:
+            attribute.i = HALF
+        elif attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == FLOAT:
+            attribute.t.CopyFrom(_half(attribute.t, attribute.t.name))
+
+
+def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    """`model` with `nodes` in place of its own, less what none of its outputs needs."""
+    needed: set[str] = {output.name for output in model.graph.output}
+    kept = []
+    for node in reversed(nodes):
+        if needed & {*node.output}:
+            needed |= {*node.input}
+            kept.append(node)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name in needed]
+    del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
+    model.graph.node.extend(reversed(kept))
+    model.graph.initializer.extend(tensors)
+    return model
+
+
+def _weighted(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The products with trained weights, in the order of the graph."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [node for node in model.graph.node if node.op_type in WEIGHTED and constants & {*node.input}]
+
+
+def _between(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """What the last product with trained weights needs and the first one does not, both included."""
+    weighted = _weighted(model)
+    first, last = weighted[0], weighted[-1]
+    between = _needed(model, [*last.output]) - _needed(model, [*first.input])
+    return [node for node in model.graph.node if node.name in between]
+
+
+def _needed(model: onnx.ModelProto, values: list[str]) -> set[str]:
+    """Names of the nodes that `values` are computed by."""
+    makers = {value: node for node in model.graph.node for value in node.output}
+    found: set[str] = set()
+    waiting = list(values)
+    while waiting:
+        maker = makers.get(waiting.pop())
+        if maker is not None and maker.name not in found:
+            found.add(maker.name)
+            waiting += maker.input
+    return found
+
+
+class _Pictures(CalibrationDataReader):
+    """Hands pictures (H, W, 3) to the quantiser one at a time."""
+
+    def __init__(self, pictures: Iterable[np.ndarray]):
+        self.pictures = iter(pictures)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next picture as the graph's input; None after the last."""
+        picture = next(self.pictures, None)
+        return None if picture is None else {"image": picture[None]}

@@ -1,0 +1,75 @@
+"""Pillow's bilinear resize in tensor operations, equal to the grey level, for graphs that run without Pillow.
+
+Pillow resizes across, rounds to whole grey levels, and resizes down, with fixed-point weights (`Resample.c`, 22 bits).
+ONNX has an antialiased `Resize`, but that of ONNX Runtime 1.32 is up to 2 grey levels off, and 22 at the edges of a
+picture. So each axis is a product with weights that the graph computes from the size of its input. As weights are 0 but
+in a narrow band, `TOGETHER` neighbouring outputs share the inputs that any of them needs.
+"""
+
+import torch
+from torch import Tensor
+
+from uniad_lightning.types import Size
+
+BITS = 22  # of Pillow's fixed-point weights, `PRECISION_BITS`
+LOW = (
+    7  # of them the lower ones are summed apart: both sums stay whole numbers below 2**24, which float32 holds exactly
+)
+TOGETHER = 16
+
+
+def resize_parts(images: Tensor, rows: Tensor, columns: Tensor, size: Size) -> Tensor:
+    """Parts of pictures (B, H, W, 3) uint8, each resized to `size` (height, width): (B * R * C, 3, height, width).
+
+    `rows` (R, 2) float64 are the (top, bottom) of the parts and `columns` (C, 2) their (left, right), in fractions of
+    the picture, rounded to whole pixels as `data.framing.pixels` does; parts come row by row. The result is float32 and
+    holds whole grey levels.
+    """
+    batch, high, wide, _ = images.shape
+    flat = images.permute(0, 2, 1, 3).reshape(batch, wide, high * 3)
+    across = _resample(flat, columns, size[1])  # (B, C * width, H * 3)
+    flat = across.unflatten(2, (high, 3)).transpose(1, 2).flatten(2)  # (B, H, C * width * 3)
+    down = _resample(flat, rows, size[0])  # (B, R * height, C * width * 3)
+    parts = down.view(batch, len(rows), size[0], len(columns), size[1], 3)
+    return parts.permute(0, 1, 3, 5, 2, 4).flatten(0, 2)
+
+
+def _resample(x: Tensor, spans: Tensor, size: int) -> Tensor:
+    """The first axis of grey levels (B, L, M), each of its T `spans` (T, 2) resized to `size`: (B, T * size, M)."""
+    length = torch.scalar_tensor(x.shape[1], dtype=torch.float64)
+    first = torch.minimum(torch.round(spans[:, 0] * length), length - 1)  # half to even, as Python's
+    last = torch.maximum(torch.round(spans[:, 1] * length), first + 1)
+    pixels = (last - first)[:, None, None]
+    groups = -(-size // TOGETHER)
+    shared = (TOGETHER + 1) * x.shape[
+        1
+    ] // size + 5  # inputs of a group: (TOGETHER - 1) * scale + 2 * support, rounded up
+    weights, start = _weights(pixels, size, groups, shared)
+    places = first[:, None, None] + start + torch.arange(shared, dtype=torch.float64)  # (T, groups, shared)
+    taken = x.index_select(1, places.clamp(max=length - 1).long().flatten()).float()
+    taken = taken.unflatten(1, (len(spans) * groups, shared))  # (B, T * groups, shared, M)
+    upper = torch.round(weights * 2.0**-LOW)
+    both = (
+        torch.cat([upper, weights - upper * 2.0**LOW], dim=2).flatten(0, 1).float()
+    )  # (T * groups, 2 * TOGETHER, shared)
+    sums = torch.matmul(both, taken).double()  # (B, T * groups, 2 * TOGETHER, M)
+    summed = sums[:, :, :TOGETHER] * 2.0 ** (LOW - BITS) + sums[:, :, TOGETHER:] * 2.0**-BITS
+    levels = torch.floor(summed + 0.5).float()  # at most 255: weights are not negative and sum to 1
+    return levels.unflatten(1, (len(spans), groups)).flatten(2, 3)[:, :, :size].flatten(1, 2)
+
+
+def _weights(pixels: Tensor, size: int, groups: int, shared: int) -> tuple[Tensor, Tensor]:
+    """Pillow's weights of `size` outputs for T spans of `pixels` (T, 1, 1) inputs, and where each group's inputs start.
+
+    Weights are (T, groups, TOGETHER, shared) float64 multiples of 2**-BITS, given as whole numbers; starts are
+    (T, groups, 1), counted from the span's first input. An output beyond the last one repeats it.
+    """
+    scale = pixels / size
+    support = scale.clamp(min=1)
+    outputs = torch.arange(groups * TOGETHER, dtype=torch.float64).clamp(max=size - 1)
+    centre = (outputs + 0.5).view(1, groups, TOGETHER) * scale
+    start = torch.floor(centre[:, :, :1] - support + 0.5).clamp(min=0)
+    inputs = (start + torch.arange(shared, dtype=torch.float64))[:, :, None]  # (T, groups, 1, shared)
+    distance = (inputs - centre[..., None] + 0.5).abs() * (1 / support)[..., None]
+    share = (1 - distance).clamp(min=0) * (inputs < pixels[..., None])
+    return torch.floor(share / share.sum(dim=-1, keepdim=True) * 2.0**BITS + 0.5), start

@@ -1,0 +1,397 @@
+"""Exported files say what their checkpoints say, in programs that have neither this package nor Lightning."""
+
+import contextlib
+import copy
+import io
+import json
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+import uniad_lightning.export
+import uniad_lightning.onnx_graph
+from conftest import SMALL
+from uniad_lightning.agreement import agreement, generated_pictures
+from uniad_lightning.build import build_module
+from uniad_lightning.checkpoint import pack_ignored
+from uniad_lightning.cli import conf_dir, run_command
+from uniad_lightning.data.image import read_image
+from uniad_lightning.data.mvtec import list_mvtec
+from uniad_lightning.detector import Detector, load_engine
+from uniad_lightning.errors import InputError
+from uniad_lightning.export import Plan, export_detector, plan_export
+from uniad_lightning.exported import FORMAT, OnnxEngine, ProgramEngine
+from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.threshold import Boundary, Calibration
+
+UNIAD = [word for word in SMALL if word.startswith("model.")]
+OTHERS = [word for word in SMALL if not word.startswith(("model.", "backbone.weights"))]
+CPU = torch.device("cpu")
+# Each of the networks and kinds of score, loss, cutting and size that there are, in as few exports as they fit in.
+VARIANTS = {
+    "whole": [*UNIAD, "score.window=5"],
+    "tiles": [
+        "model=mlp", "model.grid=[8,8]", "model.hidden_dim=32", "model.num_encoder_layers=1",
+        "model.num_decoder_layers=1", "score=mean", "loss=normalized_mse", "standardize=true",
+        "data.framing.tiles=[2,3]", "data.framing.region=[0.1,0.05,0.95,0.8]", "ignored",
+    ],
+    "sides": [
+        "model=cnn", "model.grid=[6,10]", "model.hidden_dim=16", "score=mean", "score.kind=std", "loss=cosine",
+        "data.image_size=[48,80]",
+    ],
+}  # fmt: skip
+
+
+def write_checkpoint(path, tree, words):
+    """What `uniad train` and `uniad calibrate` would leave, with a network that has learned nothing."""
+    given = [word for word in words if word != "ignored"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", [*OTHERS, f"data.root={tree}", "name=x", f"output_dir={path.parent}", *given])
+    module = build_module(cfg, announce=False)
+    if cfg.standardize:
+        module.standardize.fit([torch.randn(2, 64, 96) * torch.rand(96) + torch.rand(96)])
+    checkpoint = {
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "state_dict": module.state_dict(),
+        "loops": {},
+        "categories": ["bottle", "cable"],
+    }
+    if "ignored" in words:
+        ignored = np.zeros((20, 30), dtype=bool)
+        ignored[3:9, 4:14] = True
+        checkpoint["ignore"] = pack_ignored(ignored)
+    torch.save(checkpoint, path)
+    look = load_engine(str(path), CPU).look([picture for batch in generated_pictures() for picture in batch])
+    middle = look.score.sort().values[4:6].mean().item()  # no picture's own score, which rounding would decide
+    boundary = Boundary(middle, look.map.max().item() / 2, 1.0, 20, 0.05, 0.01, 0.2)
+    checkpoint["calibration"] = Calibration("rate=0.01", boundary, {"bottle": boundary}).plain()
+    checkpoint["familiarity"] = Familiarity(references=look.descriptor[3:6], boundary=0.7).plain()
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def said():
+    """What the command printed that made `folder`'s first file."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def folder(tree, tmp_path_factory, said):
+    """A checkpoint `whole.ckpt` and the files made of it: one by the command, others of the same traced graph."""
+    folder = tmp_path_factory.mktemp("exported")
+    path = write_checkpoint(folder / "whole.ckpt", tree, VARIANTS["whole"])
+    engine, splits = load_engine(str(path), CPU), list_mvtec(tree, categories=None)
+    with pytest.MonkeyPatch.context() as patch:
+        program = uniad_lightning.graph.trace(engine)
+        patch.setattr(uniad_lightning.export, "trace", lambda _: program)
+        model = uniad_lightning.onnx_graph.to_onnx(program)
+        patch.setattr(uniad_lightning.onnx_graph, "to_onnx", lambda _: copy.deepcopy(model))
+        with contextlib.redirect_stdout(said):
+            assert run_command("export", [f"ckpt_path={path}", f"output_dir={folder}/out"]) == 0
+        for name, form, precision in (
+            ("half.onnx", "onnx", "fp16"),
+            ("bytes.onnx", "onnx", "int8"),
+            ("whole.pt2", "torch", "fp32"),
+        ):
+            export_detector(engine, Plan(folder / name, form, precision), categories=["bottle", "cable"], splits=splits)
+    return folder
+
+
+def mixed():
+    """Pictures of several sizes in one list, some alike, none in order of size."""
+    batches = generated_pictures()
+    return [picture for batch in [*batches[::-1], *batches] for picture in batch]
+
+
+def assert_same(checkpoint, file, pictures):
+    expected, found = checkpoint(pictures), file(pictures)
+    span = expected.maps.max() - expected.maps.min()
+    assert span > 0.01
+    assert found.maps.dtype == np.float32
+    assert found.maps.shape == (len(pictures), *checkpoint.map_size)
+    np.testing.assert_allclose(found.maps, expected.maps, atol=5e-5 * span)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=5e-5 * span)
+    np.testing.assert_allclose(found.distances, expected.distances, atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_onnx_runtime_says_what_the_checkpoint_says(variant, folder, tree, tmp_path):
+    if variant == "whole":
+        path, written = folder / "whole.ckpt", folder / "whole.onnx"
+        checkpoint = load_engine(str(path), CPU)
+    else:
+        path, written = write_checkpoint(tmp_path / "x.ckpt", tree, VARIANTS[variant]), tmp_path / "x.onnx"
+        checkpoint = load_engine(str(path), CPU)
+        done = export_detector(checkpoint, Plan(written, "onnx", "fp32"), categories=[], splits=None)
+        assert (done.real, done.generated) == (0, len(mixed()) // 2)
+        assert done.agreement.map < 1e-4
+    file = OnnxEngine(str(written), "cpu")
+    assert_same(checkpoint, file, mixed())
+    assert file.region == checkpoint.region
+    decided = file.session.run(["defective", "score"], {"image": np.stack([mixed()[0]] * 2)})
+    assert decided[0].tolist() == (decided[1] > checkpoint.calibration.overall.score).tolist()
+
+
+def test_both_decisions_occur_and_a_detector_gives_them(folder):
+    checkpoint, file = Detector.load(folder / "whole.ckpt"), Detector.load(folder / "whole.onnx", device="cpu")
+    assert file.calibration == checkpoint.calibration
+    for product in (None, "bottle"):
+        pairs = list(
+            zip(checkpoint.predict(mixed(), product=product), file.predict(mixed(), product=product), strict=True)
+        )
+        assert {theirs.defective for _, theirs in pairs} == {True, False}
+        assert {theirs.familiar for _, theirs in pairs} == {True, False}
+        for ours, theirs in pairs:
+            assert theirs.score == pytest.approx(ours.score, rel=1e-4)
+            assert (theirs.decision, theirs.familiar) == (ours.decision, ours.familiar)
+            assert theirs.anomaly_map.shape == theirs.image.shape[:2]
+    with pytest.raises(InputError, match="bottel.*Did you mean 'bottle'"):
+        file.predict(mixed(), product="bottel")
+
+
+ALONE = textwrap.dedent("""
+    import sys
+    class Wall:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in {walled}:
+                raise ImportError(name + " is out of bounds")
+    sys.meta_path.insert(0, Wall())
+    import numpy as np
+    pictures = np.load({pictures!r})
+""")
+BY_ONNX = """
+import onnxruntime
+session = onnxruntime.InferenceSession({file!r}, providers=["CPUExecutionProvider"])
+names = [output.name for output in session.get_outputs()]
+for key in pictures:
+    np.savez(f"{out}/{{key}}", **dict(zip(names, session.run(names, {{"image": pictures[key]}}))))
+"""
+BY_TORCH = """
+import torch
+program = torch.export.load({file!r}).module()
+for key in pictures:
+    outputs = program(torch.from_numpy(pictures[key]))
+    np.savez(f"{out}/{{key}}", **{{name: value.numpy() for name, value in outputs.items()}})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "walled", "program"),
+    [
+        ("whole.onnx", ("uniad_lightning", "torch", "lightning", "timm", "PIL"), BY_ONNX),
+        ("whole.pt2", ("uniad_lightning", "lightning", "timm", "PIL"), BY_TORCH),
+    ],
+)
+def test_a_file_runs_where_this_package_is_not(name, walled, program, folder, tmp_path):
+    batches = {f"b{place}": np.stack(batch) for place, batch in enumerate(generated_pictures())}
+    np.savez(tmp_path / "pictures.npz", **batches)
+    code = (ALONE + program).format(
+        walled=walled, pictures=str(tmp_path / "pictures.npz"), file=str(folder / name), out=tmp_path
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    checkpoint = load_engine(str(folder / "whole.ckpt"), CPU)
+    for key, batch in batches.items():
+        outputs, expected = np.load(tmp_path / f"{key}.npz"), checkpoint(list(batch))
+        assert set(outputs) == {"score", "map", "distance", "defective"}
+        assert outputs["score"].shape == outputs["defective"].shape == outputs["distance"].shape == (len(batch),)
+        np.testing.assert_allclose(outputs["map"], expected.maps, atol=1e-4)
+        np.testing.assert_allclose(outputs["score"], expected.scores, atol=1e-4)
+        assert outputs["defective"].tolist() == (expected.scores > checkpoint.calibration.overall.score).tolist()
+
+
+def test_the_onnx_file_is_plain_and_says_what_it_is(folder, tree):
+    model = onnx.load(folder / "whole.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
+    assert not model.functions
+    (picture,) = model.graph.input
+    assert (picture.name, picture.type.tensor_type.elem_type) == ("image", onnx.TensorProto.UINT8)
+    sizes = [dim.dim_param or dim.dim_value for dim in picture.type.tensor_type.shape.dim]
+    assert sizes == ["batch", "height", "width", 3]
+    said = {one.key: json.loads(one.value) for one in model.metadata_props}
+    checkpoint = torch.load(folder / "whole.ckpt", weights_only=True)
+    assert said["uniad.format"] == FORMAT
+    assert said["uniad.version"] == uniad_lightning.__version__ == model.producer_version
+    assert said["uniad.image_size"] == [64, 64]
+    assert said["uniad.region"] == [0, 0, 1, 1]
+    assert said["uniad.categories"] == ["bottle", "cable"]
+    assert said["uniad.calibration"] == checkpoint["calibration"]
+    whole = (folder / "whole.onnx").read_bytes()
+    for private in (str(tree), str(folder), "site-packages", ".py"):  # nothing of the machine it was made on
+        assert private.encode() not in whole
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "kind", "most"),
+    [("half.onnx", "fp16", "FLOAT16", 0.01), ("bytes.onnx", "int8", "INT8", 0.05)],
+)
+def test_smaller_numbers_make_smaller_files_that_differ_little(name, precision, kind, most, folder, tree):
+    weights = onnx.load(folder / name).graph.initializer
+    assert sum(tensor.data_type == getattr(onnx.TensorProto, kind) and len(tensor.dims) > 1 for tensor in weights) > 12
+    assert (folder / name).stat().st_size < (folder / "whole.onnx").stat().st_size
+    checkpoint, file = load_engine(str(folder / "whole.ckpt"), CPU), OnnxEngine(str(folder / name), "cpu")
+    records = list_mvtec(tree, categories=None).test
+    found = agreement(checkpoint, file, [[read_image(record.image)] for record in records])
+    assert 1e-5 < found.map < most
+    assert file.about["precision"] == precision
+
+
+def test_several_threads_may_use_one_engine(folder):
+    file = OnnxEngine(str(folder / "whole.onnx"), "cpu")
+    expected = file(mixed()).maps
+    with ThreadPoolExecutor(4) as threads:
+        for seen in threads.map(file, [mixed()] * 4):
+            np.testing.assert_array_equal(seen.maps, expected)
+
+
+def test_a_program_of_torch_is_an_engine_too(folder):
+    file = ProgramEngine(str(folder / "whole.pt2"))
+    checkpoint = load_engine(str(folder / "whole.ckpt"), CPU)
+    assert_same(checkpoint, file, mixed())
+    assert file.calibration == checkpoint.calibration
+    with pytest.raises(InputError, match="cannot be read as a program"):
+        ProgramEngine(str(folder / "whole.onnx"))
+
+
+def test_the_command_writes_beside_the_checkpoint_and_reports(uniad, said, folder, tmp_path):
+    assert f"{folder}/whole.onnx: " in said.getvalue()
+    assert "4 test images and 10 generated pictures" in said.getvalue()
+    facts = json.loads((folder / "out" / "export.json").read_text())
+    assert facts["precision"] == "fp32"
+    assert 0 < facts["agreement"]["map"] < 1e-5
+    assert not list(folder.glob(".*"))
+    status, _, err = uniad("export", f"ckpt_path={folder}/whole.ckpt", f"output_dir={tmp_path}/out")
+    assert status == 2
+    assert "whole.onnx: is there already; choose another output, or overwrite=true" in err
+
+
+def test_without_boundary_and_data_the_command_says_so(uniad, folder, tmp_path):
+    checkpoint = torch.load(folder / "whole.ckpt", weights_only=True)
+    del checkpoint["calibration"], checkpoint["familiarity"]
+    checkpoint["config"]["data"]["root"] = str(tmp_path / "gone")
+    torch.save(checkpoint, tmp_path / "bare.ckpt")
+    bare = [f"ckpt_path={tmp_path}/bare.ckpt", f"output_dir={tmp_path}/out"]
+    status, out, err = uniad("export", *bare, "format=torch", f"output={tmp_path}/sub/x.pt2")
+    assert status == 0
+    assert "the checkpoint has no boundary" in err
+    assert "10 generated pictures alone" in out
+    engine = ProgramEngine(str(tmp_path / "sub" / "x.pt2"))
+    assert engine.calibration is engine(mixed()).distances is None
+    assert engine.about["categories"] == ["bottle", "cable"]
+    status, _, err = uniad("export", *bare, f"data.root={tmp_path}/gone")
+    assert status == 2
+    assert f"{tmp_path}/gone" in err
+    status, _, err = uniad("export", *bare, "precision=int8")
+    assert status == 2
+    assert "precision=int8: needs good images" in err
+    assert not (tmp_path / "bare.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp61"}, "precision=fp61: unknown; expected one of fp32, fp16, int8. Did you mean 'fp16'?"),
+        ({"format": "onxn"}, "format=onxn: unknown; expected one of onnx, torch. Did you mean 'onnx'?"),
+        ({"format": "torch", "precision": "int8"}, "precision=int8: format=torch is written in fp32 alone"),
+        ({"output": "x.pt2"}, "output=x.pt2: expected a name that ends in .onnx"),
+        ({"output": "/proc/x.onnx"}, "output=/proc/x.onnx: cannot be written"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(options, message, tmp_path):
+    given = {"output": None, "format": "onnx", "precision": "fp32", "overwrite": False, **options}
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(InputError) as refused:
+        plan_export(str(tmp_path / "last.ckpt"), **given)
+    assert message in str(refused.value)
+
+
+def test_a_checkpoint_that_is_not_there_is_named_and_no_folder_made_for_it(uniad, tmp_path):
+    status, _, err = uniad("export", f"ckpt_path={tmp_path}/typo/last.ckpt", f"output_dir={tmp_path}/out")
+    assert status == 2
+    assert f"ckpt_path={tmp_path}/typo/last.ckpt: no such file" in err
+    assert not (tmp_path / "typo").exists()
+
+
+def test_missing_packages_are_named(folder, monkeypatch):
+    monkeypatch.setattr(uniad_lightning.export, "find_spec", lambda name: None if name == "onnxscript" else True)
+    with pytest.raises(InputError, match=r"onnxscript not installed; pip install 'uniad-lightning\[export\]'"):
+        plan_export("last.ckpt", output=None, format="onnx", precision="fp32", overwrite=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"pip install 'uniad-lightning\[export\]'"):
+        OnnxEngine(str(folder / "whole.onnx"))
+
+
+def test_a_file_that_says_something_else_is_deleted_and_an_older_one_stays(folder, monkeypatch, tmp_path):
+    whole = uniad_lightning.graph.resize_parts
+    monkeypatch.setattr(uniad_lightning.graph, "resize_parts", lambda *given: (whole(*given) - 1).clamp(min=0))
+    (tmp_path / "x.pt2").write_text("an older file")
+    engine = load_engine(str(folder / "whole.ckpt"), CPU)
+    with pytest.raises(InputError, match=r"map differs from the checkpoint's by \d\.\de-\d\d .* deleted"):
+        export_detector(engine, Plan(tmp_path / "x.pt2", "torch", "fp32"), categories=[], splits=None)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("x.pt2", "an older file")]
+
+
+def test_weights_that_one_file_cannot_hold_are_refused(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(uniad_lightning.export, "ONE_FILE", 1000)
+    engine = load_engine(str(folder / "whole.ckpt"), CPU)
+    with pytest.raises(InputError, match="an .onnx file holds 2 GB; use format=torch"):
+        export_detector(engine, Plan(tmp_path / "x.onnx", "onnx", "fp32"), categories=[], splits=None)
+    assert not list(tmp_path.iterdir())
+
+
+def altered(source, target, **entries):
+    model = onnx.load(source)
+    kept = {one.key: one.value for one in model.metadata_props} | {
+        f"uniad.{name}": text for name, text in entries.items()
+    }
+    del model.metadata_props[:]
+    for name, text in kept.items():
+        if text is not None:
+            model.metadata_props.add(key=name, value=text)
+    onnx.save(model, target)
+    return str(target)
+
+
+def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
+    path, whole = tmp_path / "x.onnx", folder / "whole.onnx"
+
+    def refusal(name, device="auto"):
+        with pytest.raises(InputError) as refused:
+            OnnxEngine(str(name), device)
+        assert "\n" not in str(refused.value)
+        return str(refused.value)
+
+    assert "no such file" in refusal(path)
+    path.write_bytes(b"no model")
+    assert "cannot read it; expected a file of uniad export" in refusal(path)
+    path.write_bytes(whole.read_bytes()[:5000])
+    assert "cannot read it" in refusal(path)
+    assert "(its input: image tensor(uint8)); expected one of uniad export" in refusal(
+        altered(whole, path, format=None)
+    )
+    newer = refusal(altered(whole, path, format=str(FORMAT + 1), version='"9.1"'))
+    assert f"format {FORMAT + 1}, written by uniad-lightning 9.1" in newer
+    assert f"reads format {FORMAT}; update it" in newer
+    assert "is damaged" in refusal(altered(whole, path, calibration="{"))
+    assert "does not say its region" in refusal(altered(whole, path, region=None))
+    assert "Did you mean 'cuda'?" in refusal(whole, "cude")
+    assert "has no CUDA" in refusal(whole, "cuda:1")
+
+
+def test_pillow_pictures_are_judged_alike(folder):
+    picture = Image.fromarray(generated_pictures()[5][0])
+    scores = [
+        Detector.load(folder / name, device="cpu").predict(picture).score for name in ("whole.ckpt", "whole.onnx")
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)
