@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import Row, machine
 
-BENCHMARKS = ("backbone", "training_step", "epoch", "growth", "latency", "pixel_metrics", "startup")
+BENCHMARKS = ("backbone", "training_step", "epoch", "growth", "latency", "pixel_metrics", "exported", "startup")
 RESULTS = Path(__file__).with_name("results.json")
 
 
