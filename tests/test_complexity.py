@@ -5,6 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+from conftest import SMALL
 from uniad_lightning.build import build_module
 from uniad_lightning.cli import conf_dir
 from uniad_lightning.complexity import PAPER_FLOPS, PAPER_LEARNABLE, Part, complexity
@@ -115,3 +116,13 @@ def test_an_image_the_backbone_does_not_take_is_refused():
         complexity(detector, 4)
     with pytest.raises(InputError, match="data.image_size"):
         complexity(detector, [64, 0])
+
+
+def test_the_command_prints_the_parts_beside_the_papers_numbers(uniad):
+    status, out, err = uniad("complexity", *SMALL)
+    assert status == 0, err
+    rows = {line.split("│")[1].strip(): line.split("│")[2:5] for line in out.splitlines() if line.startswith("│")}
+    assert rows["UniAD in Table A7"][1].strip() == "7,480,000"
+    learnable = [int(rows[name][1].replace(",", "")) for name in ("backbone", "network", "total")]
+    assert learnable[0] == 0
+    assert learnable[1] == learnable[2] > 0

@@ -55,6 +55,9 @@ COMMANDS = {
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
         "deploy",
     ),
+    "complexity": Command(
+        "count parameters and operations of what a training would train (Table A7)", "uniad complexity model=cnn"
+    ),
     "cache": Command(
         "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
         "uniad cache experiment=mvtec data.root=mvtec_ad",

@@ -1,4 +1,4 @@
-"""From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)`, `cache(cfg)`."""
+"""From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)` and so on."""
 
 import signal
 from collections.abc import Iterator
@@ -21,6 +21,8 @@ from uniad_lightning.checkpoint import (
     load_checkpoint,
     load_weights,
 )
+from uniad_lightning.complexity import Complexity, show_complexity
+from uniad_lightning.complexity import complexity as count
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation
@@ -110,6 +112,16 @@ def cache(cfg: DictConfig) -> None:
         module.fill_cache(data, stage)
     kept = {name: len(split.slots) for name, split in data.cache.splits.items()}
     print(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
+
+
+def complexity(cfg: DictConfig) -> Complexity:
+    """Count parameters and operations of the detector that `cfg` describes, and print them beside the paper's.
+
+    Raises InputError for what cannot be used in `cfg`.
+    """
+    found = count(build_module(cfg, announce=False), cfg.data.image_size)
+    show_complexity(found)
+    return found
 
 
 def claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:

@@ -1,0 +1,8 @@
+"""`uniad complexity` as a script: python scripts/complexity.py model=cnn."""
+
+import sys
+
+from uniad_lightning.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("complexity", sys.argv[1:]))
