@@ -271,3 +271,52 @@ def test_a_checkpoint_from_the_future_or_elsewhere_is_refused(tmp_path):
         Detector.load(tmp_path / "half.ckpt")
     with pytest.raises(InputError, match="cannot be read"):
         Detector.load(tmp_path / "text.ckpt")
+
+
+def test_what_was_trained_on_never_sets_the_boundary(uniad, tmp_path):
+    """Not by another share, not by `good=`, not under another name, and not because the folder has changed."""
+    root = mvtec_tree(tmp_path / "parts", categories=["bottle"], train=20, size=(40, 40))
+    status, _, err = uniad("train", *SMALL, f"data.root={root}", f"output_dir={tmp_path}/run", "trainer=smoke")
+    assert status == 0, err
+    checkpoint = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
+    given = ["data=mvtec", f"data.root={root}", "data.image_size=64"]
+    status, _, err = uniad("calibrate", checkpoint, f"output_dir={tmp_path}/a", *given, "data.held_out=0.5")
+    assert status == 2
+    assert "used all good images" in err
+    status, _, err = uniad("calibrate", checkpoint, f"output_dir={tmp_path}/b", f"good={root}/bottle/*/good")
+    assert status == 2
+    assert "19 more were trained on" in err
+    words = [*SMALL, f"data.root={root}", "data.held_out=0.3", "trainer=smoke", f"output_dir={tmp_path}/held"]
+    status, _, err = uniad("train", *words)
+    assert status == 0, err
+    checkpoint = f"ckpt_path={tmp_path}/held/checkpoints/last.ckpt"
+    trained = load_checkpoint(checkpoint.removeprefix("ckpt_path="))["trained"]
+    assert 8 <= len(trained) <= 19
+    status, _, err = uniad("calibrate", checkpoint, f"output_dir={tmp_path}/c", "rate=0.4")
+    assert status == 0, err
+    before = json.loads((tmp_path / "c/calibration.json").read_text())["overall"]["images"]
+    assert before == 20 - len(trained)
+    (root / "bottle").rename(root / "flask")
+    status, _, err = uniad("calibrate", checkpoint, f"output_dir={tmp_path}/d", *given)
+    assert status == 2
+    assert "held-out images of flask; the checkpoint was trained on bottle" in err
+
+
+def test_many_threads_may_predict_first_while_others_load(calibrated, products):
+    paths = [str(path) for path in sorted(products.rglob("test/*/*.png"))][:4]
+    warm = Detector.load(calibrated[0], device="cpu")
+    expected = [warm.predict(path).score for path in paths]
+
+    def fresh(_):
+        return [Detector.load(calibrated[0], device="cpu").predict(path).score for path in paths[:2]]
+
+    def shared(_):
+        return [warm.predict(path).score for path in paths]
+
+    with ThreadPoolExecutor(6) as threads:
+        loaded = [threads.submit(fresh, i) for i in range(6)]
+        judged = [threads.submit(shared, i) for i in range(12)]
+        for future in loaded:
+            assert future.result() == pytest.approx(expected[:2], abs=1e-6)
+        for future in judged:
+            assert future.result() == pytest.approx(expected, abs=1e-6)

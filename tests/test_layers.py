@@ -26,6 +26,7 @@ LEVELS = {
     "models.standardize": 1,
     "models.dropout": 1,
     "models.folding": 1,
+    "models.static_padding": 1,
     "scoring": 1,
     "resampling": 1,
     "threshold": 1,
@@ -94,6 +95,7 @@ LEVELS = {
     "kept_features": 7,
     "predictions": 6,
     "deploy": 6,
+    "importing": 6,
     "run": 6,
     "command_line": 7,
     "completion": 7,
@@ -117,7 +119,7 @@ FENCES = {
     "watchdog": ("sources.watching",),
     "cv2": ("data.transforms", "sources.video"),
     "hydra": ("build", "run", "cli", "command_line", "completion", "explain"),
-    "omegaconf": ("build", "starting", "deploy", "run", "cli", "explain"),
+    "omegaconf": ("build", "starting", "deploy", "importing", "run", "cli", "explain"),
 }
 # Optional packages of `uniad export`: imported inside functions, but for modules that only an export imports.
 FENCES |= {

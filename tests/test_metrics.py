@@ -323,3 +323,22 @@ def test_two_ranks_get_the_numbers_of_one(ranks, name):
 @pytest.mark.parametrize("name", ["narrow band", "no masks"])
 def test_ranks_exchange_a_fraction_of_the_states(ranks, name):
     assert ranks[0][name]["sent"] == ranks[1][name]["sent"] < 3 * len(CATEGORIES) * BINS / 5
+
+
+def test_ignored_pixels_count_neither_as_good_nor_as_defective():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(6, 20, 20, generator=generator)
+    masks = torch.rand(6, 20, 20, generator=generator) > 0.9
+    labels = torch.tensor([0, 1, 1, 0, 1, 1])
+    masks[labels == 0] = False
+    ignored = torch.zeros(20, 20, dtype=torch.bool)
+    ignored[:, 8:] = True
+    found = []
+    for part in (slice(None), slice(8)):  # with the ignored part, and without it
+        metrics = AnomalyMetrics(categories=["a"], num_images=6, ignored=ignored if part == slice(None) else None)
+        metrics.update(
+            maps=maps[:, :, part], scores=labels.double(), masks=masks[:, :, part], labels=labels,
+            has_mask=torch.ones(6, dtype=torch.bool), categories=torch.zeros(6).long(), indices=torch.arange(6),
+        )  # fmt: skip
+        found.append(metrics.compute().pooled)
+    assert found[0] == found[1]

@@ -90,3 +90,13 @@ def test_a_calibration_survives_as_plain_values():
     assert Calibration.from_plain(calibration.plain()) == calibration
     assert calibration.of(None).score == 1.0
     assert calibration.of("screw").score == 3.0
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.01, 50), (0.02, 30), (0.2, 40)])
+def test_the_interval_of_a_given_score_is_not_too_narrow(rate, count):
+    rng = np.random.default_rng(2)
+    covered = []
+    for _ in range(3000):
+        boundary = at_score(1 - rate, rng.uniform(size=count), np.zeros(count))
+        covered.append(boundary.low <= rate <= boundary.high)
+    assert np.mean(covered) >= 0.945

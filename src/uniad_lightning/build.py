@@ -8,12 +8,13 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from uniad_lightning.checkpoint import load_checkpoint, load_weights
+from uniad_lightning.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.randomness import key
+from uniad_lightning.types import Size, pair
 
 
 def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
@@ -43,8 +44,8 @@ def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataMod
     return data
 
 
-def build_saved(path: str) -> tuple[FeatureReconstruction, DictConfig, dict[str, Any]]:
-    """The detector in a checkpoint, the configuration it was trained with, and the checkpoint itself.
+def build_saved(path: str) -> tuple[FeatureReconstruction, dict[str, Any]]:
+    """The detector in a checkpoint, and the checkpoint itself.
 
     Raises InputError for a checkpoint that cannot be read.
     """
@@ -54,7 +55,31 @@ def build_saved(path: str) -> tuple[FeatureReconstruction, DictConfig, dict[str,
     with torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
         module = build_module(saved, announce=False)
     load_weights(module, checkpoint, path)
-    return module, saved, checkpoint
+    return module, checkpoint
+
+
+def build_saved_data(
+    checkpoint: dict[str, Any], module: FeatureReconstruction, given: DictConfig | None = None
+) -> UnifiedDataModule:
+    """The data of a checkpoint with what is `given` in its place; nothing is read yet.
+
+    What is looked at in a picture, and which images are held out, is the checkpoint's. Raises InputError for another
+    image size.
+    """
+    saved = OmegaConf.create(checkpoint["config"]).data
+    config = saved if given is None else data_config(given, saved)
+    with open_dict(config):
+        kept = {name: checkpoint["config"]["data"].get(name) for name in ("framing", "held_out")}
+        for name, value in kept.items():
+            config.pop(name, None)
+            if value is not None:
+                config[name] = value
+        if "framing" in config:
+            config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it
+    data = build_data(config, module)
+    if "ignore" in checkpoint:
+        data.framing.ignore = unpack_ignored(checkpoint["ignore"])
+    return data
 
 
 def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
@@ -67,12 +92,17 @@ def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
             merged.update({name: value for name, value in given.items() if value is not None})
             if given.root is not None:
                 merged.prepare = None  # what is there is the user's, not ours to write
-    if merged.image_size != saved.image_size:
+    if _size(merged) != _size(saved):
         raise InputError(
             f"data.image_size={merged.image_size}, but the checkpoint was trained at {saved.image_size}; "
             f"evaluate with data.image_size={saved.image_size}"
         )
     return merged
+
+
+def _size(data: DictConfig) -> Size:
+    size = data.image_size
+    return pair(size if isinstance(size, int) else list(size), "data.image_size")
 
 
 @rank_zero_only

@@ -3,12 +3,13 @@
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from uniad_lightning.data.finding import matches
-from uniad_lightning.data.image import read_image
-from uniad_lightning.data.records import GOOD, Record
+from uniad_lightning.data.image import DATA_SET_PIXELS, read_image
+from uniad_lightning.data.records import GOOD, Record, Splits
+from uniad_lightning.data.selection import lots
 from uniad_lightning.detector import TorchEngine
 from uniad_lightning.errors import InputError
 from uniad_lightning.familiarity import Familiarity
@@ -70,11 +72,17 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     with ThreadPoolExecutor(2) as readers, tqdm(total=len(records), desc=label, unit="image", mininterval=pace) as bar:
         waiting = iter(records)
-        ahead = [readers.submit(read_image, record.image) for record in islice(waiting, 2 * batch_size)]
+        ahead = [
+            readers.submit(read_image, record.image, max_pixels=DATA_SET_PIXELS)
+            for record in islice(waiting, 2 * batch_size)
+        ]
         while ahead:
             images = [future.result() for future in ahead[:batch_size]]
             ahead = ahead[batch_size:]
-            ahead += [readers.submit(read_image, record.image) for record in islice(waiting, len(images))]
+            ahead += [
+                readers.submit(read_image, record.image, max_pixels=DATA_SET_PIXELS)
+                for record in islice(waiting, len(images))
+            ]
             look = engine.look(images)
             scores.append(look.score.cpu())
             peaks.append(look.map.amax(dim=(1, 2)).cpu())
@@ -89,17 +97,53 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     )
 
 
+def _read(record: Record) -> np.ndarray:
+    return read_image(record.image, max_pixels=DATA_SET_PIXELS)
+
+
+def check_settings(*, by: str, **shares: float) -> None:
+    """Raises InputError for a method that is none, and for shares outside (0, 1)."""
+    if by not in METHODS:
+        raise InputError(f"by={by}: expected one of {', '.join(METHODS)}")
+    for name, value in shares.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+            raise InputError(f"{name}={value}: expected a share above 0 and below 1, such as 0.01")
+
+
+def not_trained_on(splits: Splits, checkpoint: dict[str, Any]) -> Splits:
+    """`splits` without the validation and test images that the checkpoint was trained on.
+
+    Raises InputError for held-out images of a product it was not trained on: under another name its trained images
+    would not be known again.
+    """
+    unknown = {record.category for record in splits.validation} - set(checkpoint.get("categories", ()))
+    if unknown and "categories" in checkpoint:
+        known = ", ".join(checkpoint["categories"])
+        raise InputError(
+            f"data: held-out images of {', '.join(sorted(unknown))}; the checkpoint was trained on {known}; "
+            "calibrate on the data it was trained on, or name good images with good=FOLDER"
+        )
+    trained = set(checkpoint.get("trained", torch.zeros(0)).tolist())
+
+    def unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(r for r, lot in zip(records, lots(records).tolist(), strict=True) if lot not in trained)
+
+    return splits._replace(validation=unseen(splits.validation), test=unseen(splits.test))
+
+
+def only_chosen_on(held_out: Scores) -> list[str]:
+    """What to warn of where labelled images chose a boundary and nothing else says how it does."""
+    if len(held_out.score):
+        return []
+    return ["no held-out images: the false-alarm rate and the table are of the images that chose the boundary"]
+
+
 def set_boundaries(held_out: Scores, test: Scores, *, by: str, rate: float, recall: float) -> Calibration:
     """The boundary for all products and one for each, set `by` one of `METHODS`.
 
     `rate` takes good images alone; `f1` and `recall` choose the score on the labelled images of `test`. Raises
-    InputError for another method, for a `rate` or `recall` outside (0, 1), and without the images it needs.
+    InputError without the images it needs.
     """
-    if by not in METHODS:
-        raise InputError(f"by={by}: expected one of {', '.join(METHODS)}")
-    for name, value in (("rate", rate), ("recall", recall)):
-        if not 0 < value < 1:
-            raise InputError(f"{name}={value}: expected a share above 0 and below 1")
     set_one = {
         "rate": lambda good, _: _by_rate(good, rate),
         "f1": lambda good, labelled: _by_labels(good, labelled, score_at_best_f1),
@@ -165,7 +209,7 @@ def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], lis
 
     one = [done(name, calibration.overall) for name in names]
     own = [done(name, calibration.products[name]) for name in names if name in calibration.products]
-    return _with_sum(one), _with_sum(own)
+    return _with_sum(one), _with_sum(own) if len(own) == len(one) else own
 
 
 def _with_sum(rows: list[Outcome]) -> list[Outcome]:
@@ -178,17 +222,24 @@ def _with_sum(rows: list[Outcome]) -> list[Outcome]:
 
 def learn_familiar(known: Tensor, held_out: Tensor, rate: float) -> Familiarity:
     """What is familiar: mean features `known` (n, C) of train images; the boundary is set on `held_out` ones."""
-    measure = Familiarity(references=known, boundary=1.0)
+    measure = Familiarity(references=known.half(), boundary=1.0)  # as they are kept
     distances = measure.distance(held_out).double().numpy()
     measure.boundary = at_rate(distances, distances, rate).score
     return measure
 
 
 def spread_over(records: Iterable[Record], count: int) -> list[Record]:
-    """At most `count` of the records, evenly spaced; tiles of a picture count once."""
-    whole = [record for record in records if not record.tile]
-    step = max(-(-len(whole) // count), 1)
-    return whole[::step]
+    """About `count` of the records, the same number of each category, evenly spaced; tiles of a picture count once."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if not record.tile:
+            groups[record.category].append(record)
+    each = max(count // max(len(groups), 1), 1)
+    return [
+        group[i * len(group) // min(each, len(group))]
+        for group in groups.values()
+        for i in range(min(each, len(group)))
+    ]
 
 
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
@@ -213,11 +264,23 @@ def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]
     return shares
 
 
-def further_good(patterns: str | Sequence[str]) -> list[Record]:
-    """Records of good pictures of no known product: of a folder, a file, a glob, or several. InputError for none."""
-    listed = [patterns] if isinstance(patterns, str) else list(patterns)
-    found = [path for one in listed for path in matches(*_rooted(one), key="good")]
-    return [Record(path, (), "", GOOD, 0) for path in found]
+def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:
+    """Records of good pictures of no known product: of a folder, a file, a glob, or several; those held out left out.
+
+    Raises InputError for no picture, and for one that is among the train images of `known`.
+    """
+    listed = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Sequence) else []
+    if not listed or not all(isinstance(one, str) and one for one in listed):
+        raise InputError(f"good={patterns}: expected a folder, a file, a glob, or a list of them; quote a number")
+    found = {path.resolve(): path for one in listed for path in matches(*_rooted(one), key="good")}
+    trained = {r.image.resolve() for r in known.train if isinstance(r.image, Path)} & found.keys()
+    if trained:
+        raise InputError(
+            f"good={patterns}: {min(trained)} and {len(trained) - 1} more were trained on, and their scores would set "
+            "the boundary too low; give others"
+        )
+    held_out = {r.image.resolve() for r in known.validation if isinstance(r.image, Path)}
+    return [Record(path, (), "", GOOD, 0) for real, path in sorted(found.items()) if real not in held_out]
 
 
 def _rooted(pattern: str) -> tuple[Path, str]:

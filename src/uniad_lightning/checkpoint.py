@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import nn
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.selection import lots
 from uniad_lightning.errors import InputError, one_line
 
 
@@ -36,18 +37,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class CheckpointConfig(L.Callback):
     """Puts what a detector needs on another machine into every checkpoint: plain values and tensors only.
 
-    `config` is the resolved configuration, `categories` the names of what was trained on, and `ignore`, where there is
-    one, the picture of what is not judged.
+    `config` is the resolved configuration, `categories` the names of what was trained on, `trained` which images these
+    were (`selection.lots`; with those of `started`, a checkpoint the training started from), and `ignore`, where there
+    is one, the picture of what is not judged.
     """
 
-    def __init__(self, *, config: dict[str, Any]):
+    def __init__(self, *, config: dict[str, Any], started: dict[str, Any] | None = None):
         self.config = config
+        self.before = (started or {}).get("trained", torch.zeros(0, dtype=torch.int64))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning while it puts a checkpoint together."""
         checkpoint["config"] = self.config
         data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["categories"] = sorted({record.category for record in data.splits.train})
+        checkpoint["trained"] = torch.cat([self.before, lots(data.splits.train)]).unique()
         if data.framing.ignore is not None:
             checkpoint["ignore"] = pack_ignored(data.framing.ignore)
 
@@ -65,11 +69,15 @@ def unpack_ignored(packed: dict[str, Any]) -> np.ndarray:
 
 def update_checkpoint(path: str, **entries: Any) -> None:
     """Put `entries`, plain values and tensors, into a checkpoint, which stays whole if this is interrupted."""
-    AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, path)
+    try:
+        AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, os.path.expanduser(path))
+    except (OSError, RuntimeError) as error:  # the second is torch's, of a full disk or a folder it cannot write
+        raise InputError(f"ckpt_path={path}: cannot be written and stays as it was; {one_line(error)}") from None
 
 
 def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     """A checkpoint of this package: tensors and plain values, on the CPU; InputError names `key` for another file."""
+    path = os.path.expanduser(path)
     if not Path(path).is_file():
         raise InputError(f"{key}={path}: no such file; expected a checkpoint such as RUN/checkpoints/last.ckpt")
     try:
@@ -81,9 +89,9 @@ def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     return checkpoint
 
 
-def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: str) -> None:
-    """Put the weights of a loaded checkpoint into `module`; InputError names the tensors that do not fit."""
+def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: str, key: str = "ckpt_path") -> None:
+    """Put the weights of a loaded checkpoint into `module`; InputError, with `key`, names tensors that do not fit."""
     try:
         module.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise InputError(f"ckpt_path={path}: does not fit its own configuration; {one_line(error)}") from None
+        raise InputError(f"{key}={path}: does not fit its own configuration; {one_line(error)}") from None

@@ -58,6 +58,11 @@ COMMANDS = {
     "complexity": Command(
         "count parameters and operations of what a training would train (Table A7)", "uniad complexity model=cnn"
     ),
+    "import_official": Command(
+        "turn a checkpoint of the reference implementation (github.com/zhiyuanyou/UniAD) into one of ours",
+        "uniad import_official file=ckpt.pth.tar output=official.ckpt",
+        "importing",
+    ),
     "cache": Command(
         "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
         "uniad cache experiment=mvtec data.root=mvtec_ad",
@@ -73,10 +78,10 @@ def usage() -> str:
     """The text of `uniad --help`."""
     lines = ["usage: uniad COMMAND [key=value ...] [--option ...]", ""]
     for name, command in COMMANDS.items():
-        lines += [f"  {name:10} {command.meaning}", f"  {'':10} {command.example}", ""]
+        lines += [f"  {name:15} {command.meaning}", f"  {'':15} {command.example}", ""]
     lines += [
-        f"  {DATA:10} list the public data sets; say where to get one and how it lies; check a copy of it",
-        f"  {'':10} uniad data visa data.root=VisA",
+        f"  {DATA:15} list the public data sets; say where to get one and how it lies; check a copy of it",
+        f"  {'':15} uniad data visa data.root=VisA",
         "",
         "Keys are those of conf/; `uniad COMMAND --cfg job` prints them with their values,",
         "`uniad COMMAND --help` the options of each group. Several runs: -m model.neighbor_size=1,7",
@@ -103,6 +108,8 @@ def main() -> None:
         sys.exit(_show_data_sets(arguments[1:]))
     if arguments[0] == CACHE and (len(arguments) == 1 or arguments[1].startswith("keep=")):
         sys.exit(_show_kept_features(arguments[1:]))
+    if arguments[0].replace("-", "_") in COMMANDS:
+        arguments[0] = arguments[0].replace("-", "_")
     if arguments[0] not in COMMANDS:
         near = did_you_mean(arguments[0], (*COMMANDS, DATA))
         if arguments[0].startswith("-"):

@@ -6,12 +6,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from uniad_lightning.build import build_data, data_config, warn
+from uniad_lightning.build import build_saved_data, warn
 from uniad_lightning.calibrate import (
     REFERENCES,
     by_kind,
+    check_settings,
     further_good,
     learn_familiar,
+    not_trained_on,
+    only_chosen_on,
     outcomes,
     score_records,
     set_boundaries,
@@ -20,8 +23,8 @@ from uniad_lightning.calibrate import (
     too_few,
 )
 from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
-from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.detector import Detector, TorchEngine, find_device, load_engine
+from uniad_lightning.detector import Detector, find_device, load_engine
+from uniad_lightning.errors import InputError
 from uniad_lightning.export import Exported, export_detector, plan_export, report, splits_of
 from uniad_lightning.predictions import Counts, predict_all
 from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
@@ -37,15 +40,18 @@ def calibrate(cfg: DictConfig) -> Calibration:
     Raises InputError for what cannot be used, and where there are no good images that were not trained on.
     """
     folder = Path(cfg.output_dir)
+    check_settings(by=cfg.by, rate=cfg.rate, recall=cfg.recall, unfamiliar_rate=cfg.unfamiliar_rate)
     engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
-    data, _ = _data_of(cfg, engine)
+    checkpoint = load_checkpoint(cfg.ckpt_path)
+    data = build_saved_data(checkpoint, engine.module, cfg.data)
     refuse_occupied(folder, overwrite=cfg.overwrite, resume_from=None)
     clear(folder)
     data.prepare_data()
     data.setup()
-    further = [] if cfg.good is None else further_good(cfg.good)
-    held_out = score_records(engine, [*data.splits.validation, *further], label="held out")
-    test = score_records(engine, data.splits.test, label="test")
+    unseen = not_trained_on(data.splits, checkpoint)
+    further = [] if cfg.good is None else further_good(cfg.good, known=data.splits)
+    held_out = score_records(engine, [*unseen.validation, *further], label="held out")
+    test = score_records(engine, unseen.test, label="test")
     calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
     entries: dict[str, Any] = {"calibration": calibration.plain()}
     facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path)}
@@ -55,9 +61,8 @@ def calibrate(cfg: DictConfig) -> Calibration:
         entries["familiarity"] = familiarity.plain()
         facts["unfamiliar"] = share_unfamiliar(familiarity, test)
     update_checkpoint(cfg.ckpt_path, **entries)
-    if cfg.by == "rate":
-        for line in too_few(calibration, cfg.rate):
-            warn(line)
+    for line in too_few(calibration, cfg.rate) if cfg.by == "rate" else only_chosen_on(held_out):
+        warn(line)
     one, own = outcomes(calibration, test)
     write_report(folder, calibration, one, own, facts)
     draw_scores(folder / "scores.png", calibration, by_kind(held_out, test))
@@ -74,7 +79,8 @@ def export(cfg: DictConfig) -> Exported:
         cfg.ckpt_path, output=cfg.output, format=cfg.format, precision=cfg.precision, overwrite=cfg.overwrite
     )  # fmt: skip
     engine = load_engine(cfg.ckpt_path, find_device("cpu"))
-    data, checkpoint = _data_of(cfg, engine)
+    checkpoint = load_checkpoint(cfg.ckpt_path)
+    data = build_saved_data(checkpoint, engine.module, cfg.data)
     splits = splits_of(data, demanded=cfg.data.root is not None)
     done = export_detector(engine, plan, categories=checkpoint.get("categories", []), splits=splits)
     report(done, Path(cfg.output_dir))
@@ -86,13 +92,15 @@ def predict(cfg: DictConfig) -> Counts:
 
     Raises InputError for what cannot be used and where results cannot be written; rows are kept.
     """
+    if not isinstance(cfg.max_megapixels, int | float) or not 0 < cfg.max_megapixels < 1e6:
+        raise InputError(f"max_megapixels={cfg.max_megapixels}: expected a number above 0, such as 400")
     folder, max_pixels = Path(cfg.output_dir), round(1e6 * cfg.max_megapixels)
     source = open_source(
         cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
         without=folder,
     )  # fmt: skip
     detector = Detector.load(cfg.ckpt_path, device=cfg.device, max_pixels=max_pixels)
-    checkpoint = Path(cfg.ckpt_path).resolve()
+    checkpoint = Path(cfg.ckpt_path).expanduser().resolve()
     settings = {
         "ckpt_path": str(checkpoint),
         "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
@@ -109,12 +117,3 @@ def predict(cfg: DictConfig) -> Counts:
         return predict_all(
             detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
         )  # fmt: skip
-
-
-def _data_of(cfg: DictConfig, engine: TorchEngine) -> tuple[UnifiedDataModule, dict[str, Any]]:
-    """The data that `cfg` says or the checkpoint of `engine` was trained on, and that checkpoint."""
-    checkpoint = load_checkpoint(cfg.ckpt_path)
-    saved = OmegaConf.create(checkpoint["config"])
-    if "framing" in saved.data:
-        saved.data.framing.ignore = None  # its file may be elsewhere by now; the engine has it
-    return build_data(data_config(cfg.data, saved.data), engine.module), checkpoint

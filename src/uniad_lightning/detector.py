@@ -10,14 +10,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from uniad_lightning.build import build_data, build_saved
-from uniad_lightning.checkpoint import unpack_ignored
+from uniad_lightning.build import build_saved, build_saved_data
 from uniad_lightning.data.dataset import normalise
 from uniad_lightning.data.framing import Framing
 from uniad_lightning.data.image import MAX_PIXELS, read_image, rgb_of
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.familiarity import Familiarity
 from uniad_lightning.inspection import Inspection
+from uniad_lightning.models.folding import GATE
 from uniad_lightning.module import FeatureReconstruction, Look
 from uniad_lightning.threshold import Boundary, Calibration
 from uniad_lightning.types import Batch, Box, Size
@@ -73,10 +73,15 @@ class TorchEngine:
         self.device = device
         self.calibration = calibration
         self.familiarity = familiarity
+        module.backbone.prepare()
 
     @torch.inference_mode()
     def look(self, images: Sequence[np.ndarray]) -> Look:
         """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
+        with GATE.running():
+            return self._look(images)
+
+    def _look(self, images: Sequence[np.ndarray]) -> Look:
         tiles = [tile for image in images for tile in self.framing.tiles_of(image, self.image_size)]
         pixels = normalise(tiles, self.mean, self.std).to(self.device)  # (B * T, 3, H, W)
         if self.framing.count > 1:
@@ -95,7 +100,7 @@ class TorchEngine:
 class Detector:
     """One model for all products, ready to judge pictures; safe to use from several threads.
 
-    `engine` is what it runs; `load` makes one of a file. A picture of more than `max_pixels` pixels is refused.
+    `engine` is what it runs; `load` makes one of a file. A file of more than `max_pixels` pixels is refused.
     """
 
     def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS):
@@ -168,6 +173,7 @@ class Detector:
                     f"product={product}: the detector has no boundaries yet; uniad calibrate ckpt_path=... sets them"
                 )
             return None
+        product = None if product is None else str(product)  # on the command line a number
         if product is not None and product not in calibration.products:
             known = ", ".join(calibration.products) or "none"
             near = did_you_mean(product, calibration.products)
@@ -180,19 +186,15 @@ class Detector:
         if isinstance(picture, Image.Image):
             return rgb_of(ImageOps.exif_transpose(picture), "image")
         if isinstance(picture, Tensor):
-            array = picture.detach().cpu().numpy()
+            array = (picture.float() if picture.is_floating_point() else picture).detach().cpu().numpy()
             return rgb_from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array)
         return rgb_from_array(np.asarray(picture))
 
 
 def load_engine(path: str, device: torch.device) -> TorchEngine:
     """What a checkpoint holds, on `device`. Raises InputError for a file that cannot be used."""
-    module, saved, checkpoint = build_saved(path)
-    if "framing" in saved.data:
-        saved.data.framing.ignore = None  # its file may be elsewhere by now
-    data = build_data(saved.data, module)
-    if "ignore" in checkpoint:
-        data.framing.ignore = unpack_ignored(checkpoint["ignore"])
+    module, checkpoint = build_saved(path)
+    data = build_saved_data(checkpoint, module)
     calibration, familiarity = checkpoint.get("calibration"), checkpoint.get("familiarity")
     return TorchEngine(
         module=module,
@@ -229,6 +231,8 @@ def rgb_from_array(array: np.ndarray) -> np.ndarray:
 
 def find_device(name: str) -> torch.device:
     """The device called `name`, as `Detector.load` takes it. Raises InputError where there is none."""
+    if not isinstance(name, str) or name == "meta":
+        raise InputError(f"device={name}: expected auto, cpu, cuda or cuda:N")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -121,10 +121,16 @@ def _region_weights(mask: np.ndarray) -> np.ndarray:
     return 1.0 / areas
 
 
-def count_images(images: Iterable[SeenImage], into: Counts, place: Callable[[Tensor, Tensor], Tensor]) -> None:
+def count_images(
+    images: Iterable[SeenImage],
+    into: Counts,
+    place: Callable[[Tensor, Tensor], Tensor],
+    judged: Tensor | None = None,
+) -> None:
     """Upsamples the maps of those `images` that have a mask and adds all their pixels to the flat counts `into`.
 
-    `place` gives the bins (n, H, W) for keys (n, H, W) and category ids (n, 1, 1); all on the device of `into`.
+    With `judged` (H, W) bool only those pixels count; no other may be defective. `place` gives the bins (n, H, W) for
+    keys (n, H, W) and category ids (n, 1, 1); all on the device of `into`.
     """
     device = into.positives.device
     known = (image for image in images if image.mask)
@@ -136,7 +142,11 @@ def count_images(images: Iterable[SeenImage], into: Counts, place: Callable[[Ten
             keys = sort_keys(upsample(torch.stack([image.map for image in part]).to(device), size))  # (n, H, W)
             categories = torch.tensor([image.category for image in part], device=device)[:, None, None]
             masks = np.stack([unpack(image) for image in part])  # (n, H, W)
-            into.add(place(keys, categories), torch.from_numpy(masks), torch.from_numpy(region_weights(masks)))
+            bins, weights = place(keys, categories), torch.from_numpy(region_weights(masks))
+            defective = torch.from_numpy(masks)
+            if judged is not None:
+                bins, defective = bins[:, judged.to(device)], defective[:, judged]  # (n, J)
+            into.add(bins, defective, weights)
 
 
 class Refinement(NamedTuple):

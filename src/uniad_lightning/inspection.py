@@ -110,8 +110,7 @@ class Inspection:
     def overlay(self) -> Image.Image:
         """The picture under its anomaly map, at its own size, with a box around each defective region.
 
-        Colours run from the map's minimum to twice the way to the boundary, so that they mean the same in all pictures
-        of a product; without a boundary from the map's minimum to its maximum.
+        Colours run from the map's minimum to twice the way from there to the boundary; without one to its maximum.
         """
         low = float(self.scored_map.min())
         high = float(self.scored_map.max()) if self.boundary is None else 2 * self.boundary.pixel - low

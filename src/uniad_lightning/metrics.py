@@ -63,7 +63,8 @@ class AnomalyMetrics(Metric):
 
     Call `update` for each batch and then `compute`, on every rank; each image must be seen exactly once by exactly one
     rank. `forward` is refused: the numbers of a batch mean nothing. `foreign` names categories that were not trained
-    on: all their images are defective, so each is ranked against the good images of all categories.
+    on: all their images are defective, so each is ranked against the good images of all categories. Pixels that are
+    `ignored` (H, W) bool count neither as good nor as defective.
 
     Raises ValueError for no image, no category, and a category name that repeats or is "pooled".
     """
@@ -76,7 +77,14 @@ class AnomalyMetrics(Metric):
     image_categories: Tensor  # (num_images,) int64
     visits: Tensor  # (num_images,) int64
 
-    def __init__(self, *, categories: Sequence[str], num_images: int, foreign: Collection[str] = ()):
+    def __init__(
+        self,
+        *,
+        categories: Sequence[str],
+        num_images: int,
+        foreign: Collection[str] = (),
+        ignored: Tensor | None = None,
+    ):
         super().__init__()
         if num_images < 1 or not categories:
             raise ValueError(f"{num_images} images of {len(categories)} categories; expected at least one of each")
@@ -85,6 +93,7 @@ class AnomalyMetrics(Metric):
         self.categories = tuple(categories)
         self.num_images = num_images
         self.foreign = frozenset(foreign)
+        self._judged = None if ignored is None else ~ignored.cpu()
         self._seen: dict[int, SeenImage] = {}
         bins, images = (len(categories), BINS), (num_images,)
         whole = {
@@ -132,13 +141,12 @@ class AnomalyMetrics(Metric):
         for state, column in zip(states, columns, strict=True):
             state.index_add_(0, place, column.to(place.device))
         size = (masks.shape[1], masks.shape[2])
-        packed = [
-            pack(mask) if known else b"" for mask, known in zip(masks.cpu().numpy(), has_mask.tolist(), strict=True)
-        ]
+        masks = masks.cpu() if self._judged is None else masks.cpu() & self._judged
+        packed = [pack(mask) if known else b"" for mask, known in zip(masks.numpy(), has_mask.tolist(), strict=True)]
         images = list(map(SeenImage, maps, packed, [size] * len(maps), table["category"].tolist()))
         self._seen.update(zip(table["index"].tolist(), images, strict=True))
         counts = Counts(self.positives.view(-1), self.negatives.view(-1), self.regions.view(-1))
-        count_images(images, counts, lambda keys, ids: first_level(keys).add_(ids * BINS))
+        count_images(images, counts, lambda keys, ids: first_level(keys).add_(ids * BINS), self._judged)
 
     def _check(
         self, maps: Tensor, masks: Tensor, scores: Tensor, has_mask: Tensor, table: Mapping[str, Tensor]
@@ -230,7 +238,9 @@ class AnomalyMetrics(Metric):
         finer = Counts(whole, whole.clone(), whole.double())
         starts = place.to(device) * bins
         images = (image for image in self._seen.values() if image.category in ids)
-        count_images(images, finer, lambda keys, categories: refinement.bins(keys).add_(starts[categories]))
+        count_images(
+            images, finer, lambda keys, categories: refinement.bins(keys).add_(starts[categories]), self._judged
+        )
         for count in finer:
             if self._is_synced:
                 dist.all_reduce(count, group=self.process_group)

@@ -94,6 +94,7 @@ class AnomalyModule(L.LightningModule):
             categories=splits.categories,
             num_images=len(splits.test),
             foreign=set(splits.categories) - {record.category for record in splits.train},
+            ignored=self.data.framing.ignored(self.data.map_size),
         ).to(self.device)
         self.vanished_masks = 0
 
@@ -109,7 +110,7 @@ class AnomalyModule(L.LightningModule):
         if ignored is not None:
             batch["mask"] = batch["mask"] & ~ignored.to(batch["mask"].device)  # callbacks see it, too
         self.metrics.update(
-            maps=look.grid if ignored is None else look.map,
+            maps=look.grid,
             scores=look.score,
             masks=batch["mask"],
             has_mask=batch["has_mask"],
@@ -129,7 +130,10 @@ class AnomalyModule(L.LightningModule):
         self.vanished_masks = int(self.trainer.strategy.reduce(vanished, reduce_op="sum"))
         if self.vanished_masks and self.trainer.is_global_zero:
             size = " x ".join(map(str, self.data.map_size))
-            print(f"uniad: warning: {self.vanished_masks} masks have no pixel left at {size}", file=sys.stderr)
+            print(
+                f"uniad: warning: {self.vanished_masks} masks have no pixel left that is judged at {size}",
+                file=sys.stderr,
+            )
         for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
             numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
             self.log_dict(numbers, rank_zero_only=False)

@@ -13,13 +13,14 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from uniad_lightning.build import build_data, build_module, build_saved, data_config, warn
+from uniad_lightning.build import build_data, build_module, build_saved, build_saved_data, warn
 from uniad_lightning.callbacks import SaveMaps
 from uniad_lightning.checkpoint import (
     AtomicCheckpointIO,
     CheckpointConfig,
     load_checkpoint,
     load_weights,
+    unpack_ignored,
 )
 from uniad_lightning.complexity import Complexity, show_complexity
 from uniad_lightning.complexity import complexity as count
@@ -29,7 +30,7 @@ from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.results.run_folder import CONFIG, LAST, clear, refuse_occupied, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
-from uniad_lightning.starting import plain, refuse_other_run, start_from, warn_of_forgetting
+from uniad_lightning.starting import plain, refuse_other_run, refuse_untrained, start_from, warn_of_forgetting
 
 
 def train(cfg: DictConfig) -> Evaluation:
@@ -44,18 +45,21 @@ def train(cfg: DictConfig) -> Evaluation:
     _check_choice_of_best(cfg)
     module = build_module(cfg, announce=started is None)
     if started is not None:
-        load_weights(module, started, cfg.init_from)
+        load_weights(module, started, cfg.init_from, key="init_from")
     if cfg.ckpt_path is not None:
         checkpoint = load_checkpoint(cfg.ckpt_path)
+        refuse_untrained(checkpoint, cfg.ckpt_path)
         refuse_other_run(config, checkpoint["config"], cfg.ckpt_path)
         load_weights(module, checkpoint, cfg.ckpt_path)
     data = build_data(cfg.data, module)
     if started is not None:
+        if data.framing.ignore is None and "ignore" in started:
+            data.framing.ignore = unpack_ignored(started["ignore"])
         data.rehearse(started.get("categories", ()), cfg.rehearse)
     callbacks = _callbacks(cfg.callbacks)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks.values(), CheckpointConfig(config=config)],
+        callbacks=[*callbacks.values(), CheckpointConfig(config=config, started=started)],
         plugins=[AtomicCheckpointIO()],
         logger=instantiate(cfg.logger) or False,
         check_val_every_n_epoch=cfg.validate_every or 1,
@@ -81,9 +85,9 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     Raises InputError for a checkpoint that cannot be read and for data that does not fit it.
     """
     folder = Path(cfg.output_dir)
-    module, saved, _ = build_saved(cfg.ckpt_path)
+    module, checkpoint = build_saved(cfg.ckpt_path)
     claim(folder, cfg.overwrite, None)
-    data = build_data(data_config(cfg.data, saved.data), module)
+    data = build_saved_data(checkpoint, module, cfg.data)
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
         callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)

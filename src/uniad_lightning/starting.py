@@ -34,10 +34,9 @@ def start_from(cfg: DictConfig) -> dict[str, Any] | None:
         for name in INHERITED:
             cfg[name] = saved[name]
         cfg.data.image_size = saved["data"]["image_size"]
-        if "framing" in saved["data"]:
-            cfg.data.framing = saved["data"]["framing"]
-        if cfg.ckpt_path is None:
-            cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
+        ignore = cfg.data.framing.ignore
+        cfg.data.framing = {**saved["data"].get("framing", cfg.data.framing), "ignore": ignore}
+        cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
     return checkpoint
 
 
@@ -49,6 +48,12 @@ def warn_of_forgetting(started: dict[str, Any], data: UnifiedDataModule) -> None
             f"there are no train images of {', '.join(left_out)}, which init_from knows and this training will forget; "
             "add some to the data"
         )
+
+
+def refuse_untrained(checkpoint: dict[str, Any], path: str) -> None:
+    """Raises InputError for a checkpoint that was imported: it holds weights, but no training to go on with."""
+    if not checkpoint["loops"]:
+        raise InputError(f"ckpt_path={path}: was imported and holds no training to resume; give it as init_from={path}")
 
 
 def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:

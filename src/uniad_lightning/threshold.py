@@ -17,8 +17,8 @@ class Boundary(NamedTuple):
 
     Attributes:
         score: an image whose score is above is defective.
-        pixel: a pixel of the anomaly map above belongs to a defect; as many good images have such a pixel as are above
-            `score`.
+        pixel: a pixel of the anomaly map above belongs to a defect; about as many good images have such a pixel as are
+            above `score`.
         spread: the scale of normalised scores, positive: `score` minus the median of good images, at least their
             standard deviation.
         images: good images it was set on.
@@ -96,7 +96,11 @@ def at_rate(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Boundary:
 def at_score(score: float, scores: np.ndarray, peaks: np.ndarray) -> Boundary:
     """The boundary at a given `score`; its false-alarm rate is estimated from scores and map maxima of good images."""
     rank = int((np.asarray(scores) <= score).sum())
-    return _at(score, rank, scores, peaks)
+    above, tail = len(scores) - rank, (1 - CONFIDENCE) / 2
+    # Clopper-Pearson: here the score is fixed and the number above it drawn, not the other way round.
+    low = float(beta.ppf(tail, above, rank + 1)) if above else 0.0
+    high = float(beta.ppf(1 - tail, above + 1, rank)) if rank else 1.0
+    return _at(score, rank, scores, peaks)._replace(low=low, high=high)
 
 
 def _at(score: float, rank: int, scores: np.ndarray, peaks: np.ndarray) -> Boundary:

@@ -52,7 +52,7 @@ class Framing:
 
     def plain(self) -> dict[str, object]:
         """What the pixels of a tile depend on, as plain values."""
-        return {"region": self.region, "tiles": self.tiles, "overlap": self.overlap}
+        return {"region": self.region, "tiles": self.tiles, "overlap": self.overlap if self.count > 1 else 0.0}
 
     def map_size(self, image_size: Size) -> Size:
         """(height, width) of the region at the scale of tiles of `image_size` (height, width) pixels."""

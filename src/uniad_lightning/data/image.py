@@ -19,7 +19,7 @@ DECODING = 2  # of this file's definition: raised with any change of what a pixe
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
 _JPEG_HALF = 128
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; line-scan cameras stay below, a file made to fill the memory does not
-_MAX_DATA_SET_PIXELS = 178_956_970  # Pillow's own; a training has no setting to raise it
+DATA_SET_PIXELS = 178_956_970  # Pillow's own; a training has no setting to raise it
 
 
 def read_record(record: Record) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +27,7 @@ def read_record(record: Record) -> tuple[np.ndarray, np.ndarray]:
 
     The mask is the union of the record's masks, empty without any. Raises InputError as `read_image` and `read_mask`.
     """
-    image = read_image(record.image, max_pixels=_MAX_DATA_SET_PIXELS)
+    image = read_image(record.image, max_pixels=DATA_SET_PIXELS)
     size = (image.shape[0], image.shape[1])
     mask = np.zeros(size, dtype=bool)
     for path in record.masks:
@@ -86,7 +86,7 @@ def read_marks(path: Path) -> np.ndarray:
 
     Raises InputError when the file cannot be decoded (as `read_image`).
     """
-    mask = _open(path, _MAX_DATA_SET_PIXELS)
+    mask = _open(path, DATA_SET_PIXELS)
     if _is_deep(mask):
         return _deep_values(mask)[0] != 0
     red, green, blue = mask.convert("RGB").split()

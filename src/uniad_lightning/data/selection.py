@@ -4,6 +4,9 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
+import torch
+from torch import Tensor
+
 from uniad_lightning.data.records import Packed, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
@@ -67,11 +70,11 @@ def hold_out(splits: Splits, share: float) -> Splits:
     """Puts about a `share` of each category's train images, at least one, into `validation` instead.
 
     They are neither trained nor tested on, and set the boundary between good and defective later. Which ones follows
-    from their names alone, so an image that was trained on is never among them when others have joined its folder.
+    from their names alone, so they stay the same when others join (but for the one of a category that has no other).
 
     Raises InputError for a share outside [0, 0.9], and for a category with a single image.
     """
-    if not 0 <= share <= 0.9:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 0.9:
         raise InputError(f"data.held_out={share}: expected a share of the train images from 0 to 0.9")
     if share == 0:
         return splits
@@ -89,11 +92,20 @@ def hold_out(splits: Splits, share: float) -> Splits:
     )
 
 
+def lots(records: Iterable[Record]) -> Tensor:
+    """(n,) int64: a number for each image that follows from its name, its folders' and its category's."""
+    return torch.tensor([_number(record) - 2**63 for record in records], dtype=torch.int64)
+
+
 def _lot(record: Record) -> float:
-    """A number in [0, 1) that follows from an image's name, its folder's and its category's."""
+    """The same number in [0, 1)."""
+    return _number(record) / 2**64
+
+
+def _number(record: Record) -> int:
     file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
-    name = f"{record.category}/{file.parent.name}/{file.name}/{place}"
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
+    name = "/".join([record.category, *file.parts[-3:], str(place)])  # `test/good/000.png` is not `train/good/000.png`
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def rehearse(splits: Splits, known: Collection[str], count: int | None) -> Splits:

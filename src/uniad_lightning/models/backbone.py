@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import BatchNormAct2d, Format, PatchEmbed
+from timm.layers import BatchNormAct2d, Conv2dSame, Format, PatchEmbed
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, did_you_mean, one_line
-from uniad_lightning.models.folding import Folded
+from uniad_lightning.models.folding import GATE, Folded
+from uniad_lightning.models.static_padding import pad_as_for
 from uniad_lightning.types import Size, pair
 
 # On a CPU, activations of more images than these pixels leave its caches and its allocator's reach: half the speed.
@@ -40,10 +41,12 @@ class Backbone(nn.Module):
     and without the final norm. `weights` is `pretrained` (timm's hub), a file (.safetensors, or .pth read with
     `weights_only`; a bare name may be one the package carries), or `random`. `arguments` go to `timm.create_model`.
     With `only_deepest` the last of the levels is used alone, which learns faster than all (not in the paper).
-    `mean` and `std` are those of the model's own `pretrained_cfg` unless given. Unless `trainable` (Table A5),
-    parameters do not require gradients and the mode stays `eval`.
+    With `padding_for` strided convolutions pad as for images of that size, whatever size comes (not in the paper; the
+    reference does). `mean` and `std` are those of the model's own `pretrained_cfg` unless given. Unless `trainable`
+    (Table A5), parameters do not require gradients and the mode stays `eval`.
 
-    Raises InputError for an unknown model, levels or arguments it does not have, and weights not to be had or unfit.
+    Raises InputError for an unknown model, levels or arguments it does not have, weights not to be had or unfit, and
+    `padding_for` where the model's padding does not depend on the size of its images.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Backbone(nn.Module):
         std: Sequence[float] | None = None,
         trainable: bool = False,
         only_deepest: bool = False,
+        padding_for: int | Sequence[int] | None = None,
     ):
         super().__init__()
         if not levels:
@@ -78,6 +82,13 @@ class Backbone(nn.Module):
         self.std = tuple(std or config.std)
         self._folded = Folded({nn.BatchNorm2d: _nothing, BatchNormAct2d: _activation})
         self.to(memory_format=torch.channels_last)
+        if padding_for is not None and not pad_as_for(
+            self.model, pair(padding_for, "backbone.padding_for"), same=Conv2dSame
+        ):
+            raise InputError(
+                f"backbone.padding_for={padding_for}: {name} pads alike for images of every size; it is for models "
+                "whose padding depends on the size, such as tf_efficientnet_b4"
+            )
         self.requires_grad_(trainable)
         self.train(self.training)
 
@@ -94,6 +105,11 @@ class Backbone(nn.Module):
         at_once = PIXELS_AT_ONCE // image.shape[2:].numel() if image.device.type == "cpu" else len(image)
         model = self._folded(self.model)
         return torch.cat([self._features(model, part) for part in image.split(max(at_once, 1))])
+
+    def prepare(self) -> None:
+        """Fold batch norms now, alone, so that threads may run the backbone from then on (`folding.GATE`)."""
+        with GATE.tracing():
+            self._folded(self.model)
 
     def check(self, size: Size) -> None:
         """Sees that the model takes images of `size` (height, width) pixels; its own word on a blank image is final.
@@ -245,7 +261,7 @@ def _refusal(model: nn.Module, size: Size) -> Exception | None:
     training = model.training
     blank = torch.zeros(1, 3, *size, device=next(model.parameters()).device).to(memory_format=torch.channels_last)
     try:
-        with torch.no_grad():
+        with GATE.running(), torch.no_grad():
             model.eval()(blank)
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         return error

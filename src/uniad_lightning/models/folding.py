@@ -1,7 +1,9 @@
 """A network whose weights stay as they are, with its batch norms folded into the convolutions before them."""
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -47,6 +49,44 @@ def fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
     """Changes when a weight of `model` is moved or written to."""
     tensors = chain(model.parameters(), model.buffers())
     return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
+
+
+class Gate:
+    """Lets any number of threads run models, or one trace one: fx patches every module's call while it traces."""
+
+    def __init__(self) -> None:
+        self._state = threading.Condition()
+        self._running = 0
+        self._tracing = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """For a thread that runs models."""
+        with self._state:
+            self._state.wait_for(lambda: not self._tracing)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._state:
+                self._running -= 1
+                self._state.notify_all()
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        """For a thread that traces one."""
+        with self._state:
+            self._state.wait_for(lambda: not self._tracing and not self._running)
+            self._tracing = True
+        try:
+            yield
+        finally:
+            with self._state:
+                self._tracing = False
+                self._state.notify_all()
+
+
+GATE = Gate()  # of the process, as fx's patch is
 
 
 class Folded:

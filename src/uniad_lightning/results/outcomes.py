@@ -41,8 +41,9 @@ class Outcome(NamedTuple):
 def show_calibration(calibration: Calibration, one: Sequence[Outcome], own: Sequence[Outcome]) -> None:
     """Print the boundary, and false alarms and misses per product, of the one boundary and of the products' own."""
     overall = calibration.overall
+    used = "set on" if calibration.method.startswith("rate") else "its rate estimated on"
     print(
-        f"boundary for all products ({calibration.method}): {overall.score:.4f}, set on {overall.images} good images; "
+        f"boundary for all products ({calibration.method}): {overall.score:.4f}, {used} {overall.images} good images; "
         f"expect {overall.rate:.2%} of good images above it ({overall.low:.2%} to {overall.high:.2%})"
     )
     table = Table(title="on the test images", title_justify="left")
