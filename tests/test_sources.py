@@ -155,8 +155,9 @@ def test_a_long_list_takes_no_memory(tmp_path):
 
 
 STREAM = """
-import sys, time
+import signal
 from uniad_lightning.sources.opening import open_source
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without
 for item in open_source("-").items:
     print("nothing yet" if item is None else item.name, flush=True)
 """
