@@ -97,6 +97,7 @@ LEVELS = {
     "deploy": 6,
     "importing": 6,
     "run": 6,
+    "commands": 0,
     "command_line": 7,
     "completion": 7,
     "explain": 7,

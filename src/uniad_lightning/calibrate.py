@@ -72,17 +72,11 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     with ThreadPoolExecutor(2) as readers, tqdm(total=len(records), desc=label, unit="image", mininterval=pace) as bar:
         waiting = iter(records)
-        ahead = [
-            readers.submit(read_image, record.image, max_pixels=DATA_SET_PIXELS)
-            for record in islice(waiting, 2 * batch_size)
-        ]
+        ahead = [readers.submit(_read, record) for record in islice(waiting, 2 * batch_size)]
         while ahead:
             images = [future.result() for future in ahead[:batch_size]]
             ahead = ahead[batch_size:]
-            ahead += [
-                readers.submit(read_image, record.image, max_pixels=DATA_SET_PIXELS)
-                for record in islice(waiting, len(images))
-            ]
+            ahead += [readers.submit(_read, record) for record in islice(waiting, len(images))]
             look = engine.look(images)
             scores.append(look.score.cpu())
             peaks.append(look.map.amax(dim=(1, 2)).cpu())
@@ -234,18 +228,17 @@ def spread_over(records: Iterable[Record], count: int) -> list[Record]:
     for record in records:
         if not record.tile:
             groups[record.category].append(record)
-    each = max(count // max(len(groups), 1), 1)
-    return [
-        group[i * len(group) // min(each, len(group))]
-        for group in groups.values()
-        for i in range(min(each, len(group)))
-    ]
+    spread = []
+    for group in groups.values():
+        kept = min(max(count // len(groups), 1), len(group))
+        spread += [group[i * len(group) // kept] for i in range(kept)]
+    return spread
 
 
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Scores by product and kind: `held out`, `good`, `defective`."""
+    """Scores by product (further good pictures have none) and kind: `held out`, `good`, `defective`."""
     return {
-        name: {
+        name or "further": {
             "held out": held_out.of(name).score,
             "good": test.of(name).labelled(0).score,
             "defective": test.of(name).labelled(1).score,

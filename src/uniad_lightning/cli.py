@@ -13,84 +13,17 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from uniad_lightning import __version__, completion
 from uniad_lightning.command_line import CommandLine, conf_dir, data_options, parse, start
+from uniad_lightning.commands import CACHE, COMMANDS, DATA, usage
 from uniad_lightning.errors import InputError, did_you_mean, one_line
 from uniad_lightning.explain import explain
 
 __all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
-
-
-class Command(NamedTuple):
-    """One subcommand: what it does, a line that shows it, and the module with the function of its name."""
-
-    meaning: str
-    example: str
-    module: str = "run"
-
-
-COMMANDS = {
-    "train": Command(
-        "train one model on all categories, then evaluate it", "uniad train experiment=mvtec data.root=mvtec_ad"
-    ),
-    "evaluate": Command(
-        "evaluate a checkpoint", "uniad evaluate ckpt_path=runs/mvtec/checkpoints/last.ckpt data.root=mvtec_ad"
-    ),
-    "calibrate": Command(
-        "set the boundary between good and defective in a checkpoint, on good images it was not trained on",
-        "uniad calibrate ckpt_path=runs/mvtec/checkpoints/last.ckpt rate=0.01",
-        "deploy",
-    ),
-    "export": Command(
-        "write a checkpoint as one ONNX or torch.export file that runs without this package, and compare the two",
-        "uniad export ckpt_path=runs/mvtec/checkpoints/last.ckpt precision=fp16",
-        "deploy",
-    ),
-    "predict": Command(
-        "judge pictures, a video or a watched folder: rows, overlays, masks",
-        "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
-        "deploy",
-    ),
-    "complexity": Command(
-        "count parameters and operations of what a training would train (Table A7)", "uniad complexity model=cnn"
-    ),
-    "import_official": Command(
-        "turn a checkpoint of the reference implementation (github.com/zhiyuanyou/UniAD) into one of ours",
-        "uniad import_official file=ckpt.pth.tar output=official.ckpt",
-        "importing",
-    ),
-    "cache": Command(
-        "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
-        "uniad cache experiment=mvtec data.root=mvtec_ad",
-    ),
-}
-
-
-DATA = "data"  # the command that is no Hydra application
-CACHE = "cache"  # one that is none without words, and with keep=
-
-
-def usage() -> str:
-    """The text of `uniad --help`."""
-    lines = ["usage: uniad COMMAND [key=value ...] [--option ...]", ""]
-    for name, command in COMMANDS.items():
-        lines += [f"  {name:15} {command.meaning}", f"  {'':15} {command.example}", ""]
-    lines += [
-        f"  {DATA:15} list the public data sets; say where to get one and how it lies; check a copy of it",
-        f"  {'':15} uniad data visa data.root=VisA",
-        "",
-        "Keys are those of conf/; `uniad COMMAND --cfg job` prints them with their values,",
-        "`uniad COMMAND --help` the options of each group. Several runs: -m model.neighbor_size=1,7",
-        "or sweep=neighbor_size. Your own YAML files: --config-dir DIR, such as --config-dir my",
-        "experiment=mine for my/experiment/mine.yaml. Completion by the tab key, in bash or zsh:",
-        'eval "$(uniad -sc install=bash)"; in fish: uniad -sc install=fish | source.',
-        "`uniad --version` prints the version. UNIAD_DEBUG=1 shows the traceback behind an error line.",
-    ]
-    return "\n".join(lines)
 
 
 def main() -> None:

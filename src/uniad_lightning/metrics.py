@@ -96,13 +96,8 @@ class AnomalyMetrics(Metric):
         self._judged = None if ignored is None else ~ignored.cpu()
         self._seen: dict[int, SeenImage] = {}
         bins, images = (len(categories), BINS), (num_images,)
-        whole = {
-            "positives": bins,
-            "negatives": bins,
-            "image_labels": images,
-            "image_categories": images,
-            "visits": images,
-        }
+        whole: dict[str, tuple[int, ...]] = dict.fromkeys(("positives", "negatives"), bins)
+        whole |= dict.fromkeys(("image_labels", "image_categories", "visits"), images)
         for name, shape in {**whole, "regions": bins, "image_scores": images}.items():
             dtype = torch.int64 if name in whole else torch.float64
             self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
