@@ -13,6 +13,7 @@ from uniad_lightning.models.neighbor_mask import neighbor_mask
 from uniad_lightning.models.standardize import Standardize
 from uniad_lightning.models.transformer import Attention, PositionEmbedding
 from uniad_lightning.models.uniad import UniAD
+from uniad_lightning.randomness import seed_step
 
 
 def network(**changes):
@@ -272,6 +273,29 @@ def test_jitter_probability_is_per_batch_or_per_token():
     assert abs(sum(shares) / 200 - 0.25) < 0.1
     assert torch.equal(per_batch.eval()(tokens), tokens)
     assert torch.equal(FeatureJitter(scale=0.0, prob=1.0, per="batch")(tokens), tokens)
+
+
+@pytest.mark.parametrize("per", ["batch", "token"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_what_is_drawn_for_a_sample_is_the_same_on_any_number_of_processes(per, world):
+    x = torch.randn(6, 2, 9, 4)
+
+    def drawn(part, rank):
+        seed_step(seed=1, epoch=2, step=3, rank=rank)
+        jitter = FeatureJitter(scale=20.0, prob=0.5, per=per)
+        return (
+            jitter(part.flatten(1, 2)),
+            Dropout(0.4)(part),
+            attend(part, part, part, visible=None, dropout=0.4),
+            torch.rand(()),  # all have drawn equally often
+        )
+
+    whole = drawn(x, 0)
+    parts = [drawn(part, rank) for rank, part in enumerate(x.chunk(world))]
+    for one, *others in zip(whole, *parts, strict=True):
+        together = torch.cat(others) if one.ndim else torch.stack(others).unique().squeeze()
+        assert torch.allclose(one, together, atol=1e-6)
+    assert not torch.equal(whole[1][0] == 0, whole[1][1] == 0)
 
 
 @pytest.mark.parametrize("bad", [{"scale": -1.0}, {"prob": 1.5}, {"per": "pixel"}])

@@ -83,7 +83,7 @@ class AnomalyModule(L.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Key all that is drawn in this step to (seed, epoch, step, rank)."""
+        """Key all that is drawn in this step to (seed, epoch, step) and the sample."""
         epoch, step = divmod(self.trainer.global_step, self.data.steps_per_epoch)
         seed_step(seed=self.seed, epoch=epoch, step=step, rank=self.global_rank)
 

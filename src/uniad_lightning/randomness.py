@@ -1,12 +1,16 @@
-"""Keyed randomness: order, jitter, dropout and augmentation are functions of (seed, epoch, step, rank) alone.
+"""Keyed randomness: order, jitter, dropout and augmentation are functions of seed, epoch, step and sample alone.
 
-Nothing depends on what was drawn before. A run resumed in the middle of an epoch therefore needs no random state.
+Nothing depends on what was drawn before: a run resumed in the middle of an epoch needs no random state. Nor does it, on
+a CPU, on the number of processes.
 """
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+_rank = 0  # of this process, as of the last `seed_step`
 
 
 def key(*parts: int | str) -> int:
@@ -22,5 +26,29 @@ def permutation(count: int, *, seed: int, epoch: int) -> Tensor:
 
 
 def seed_step(*, seed: int, epoch: int, step: int, rank: int) -> None:
-    """Set torch's generators (CPU and every GPU) for what this rank draws in this step."""
+    """Set torch's generators for what is drawn in this step.
+
+    The CPU's is the same on all ranks, and `sample_seeds` tells their samples apart. A GPU's is each rank's own, since
+    its kernels draw for a whole batch at once.
+    """
+    global _rank
+    _rank = rank
     torch.manual_seed(key("step", seed, epoch, step, rank))
+    torch.default_generator.manual_seed(key("step", seed, epoch, step))
+
+
+def sample_seeds(count: int) -> list[int]:
+    """A seed for each of this rank's `count` samples of a batch, by its place in the global batch.
+
+    They follow from the next number of torch's generator, so that samples have the same for any number of ranks.
+    """
+    drawn = int(torch.empty((), dtype=torch.int64).random_())
+    return [key(drawn, _rank * count + i) for i in range(count)]
+
+
+def draw(kind: Callable[..., Tensor], shape: torch.Size, device: torch.device) -> Tensor:
+    """Numbers of `kind`, `torch.randn` or `torch.rand`, of `shape` (B, ...); each sample's own stream on a CPU."""
+    if device.type != "cpu":
+        return kind(shape, device=device)
+    seeds = sample_seeds(shape[0])
+    return torch.stack([kind(shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds])

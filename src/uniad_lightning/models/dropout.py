@@ -1,6 +1,7 @@
 """Dropout, drawn and applied so that a CPU does not spend a third of its training on it; elsewhere torch's own.
 
-What is drawn is a function of the state of torch's generator alone, whatever the number of threads.
+What is drawn is a function of the state of torch's generator and a sample's place in the global batch alone, whatever
+the number of threads or processes.
 """
 
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+
+from uniad_lightning.randomness import sample_seeds
 
 LEVELS = 2**16
 WEIGHTS_IN_CACHE = 2**19  # attention weights each thread works on at a time: 2 MB, about a core's own cache
@@ -41,12 +44,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | None,
     n = query.shape[-2]
     bias = query.new_zeros(n, n) if visible is None else query.new_zeros(n, n).masked_fill(~visible, -torch.inf)
     flat = (x.reshape(-1, n, x.shape[-1]) for x in (query, key, value))  # (B*heads, N, D)
-    gathered: Tensor = _DroppedAttention.apply(*flat, bias, dropout)
+    kept = _draw_kept(torch.Size((*query.shape[:2], n, n)), dropout).flatten(0, 1)
+    gathered: Tensor = _DroppedAttention.apply(*flat, bias, kept, 1 / _kept_share(dropout))
     return gathered.view(query.shape)
 
 
 class _DroppedAttention(Function):
-    """softmax(q k^T / sqrt(D) + bias), with dropout, times v: three of (M, N, D) and (N, N) -> (M, N, D).
+    """softmax(q k^T / sqrt(D) + bias) x kept x rescale, times v: three of (M, N, D), (N, N), (M, N, N) -> (M, N, D).
 
     A few of the M at a time, so that their weights stay in the cache between one operation and the next; and of all
     (M, N, N) tensors only the weights and what was drawn (one byte each) stay for the backward pass.
@@ -54,10 +58,9 @@ class _DroppedAttention(Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, p: float) -> Tensor:
-        ctx.scale, ctx.rescale = q.shape[-1] ** -0.5, 1 / _kept_share(p)
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, kept: Tensor, rescale: float) -> Tensor:
+        ctx.scale, ctx.rescale = q.shape[-1] ** -0.5, rescale
         weights = q.new_empty(len(q), *bias.shape)
-        kept = _draw_kept(weights.shape, p)
         gathered = torch.empty_like(q)
         for part in _parts(weights):
             scores = torch.baddbmm(bias, q[part], k[part].transpose(1, 2), alpha=ctx.scale)
@@ -81,7 +84,7 @@ class _DroppedAttention(Function):
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights[part], -1, weights.dtype)
             _product(grad_scores, k[part], factor=ctx.scale, out=grad_q[part])
             _product(grad_scores.transpose(1, 2), q[part], factor=ctx.scale, out=grad_k[part])
-        return grad_q, grad_k, grad_v, None, None
+        return grad_q, grad_k, grad_v, None, None, None
 
 
 def _product(a: Tensor, b: Tensor, *, factor: float, out: Tensor) -> Tensor:
@@ -96,16 +99,18 @@ def _parts(weights: Tensor) -> list[slice]:
 
 
 def _draw_kept(shape: torch.Size, p: float) -> Tensor:
-    """1 where an element is kept and 0 where it is dropped, (*shape) int8.
+    """1 where an element of `shape` (B, ...) is kept and 0 where it is dropped, int8; each sample has its own stream.
 
     Drawing is what takes time: torch's generator only seeds NumPy's fastest, and each 64-bit draw of that serves four
     elements with 16 bits each. They are cut off rather than compared, as torch's comparisons take several times longer.
     """
-    count = shape.numel()
-    stream = np.random.SFC64(int(torch.empty((), dtype=torch.int64).random_()))
-    bits = torch.from_numpy(stream.random_raw(-(-count // 4)).view(np.int16))[:count]
+    count = shape[1:].numel()
     least = _dropped_levels(p) - LEVELS // 2  # as int16: elements with at least this are kept
-    return bits.clamp_(least - 1, least).sub_(least - 1).to(torch.int8).view(shape)
+    kept = torch.empty(shape[0], count, dtype=torch.int8)
+    for sample, seed in zip(kept, sample_seeds(shape[0]), strict=True):
+        bits = torch.from_numpy(np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16))[:count]
+        sample.copy_(bits.clamp_(least - 1, least).sub_(least - 1))
+    return kept.view(shape)
 
 
 def _kept_share(p: float) -> float:

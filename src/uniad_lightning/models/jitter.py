@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.randomness import draw
 
 
 class FeatureJitter(nn.Module):
@@ -33,7 +34,9 @@ class FeatureJitter(nn.Module):
         """Tokens (B, N, C) -> (B, N, C)."""
         if not self.training or self.scale == 0 or self.prob == 0:
             return tokens
-        drawn_for = (1, 1, 1) if self.per == "batch" else (*tokens.shape[:2], 1)
-        chosen = torch.rand(drawn_for, device=tokens.device) < self.prob
         deviation = self.scale * tokens.norm(dim=-1, keepdim=True) / tokens.shape[-1]  # (B, N, 1)
-        return tokens + chosen * deviation * torch.randn_like(tokens)
+        if self.per == "token":
+            deviation = deviation * (draw(torch.rand, deviation.shape, tokens.device) < self.prob)
+        elif torch.rand(()) >= self.prob:
+            return tokens
+        return tokens + deviation * draw(torch.randn, tokens.shape, tokens.device)
