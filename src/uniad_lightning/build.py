@@ -50,6 +50,8 @@ def build_saved(path: str) -> tuple[FeatureReconstruction, dict[str, Any]]:
     Raises InputError for a checkpoint that cannot be read.
     """
     checkpoint = load_checkpoint(path)
+    if "renders" in checkpoint:
+        raise InputError(f"ckpt_path={path}: is a decoder of backbone features; expected a detector, of uniad train")
     saved = OmegaConf.create(checkpoint["config"])
     saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
     with torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back

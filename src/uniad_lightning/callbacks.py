@@ -17,7 +17,8 @@ from tqdm import tqdm
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.framing import cut
 from uniad_lightning.data.image import read_record, resize, resize_mask
-from uniad_lightning.data.records import Record, Splits
+from uniad_lightning.data.records import Record
+from uniad_lightning.loggers import logged_step, picture_loggers, show
 from uniad_lightning.module import AnomalyModule
 from uniad_lightning.scoring import upsample
 from uniad_lightning.types import Batch, Box, Size
@@ -133,32 +134,53 @@ class SaveMaps(L.Callback):
 
 
 class HeatmapPanels(L.Callback):
-    """Writes `heatmaps/<category>.png`: image, mask, map and overlay of one good and some defective test images.
+    """Draws for each category image, mask, map and overlay of one good and some defective test images.
 
-    Kinds of defect take turns until there are `per_category` rows. Maps share one scale within a category.
+    Kinds of defect take turns until there are `per_category` rows. Maps share one scale within a category. Loggers show
+    the same images after each evaluation, as `heatmaps/<category>`; a test writes `heatmaps/<category>.png` as well.
     """
 
     def __init__(self, *, output_dir: str, per_category: int):
         self.folder = Path(output_dir) / "heatmaps"
         self.per_category = per_category
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw for the loggers that show pictures."""
+        if picture_loggers(trainer):
+            self._show(trainer, self._draw(trainer, pl_module))
+
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Collect the maps of the chosen images from all ranks and draw them on the first."""
+        """Draw for the run folder and the loggers."""
+        panels = self._draw(trainer, pl_module)
+        for category, panel in panels.items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            panel.save(self.folder / f"{category}.png")
+        self._show(trainer, panels)
+
+    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Image.Image]:
+        """Collect the maps of the chosen images from all ranks and draw them on the first, by category."""
         assert isinstance(pl_module, AnomalyModule)
         assert pl_module.metrics is not None
-        splits: Splits = trainer.datamodule.splits  # type: ignore[attr-defined]
-        chosen = {category: choose(splits.test, category, self.per_category) for category in splits.categories}
+        data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        test = data.splits.test
+        chosen = {category: choose(test, category, self.per_category) for category in data.splits.categories}
         wanted = {index for indices in chosen.values() for index in indices}
         here = {i: m.cpu() for i, m in pl_module.metrics.local_maps().items() if i in wanted}
         maps = _gather(here, trainer.world_size)
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for category, indices in chosen.items():
-                if indices:
-                    records = [splits.test[i] for i in indices]
-                    data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
-                    panel = draw_panel(records, [maps[i] for i in indices], data.map_size, data.framing.region)
-                    panel.save(self.folder / f"{category}.png")
+        if not trainer.is_global_zero:
+            return {}
+        return {
+            category: draw_panel(
+                [test[i] for i in indices], [maps[i] for i in indices], data.map_size, data.framing.region
+            )
+            for category, indices in chosen.items()
+            if indices
+        }
+
+    @staticmethod
+    def _show(trainer: L.Trainer, panels: dict[str, Image.Image]) -> None:
+        named = {f"heatmaps/{category}": panel for category, panel in panels.items()}
+        show(trainer, lambda board: board.log_pictures(named, logged_step(trainer)))
 
 
 def choose(records: tuple[Record, ...], category: str, count: int) -> list[int]:

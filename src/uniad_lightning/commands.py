@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130  # exit statuses
+
 
 class Command(NamedTuple):
     """One subcommand: what it does, a line that shows it, and the module with the function of its name."""
@@ -36,6 +38,16 @@ COMMANDS = {
     "complexity": Command(
         "count parameters and operations of what a training would train (Table A7)", "uniad complexity model=cnn"
     ),
+    "train_decoder": Command(
+        "train what renders a detector's features as images, for display alone (appendix B.3)",
+        "uniad train_decoder ckpt_path=runs/mvtec/checkpoints/last.ckpt output_dir=runs/decoder",
+        "display",
+    ),
+    "panels": Command(
+        "draw what a detector reconstructs, rendered as images (Figs. 6, A2 and A3), and its learned queries",
+        "uniad panels ckpt_path=runs/mvtec/checkpoints/last.ckpt decoder=runs/decoder/decoder.ckpt",
+        "display",
+    ),
     "import_official": Command(
         "turn a checkpoint of the reference implementation (github.com/zhiyuanyou/UniAD) into one of ours",
         "uniad import_official file=ckpt.pth.tar output=official.ckpt",
@@ -48,19 +60,28 @@ COMMANDS = {
 }
 
 
-DATA = "data"  # the command that is no Hydra application
-CACHE = "cache"  # one that is none without words, and with keep=
+CACHE = "cache"  # no Hydra application without words, and with keep=
+# Commands that are none: their modules have a function of words that says whether all is well.
+OTHERS = {
+    "data": Command(
+        "list the public data sets; say where to get one and how it lies; check a copy of it",
+        "uniad data visa data.root=VisA",
+        "data_sets.show_data_sets",
+    ),
+    "table": Command(
+        "put run folders into a table of the paper, beside its numbers; without words list the tables",
+        "uniad table 5c runs/demo/neighbor_size",
+        "paper_tables.show_table",
+    ),
+}
 
 
 def usage() -> str:
     """The text of `uniad --help`."""
     lines = ["usage: uniad COMMAND [key=value ...] [--option ...]", ""]
-    for name, command in COMMANDS.items():
+    for name, command in {**COMMANDS, **OTHERS}.items():
         lines += [f"  {name:15} {command.meaning}", f"  {'':15} {command.example}", ""]
     lines += [
-        f"  {DATA:15} list the public data sets; say where to get one and how it lies; check a copy of it",
-        f"  {'':15} uniad data visa data.root=VisA",
-        "",
         "Keys are those of conf/; `uniad COMMAND --cfg job` prints them with their values,",
         "`uniad COMMAND --help` the options of each group. Several runs: -m model.neighbor_size=1,7",
         "or sweep=neighbor_size. Your own YAML files: --config-dir DIR, such as --config-dir my",

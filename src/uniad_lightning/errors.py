@@ -1,11 +1,17 @@
 """The one error type for a user's mistake, and the suggestion that goes with a misspelt name."""
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says what was found, expected and to do."""
+
+
+def complain(line: str) -> None:
+    """One line on stderr, with the program's name in front."""
+    print(f"uniad: {line}" if not line.startswith("uniad ") else line, file=sys.stderr)
 
 
 def one_line(error: BaseException) -> str:

@@ -1,15 +1,15 @@
 """From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)` and so on."""
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -26,8 +26,11 @@ from uniad_lightning.complexity import Complexity, show_complexity
 from uniad_lightning.complexity import complexity as count
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError
+from uniad_lightning.loggers import Forgiving
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
+from uniad_lightning.monitors import EvaluationMonitor
+from uniad_lightning.ranks import end_ranks, watch_ranks
 from uniad_lightning.results.run_folder import CONFIG, LAST, clear, refuse_occupied, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.starting import plain, refuse_other_run, refuse_untrained, start_from, warn_of_forgetting
@@ -59,9 +62,13 @@ def train(cfg: DictConfig) -> Evaluation:
     callbacks = _callbacks(cfg.callbacks)
     trainer: L.Trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks.values(), CheckpointConfig(config=config, started=started)],
+        callbacks=[
+            *callbacks.values(),
+            CheckpointConfig(config=config, started=started),
+            EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
+        ],
         plugins=[AtomicCheckpointIO()],
-        logger=instantiate(cfg.logger) or False,
+        logger=_logger(cfg),
         check_val_every_n_epoch=cfg.validate_every or 1,
         limit_val_batches=1.0 if cfg.validate_every else 0,
     )
@@ -137,6 +144,7 @@ def claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
 
 def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: DictConfig) -> None:
     """List the data, show what it holds before anything long starts, and keep the configuration."""
+    watch_ranks(trainer, folder)
     data.prepare_data()  # on every rank: ranks of torchrun or SLURM start together, and writing it twice is harmless
     data.setup()
     if trainer.is_global_zero:
@@ -153,15 +161,12 @@ def _ended(trainer: L.Trainer) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher):
-            launcher.kill(signal.SIGKILL)
+        end_ranks(trainer)
         raise
     finally:
         for logger in trainer.loggers:
-            finish = getattr(getattr(logger, "experiment", None), "finish", None)
-            if callable(finish):
-                finish()
+            if isinstance(logger, Forgiving):
+                logger.finish()
 
 
 def _leave_checkpoint(
@@ -202,6 +207,15 @@ def _check_choice_of_best(cfg: DictConfig) -> None:
             f"callbacks=best_on_test chooses among validations, and validate_every={cfg.validate_every} of "
             f"{cfg.trainer.max_epochs} epochs makes none; set validate_every, such as 10"
         )
+
+
+def _logger(cfg: DictConfig) -> list[Forgiving]:
+    """The logger of `cfg`, if it has one; runs of a sweep are grouped by its folder, others by their name."""
+    if cfg.logger.get("group", "") is None:
+        swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        cfg.logger.group = Path(cfg.output_dir).parent.name if swept else cfg.name
+    logger = instantiate(cfg.logger, _convert_="all")
+    return [Forgiving(logger)] if logger else []
 
 
 def _callbacks(cfg: DictConfig) -> dict[str, L.Callback]:

@@ -1,6 +1,7 @@
 """What a training starts from: nothing, its own checkpoint, or another's weights; and what has to be alike then."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -9,6 +10,8 @@ from uniad_lightning.build import warn
 from uniad_lightning.checkpoint import load_checkpoint
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError
+from uniad_lightning.results.run_folder import CONFIG
+from uniad_lightning.settings import flat
 
 # What a resumed run may change; everything else decides the result and is compared with the checkpoint.
 FREE_TO_CHANGE = (
@@ -58,21 +61,35 @@ def refuse_untrained(checkpoint: dict[str, Any], path: str) -> None:
 
 def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:
     """Raises InputError that names the first setting in which `config` departs from what the checkpoint trained."""
-    mine, theirs = _flat(config), _flat(saved)
+    found = _first_difference(config, saved)
+    if found is not None:
+        name, mine, theirs = found
+        raise InputError(
+            f"ckpt_path={path} was trained with {name}={theirs}, this run has {name}={mine}; resume with the same "
+            "settings"
+        )
+
+
+def refuse_other_settings(config: dict[str, Any], folder: Path) -> None:
+    """Raises InputError that names the first setting in which `config` departs from the finished run in `folder`."""
+    found = _first_difference(config, plain(DictConfig(OmegaConf.load(folder / CONFIG))))
+    if found is not None:
+        name, mine, theirs = found
+        raise InputError(
+            f"output_dir={folder} already holds a finished run with {name}={theirs}, this one has {name}={mine}; "
+            "choose another output_dir, or overwrite=true"
+        )
+
+
+def _first_difference(config: dict[str, Any], saved: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting that decides a result and is not the same in both: its name and both values."""
+    mine, theirs = flat(config), flat(saved)
     for name in sorted(mine.keys() | theirs.keys()):
         free = any(name == one or name.startswith(f"{one}.") for one in FREE_TO_CHANGE)
         free = free or re.fullmatch(r"data\.source\.parts\.[^.]+(\.root)?", name) is not None  # folders of data=mix
         if not free and mine.get(name) != theirs.get(name):
-            raise InputError(
-                f"ckpt_path={path} was trained with {name}={theirs.get(name)}, this run has {name}={mine.get(name)}; "
-                "resume with the same settings"
-            )
-
-
-def _flat(node: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {name: node}
-    return {k: v for child, value in node.items() for k, v in _flat(value, f"{name}.{child}".lstrip(".")).items()}
+            return name, mine.get(name), theirs.get(name)
+    return None
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
