@@ -255,7 +255,7 @@ def test_a_sweep_is_the_papers_table_and_each_job_trains(sweep):
 
 
 def test_no_sweep_is_without_a_table():
-    assert {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")} == set(EXPECTED)
+    assert {path.stem for path in (conf_dir() / "sweep").glob("*.yaml")} == {*EXPECTED, "search"}
     for name in EXPECTED:
         head = (conf_dir() / "sweep" / f"{name}.yaml").read_text().split("hydra:")[0]
         assert f"sweep={name}" in head

@@ -28,9 +28,9 @@ while IFS= read -r COMP_LINE; do
 done
 """
 EXPECTED = {
-    "uniad ": " ".join(sorted((*COMMANDS, "data"))),
+    "uniad ": " ".join(sorted((*COMMANDS, "data", "table"))),
     "uniad data mvtec_": "mvtec_3d mvtec_ad2 mvtec_loco",
-    "uniad tr": "train",
+    "uniad tr": "train train_decoder",
     "uniad --v": "--version",
     "uniad train exp": "experiment=",
     "uniad train experiment=d": "experiment=demo",
@@ -97,7 +97,7 @@ def test_zsh_and_fish_are_answered(folder):
 def test_the_cursor_counts_not_the_end_of_the_line(folder):
     environment = {**os.environ, "COMP_LINE": "uniad tr experiment=demo", "COMP_POINT": "8"}
     done = subprocess.run([UNIAD, "-sc", "query=bash"], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.split() == ["train"]
+    assert done.stdout.split() == ["train", "train_decoder"]
 
 
 @pytest.mark.parametrize("words", [["install=tcsh"], [], ["query=tcsh", "install=bash"], ["nonsense"]])
@@ -112,7 +112,7 @@ def test_completion_imports_nothing_heavy(folder):
     code = (
         "import sys; from uniad_lightning import cli; sys.argv = ['uniad', '-sc', 'query=bash']\n"
         "try: cli.main()\n"
-        "except SystemExit: print([m for m in ('torch', 'lightning', 'numpy', 'timm') if m in sys.modules])"
+        "except SystemExit: print([m for m in ('torch', 'lightning', 'matplotlib', 'timm') if m in sys.modules])"
     )
     environment = {**os.environ, "COMP_LINE": "uniad train experiment=demo model.neigh"}
     start = time.perf_counter()

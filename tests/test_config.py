@@ -44,7 +44,6 @@ SUPPLIED = {
 # Classes that hand further keywords on, and to what.
 HANDED_ON = {
     "lightning.pytorch.strategies.DDPStrategy": "torch.nn.parallel.DistributedDataParallel",
-    "lightning.pytorch.loggers.WandbLogger": "wandb.init",
 }
 FREE = {"lightning", "torch"}  # third-party classes may have arguments that we leave at their defaults
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")

@@ -70,16 +70,30 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
     return CommandLine(config_name or command, folder or str(conf_dir()), own_folder, overrides, options)
 
 
-def start(line: CommandLine, task: Callable[[Any], None]) -> None:
+def start(line: CommandLine, task: Callable[[Any], object]) -> None:
     """Let Hydra do what `line` says: answer by itself, or call `task` with each configuration it composes.
 
     Leaves `sys.argv` as Hydra parsed it. Raises what Hydra raises, whole.
     """
     import hydra
 
+    from uniad_lightning.search import register
+
+    register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error and exits
-    sys.argv = [sys.argv[0], *line.overrides, *line.options]
+    fixed = [key for key in fixed_keys(line.overrides) if not key.startswith("hydra")]
+    told = f"hydra.job.config.override_dirname.exclude_keys={fixed}"  # for the names of a sweep's folders
+    sys.argv = [sys.argv[0], *line.overrides, told, *line.options]
     hydra.main(config_path=line.folder, config_name=line.config_name, version_base="1.3")(task)()
+
+
+def fixed_keys(given: Sequence[str]) -> list[str]:
+    """The keys that have one value among the overrides of a command line."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides([word for word in given if re.match(r"[^-].*=", word)])
+    swept = {override.key_or_group for override in parsed if override.is_sweep_override()}
+    return sorted({override.key_or_group for override in parsed} - swept)
 
 
 def _bare_info_spelt_out(words: Sequence[str]) -> list[str]:

@@ -49,9 +49,12 @@ def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
     option = re.search(r"Could not find '([\w/]+)/([^']+)'", message)
     if option:
         options = getattr(error, "options", None) or []
+        install = ""
+        if option[1] == "hydra/launcher":
+            install = "; joblib's and submitit's come with uniad-lightning[sweep], Ray's with hydra-ray-launcher"
         return (
             f"{option[1]}={option[2]}: no such option.{did_you_mean(option[2], options)} "
-            f"Options: {', '.join(sorted(options))}"
+            f"Options: {', '.join(sorted(options))}{install}"
         )
     missing = getattr(error, "full_key", None)
     if missing and "issing mandatory value" in message:

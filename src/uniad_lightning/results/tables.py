@@ -1,19 +1,11 @@
-"""Tables in the terminal: one evaluation, the categories of a data set, the runs of a sweep."""
-
-import csv
-import io
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+"""Tables in the terminal: one evaluation, the categories of a data set."""
 
 from rich.console import Console
 from rich.table import Table
 
 from uniad_lightning.data.records import Splits, counts
 from uniad_lightning.metrics import Evaluation
-from uniad_lightning.results.run_folder import COLUMNS, read_metrics, rows, write_text
-
-SWEEP_FILE = "sweep.csv"
+from uniad_lightning.results.run_folder import COLUMNS, rows
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -26,7 +18,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         if name == "mean":
             table.add_section()
         mark = " *" if name in evaluation.refined else ""
-        table.add_row(name + mark, str(row.images), *(_percent(getattr(row, column)) for column in COLUMNS))
+        table.add_row(name + mark, str(row.images), *(percent(getattr(row, column)) for column in COLUMNS))
     print_table(table)
     incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
     if incomplete:
@@ -55,26 +47,8 @@ def show_counts(splits: Splits) -> None:
     print_table(table)
 
 
-def show_sweep(folder: Path, runs: Sequence[Path]) -> None:
-    """Print one row of mean results for each of the `runs` below `folder`, and keep them as `sweep.csv` there."""
-    table = Table(title=f"sweep {folder}", title_justify="left")
-    table.add_column("run")
-    for column in COLUMNS:
-        table.add_column(column.replace("_", "\n"), justify="right")
-    lines = [["run", *COLUMNS]]
-    for run in runs:
-        metrics = read_metrics(run)
-        mean: dict[str, Any] = metrics["mean"] if metrics else {}
-        values = [mean.get(column) for column in COLUMNS]
-        table.add_row(run.name, *(["unfinished"] + [""] * 6 if not metrics else map(_percent, values)))
-        lines.append([run.name, *("" if value is None else f"{value:.6f}" for value in values)])
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_text(folder / SWEEP_FILE, text.getvalue())
-    print_table(table)
-
-
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A fraction in percent with two decimals; what is undefined is `nan`."""
     return "nan" if value is None or value != value else f"{100 * value:.2f}"
 
 

@@ -1,0 +1,102 @@
+"""Our numbers beside the paper's, as values and as the texts of a table; in percent."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+NONE = "-"  # the label of what a line has not
+OURS = ("ours", "n")
+PAPERS = ("paper", "difference")
+
+
+class Number(NamedTuple):
+    """What several seeds found.
+
+    Attributes:
+        mean: over the seeds.
+        deviation: sample standard deviation, None of a single seed.
+        seeds: how many there are.
+    """
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+class Cell(NamedTuple):
+    """One number of ours and the paper's; None where there is none."""
+
+    ours: Number | None
+    paper: float | None = None
+    paper_deviation: float | None = None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        return None if self.ours is None or self.paper is None else self.ours.mean - self.paper
+
+    def texts(self) -> dict[str, str]:
+        """What a table shows of it, by column."""
+        ours = (
+            ("", "") if self.ours is None else (_spread(self.ours.mean, self.ours.deviation, 2), str(self.ours.seeds))
+        )
+        paper = "" if self.paper is None else _spread(self.paper, self.paper_deviation, 1)
+        difference = "" if self.difference is None else f"{self.difference:+.2f}"
+        return dict(zip((*OURS, *PAPERS), (*ours, paper, difference), strict=True))
+
+
+class Line(NamedTuple):
+    """One line: what it is about, a cell for each group of columns, and what other methods reach in the paper."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    others: tuple[str, ...] = ()
+
+
+class Curve(NamedTuple):
+    """A training over its epochs, counted from 1: the loss, and the AUROC of pixels and images in percent."""
+
+    loss: dict[int, float]
+    localization: dict[int, float]
+    detection: dict[int, float]
+
+
+class Comparison(NamedTuple):
+    """A whole table.
+
+    Attributes:
+        title: what it is.
+        heads: of the columns of labels.
+        groups: what the cells of a line are, such as detection and localization.
+        others: heads of the columns with other methods.
+        lines: one below the other.
+        notes: what has to be known to read it, a sentence each.
+        curves: by the name of a line, one for each seed; only of Fig. 2.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    groups: tuple[str, ...]
+    others: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+    curves: Mapping[str, tuple[Curve, ...]] = {}
+
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """The columns of each group, without the paper's where it has no number."""
+        compared = [
+            any(line.cells[place].paper is not None for line in self.lines) for place in range(len(self.groups))
+        ]
+        return {group: (*OURS, *PAPERS) if paper else OURS for group, paper in zip(self.groups, compared, strict=True)}
+
+
+def over_seeds(fractions: Iterable[float | None]) -> Number | None:
+    """The number in percent that the `fractions` of several seeds make, undefined ones left out."""
+    values = [100 * value for value in fractions if value is not None]
+    if not values:
+        return None
+    return Number(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def _spread(mean: float, deviation: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f}" if deviation is None else f"{mean:.{digits}f} ± {deviation:.2f}"

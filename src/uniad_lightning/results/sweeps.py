@@ -1,0 +1,131 @@
+"""What a sweep has found: a table and a picture, the runs of one setting with other seeds put together."""
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
+from uniad_lightning.results.tables import percent, print_table
+
+RUNS, PICTURE = "sweep.csv", "sweep.png"
+SEED = "seed"
+DRAWN = {"image_auroc": "image AUROC, %", "pixel_auroc": "pixel AUROC, %"}
+_LOGARITHMIC = 50  # from this ratio of the largest to the smallest value on
+
+
+class Job(NamedTuple):
+    """One run of a sweep: its folder, the values of what the sweep varies, and whether it failed."""
+
+    folder: Path
+    varied: dict[str, str]
+    failed: bool
+
+
+class Setting(NamedTuple):
+    """The finished runs of one setting: its values by key, and of each metric the numbers over seeds."""
+
+    values: dict[str, str]
+    numbers: dict[str, list[float]]
+    runs: int
+
+
+def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
+    """Print the means of each setting, and keep in `folder` a row of each run (`sweep.csv`) and the picture."""
+    settings = gather(jobs)
+    keys = list(settings[0].values) if settings else []
+    table = Table(title=f"sweep {folder}: means over the categories in %, ± deviation over seeds", title_justify="left")
+    for key in keys or ["run"]:
+        table.add_column(key)
+    for column in ("runs", *COLUMNS):
+        table.add_column(column.replace("_", "\n"), justify="right")
+    for setting in settings:
+        shown = [spread(setting.numbers[column]) for column in COLUMNS] if setting.runs else ["failed"]
+        table.add_row(*(setting.values.values() or ["run"]), str(setting.runs), *shown)
+    print_table(table)
+    _write_runs(folder / RUNS, jobs)
+    if any(setting.runs for setting in settings):
+        draw_sweep([setting for setting in settings if setting.runs], folder / PICTURE)
+        print(f"each run: {folder / RUNS}   picture: {folder / PICTURE}")
+
+
+def gather(jobs: Sequence[Job]) -> list[Setting]:
+    """The settings of a sweep in its order; what differs in nothing but the seed is one."""
+    keys = list(dict.fromkeys(key for job in jobs for key in job.varied))
+    keys = [key for key in keys if key != SEED] or keys
+    found: dict[tuple[str, ...], Setting] = {}
+    for job in jobs:
+        values = {key: job.varied.get(key, "") for key in keys}
+        setting = found.setdefault(tuple(values.values()), Setting(values, {name: [] for name in COLUMNS}, 0))
+        metrics = None if job.failed else read_metrics(job.folder)
+        if metrics is not None:
+            found[tuple(values.values())] = setting._replace(runs=setting.runs + 1)
+            for name, numbers in setting.numbers.items():
+                numbers.extend([metrics["mean"][name]] if metrics["mean"].get(name) is not None else [])
+    return list(found.values())
+
+
+def spread(numbers: Sequence[float]) -> str:
+    """The mean in percent, with the sample deviation where there are several numbers."""
+    if not numbers:
+        return "nan"
+    mean = percent(statistics.fmean(numbers))
+    return mean if len(numbers) == 1 else f"{mean} ± {percent(statistics.stdev(numbers))}"
+
+
+def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
+    """Image and pixel AUROC over the first key that varies, a line for each value of the others; bars over seeds."""
+    first, *others = settings[0].values
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axes, (metric, title) in zip(figure.subplots(1, 2), DRAWN.items(), strict=True):
+        _draw_metric(axes, settings, metric, first)
+        axes.set(xlabel=first, ylabel=title)
+        axes.grid(alpha=0.3)
+        if others:
+            axes.legend(title=", ".join(others), fontsize=8, title_fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_metric(axes: Axes, settings: Sequence[Setting], metric: str, first: str) -> None:
+    ticks = list(dict.fromkeys(setting.values[first] for setting in settings))
+    numeric = all(_is_number(tick) for tick in ticks)
+    lines: dict[str, list[Setting]] = {}
+    for setting in settings:
+        lines.setdefault(", ".join(v for k, v in setting.values.items() if k != first), []).append(setting)
+    for place, (label, line) in enumerate(lines.items()):
+        drawn = [s for s in line if s.numbers[metric]]
+        shift = 0.0 if numeric else 0.12 * (place - (len(lines) - 1) / 2)
+        x = [float(s.values[first]) if numeric else ticks.index(s.values[first]) + shift for s in drawn]
+        mean = [100 * statistics.fmean(s.numbers[metric]) for s in drawn]
+        over_seeds = [100 * statistics.stdev(s.numbers[metric]) if len(s.numbers[metric]) > 1 else 0 for s in drawn]
+        axes.errorbar(x, mean, over_seeds, marker="o", linestyle="-" if numeric else "none", capsize=4, label=label)
+    if not numeric:
+        axes.set_xticks(range(len(ticks)), ticks, rotation=30, ha="right")
+    elif min(map(float, ticks)) > 0 and max(map(float, ticks)) / min(map(float, ticks)) >= _LOGARITHMIC:
+        axes.set_xscale("log")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) == float(text)
+    except ValueError:
+        return False
+
+
+def _write_runs(path: Path, jobs: Sequence[Job]) -> None:
+    keys = list(dict.fromkeys(key for job in jobs for key in job.varied))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", *keys, *COLUMNS])
+    for job in jobs:
+        metrics = None if job.failed else read_metrics(job.folder)
+        numbers = [metrics["mean"].get(column) for column in COLUMNS] if metrics else [None] * len(COLUMNS)
+        shown = ["" if number is None else f"{number:.6f}" for number in numbers]
+        writer.writerow([job.folder.name, *(job.varied.get(key, "") for key in keys), *shown])
+    write_text(path, text.getvalue())

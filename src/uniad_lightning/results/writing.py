@@ -1,0 +1,89 @@
+"""A table on the terminal and as Markdown, LaTeX and CSV."""
+
+import csv
+import io
+
+from rich.table import Table
+
+from uniad_lightning.results.comparison import NONE, Cell, Comparison, Line
+from uniad_lightning.results.tables import print_table
+
+_LATEX = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"})
+
+
+def show(comparison: Comparison) -> None:
+    """Print the table, but for the other methods, and its notes."""
+    table = Table(title=f"{comparison.title}; AUROC in %", title_justify="left")
+    for head in comparison.heads:
+        table.add_column(head)
+    for group, columns in comparison.columns().items():
+        for place, column in enumerate(columns):
+            table.add_column(f"{'' if place else group}\n{column}", justify="right")
+    for line in comparison.lines:
+        table.add_row(*line.labels, *_cells(comparison, line))
+    print_table(table)
+    for note in comparison.notes:
+        print(note)
+
+
+def markdown(comparison: Comparison) -> str:
+    """The table and its notes."""
+    columns = [f"{group}: {column}" for group, columns in comparison.columns().items() for column in columns]
+    heads = [*comparison.heads, *comparison.others, *columns]
+    aligned = ["---"] * len(comparison.heads) + ["---:"] * (len(heads) - len(comparison.heads))
+    rows = [[*line.labels, *line.others, *_cells(comparison, line)] for line in comparison.lines]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (heads, aligned, *rows))
+    notes = "\n".join(f"- {note}" for note in comparison.notes)
+    return f"{comparison.title}; AUROC in %\n\n{table}\n" + (f"\n{notes}\n" if notes else "")
+
+
+def latex(comparison: Comparison) -> str:
+    """A `tabular` with the rules of the package booktabs; title and notes are comments above it."""
+    comments = [f"{comparison.title}; AUROC in %; needs \\usepackage{{booktabs}}", *comparison.notes]
+    labels = [*comparison.heads, *comparison.others]
+    columns = comparison.columns()
+    wide = [rf"\multicolumn{{{len(names)}}}{{c}}{{{group}}}" for group, names in columns.items()]
+    heads = [*labels, *(name for names in columns.values() for name in names)]
+    rows = [[*line.labels, *line.others, *_cells(comparison, line)] for line in comparison.lines]
+    spec = "l" * len(comparison.heads) + "r" * (len(heads) - len(comparison.heads))
+    lines = [
+        *(f"% {comment}" for comment in comments),
+        rf"\begin{{tabular}}{{{spec}}}",
+        r"\toprule",
+        " & ".join([*[""] * len(labels), *wide]) + r" \\",
+        _latex_row(heads),
+        r"\midrule",
+        *map(_latex_row, rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def comma_separated(comparison: Comparison) -> str:
+    """One row for each line, every number in a column of its own, empty where there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("mean", "deviation", "n", "paper", "paper_deviation", "difference")
+    numbers = [f"{group} {part}".replace(", ", "_").replace(" ", "_") for group in comparison.groups for part in parts]
+    writer.writerow([*(head.replace(" ", "_") for head in comparison.heads), *comparison.others, *numbers])
+    for line in comparison.lines:
+        writer.writerow([*line.labels, *line.others, *(number for cell in line.cells for number in _numbers(cell))])
+    return text.getvalue()
+
+
+def _cells(comparison: Comparison, line: Line) -> list[str]:
+    columns = comparison.columns().values()
+    return [cell.texts()[name] for cell, names in zip(line.cells, columns, strict=True) for name in names]
+
+
+def _numbers(cell: Cell) -> list[str]:
+    mean, deviation, n = cell.ours or (None, None, None)
+    shown = ["" if v is None else f"{v:.4f}" for v in (mean, deviation, cell.difference)]
+    paper = ["" if v is None else str(v) for v in (cell.paper, cell.paper_deviation)]
+    return [*shown[:2], "" if n is None else str(n), *paper, shown[2]]
+
+
+def _latex_row(texts: list[str]) -> str:
+    signed = (f"${text}$" if text[:1] in ("+", "-") and text != NONE else text for text in texts)
+    return " & ".join(text.translate(_LATEX) for text in signed) + r" \\"
