@@ -1,6 +1,7 @@
 """What is done with a trained checkpoint: `calibrate(cfg)`, `export(cfg)`, `predict(cfg)`."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,14 @@ from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
 from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.export import Exported, export_detector, plan_export, report, splits_of
-from uniad_lightning.predictions import Counts, predict_all
+from uniad_lightning.predictions import predict_all
+from uniad_lightning.processes import Ended, Processes, join
 from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
-from uniad_lightning.results.prediction_files import PredictionWriter
+from uniad_lightning.results.prediction_counts import Counts
+from uniad_lightning.results.prediction_files import PredictionWriter, part_files
+from uniad_lightning.results.prediction_parts import PartWriter
 from uniad_lightning.results.run_folder import CONFIG, clear, refuse_occupied, write_text
+from uniad_lightning.sources.items import Source
 from uniad_lightning.sources.opening import open_source
 from uniad_lightning.threshold import Calibration
 
@@ -90,17 +95,47 @@ def export(cfg: DictConfig) -> Exported:
 def predict(cfg: DictConfig) -> Counts:
     """Judge the pictures of `cfg.input`; rows and pictures go to `cfg.output_dir`.
 
-    Raises InputError for what cannot be used and where results cannot be written; rows are kept.
+    Several processes (torchrun, srun) share them; the counts of all are the first one's. Raises InputError for what
+    cannot be used and where results cannot be written; rows are kept.
     """
+    processes = join()
+    try:
+        cfg.output_dir = processes.everyones(cfg.output_dir)[0]  # it may have the time in it
+        with processes.agreed():
+            source, detector = _given(cfg, processes)
+        with processes.agreed():
+            whole = _results(cfg) if processes.first else None
+        with whole or nullcontext():
+            with processes.agreed():
+                writer = _writer(cfg, processes, whole)
+            with writer:
+                return predict_all(
+                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
+                )  # fmt: skip
+    except Ended:
+        return Counts()
+
+
+def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
+    """What is to be judged, and what judges it."""
     if not isinstance(cfg.max_megapixels, int | float) or not 0 < cfg.max_megapixels < 1e6:
         raise InputError(f"max_megapixels={cfg.max_megapixels}: expected a number above 0, such as 400")
-    folder, max_pixels = Path(cfg.output_dir), round(1e6 * cfg.max_megapixels)
+    if processes.count > 1 and (cfg.watch or cfg.input == "-"):
+        raise InputError(
+            f"{'watch=true' if cfg.watch else 'input=-'}: what comes one after the other cannot be shared by "
+            f"{processes.count} processes; use one, or give them a folder or a list (.txt)"
+        )
+    max_pixels = round(1e6 * cfg.max_megapixels)
     source = open_source(
         cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
-        without=folder,
+        without=Path(cfg.output_dir),
     )  # fmt: skip
-    detector = Detector.load(cfg.ckpt_path, device=cfg.device, max_pixels=max_pixels)
-    checkpoint = Path(cfg.ckpt_path).expanduser().resolve()
+    return source, Detector.load(cfg.ckpt_path, device=processes.device(cfg.device), max_pixels=max_pixels)
+
+
+def _results(cfg: DictConfig) -> PredictionWriter:
+    """The files of the results, begun or gone on with."""
+    folder, checkpoint = Path(cfg.output_dir), Path(cfg.ckpt_path).expanduser().resolve()
     settings = {
         "ckpt_path": str(checkpoint),
         "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
@@ -108,12 +143,20 @@ def predict(cfg: DictConfig) -> Counts:
         "product": cfg.product,
         "every": cfg.every,
     }
-    with PredictionWriter(
+    writer = PredictionWriter(
         folder, pictures=cfg.pictures, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
-    ) as writer:
-        if cfg.resume and not writer.kept:
-            warn(f"resume=true: {folder} holds no predictions yet; starting")
-        write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
-        return predict_all(
-            detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
-        )  # fmt: skip
+    )  # fmt: skip
+    if cfg.resume and not writer.kept and not part_files(folder):
+        warn(f"resume=true: {folder} holds no predictions yet; starting")
+    write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+    return writer
+
+
+def _writer(cfg: DictConfig, processes: Processes, whole: PredictionWriter | None) -> PredictionWriter | PartWriter:
+    """Where this process writes: into the results, unless several do or have done so."""
+    folder = Path(cfg.output_dir)
+    if processes.count == 1 and whole is not None and not part_files(folder):
+        return whole
+    if cfg.watch:
+        raise InputError(f"watch=true: {folder} holds parts of several processes; let a call without watch end them")
+    return PartWriter(folder, processes=processes, whole=whole, pictures=cfg.pictures)

@@ -4,7 +4,8 @@ import errno
 import os
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
-from threading import Lock, get_ident
+from threading import Lock
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,12 @@ class PictureFiles:
 
     def draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
         """Paths of the overlay and the mask below the folder; no mask without a boundary, which is then empty text."""
+        try:
+            return self._draw(item, inspection)
+        except IsADirectoryError:  # of a picture in a folder of this name, made meanwhile; now it is seen to be taken
+            return self._draw(item, inspection)
+
+    def _draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
         name = self._take(item, PICTURE_FOLDERS if inspection.defective is not None else (OVERLAYS,))
         try:
             overlay, mask = f"{OVERLAYS}/{name}", f"{MASKS}/{name}"
@@ -66,7 +73,7 @@ class PictureFiles:
 
     def _write(self, name: str, image: Image.Image) -> None:
         path = self._folder / name
-        temporary = path.with_name(f".{get_ident()}.tmp")
+        temporary = path.with_name(f".{uuid4().hex}.tmp")  # threads and processes draw at the same time
         try:
             image.save(temporary, format="PNG", compress_level=1)  # not the smallest, but several times faster
             temporary.replace(path)

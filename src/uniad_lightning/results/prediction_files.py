@@ -4,7 +4,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -12,14 +12,43 @@ from typing import Any
 
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.inspection import Inspection
+from uniad_lightning.processes import ALONE
 from uniad_lightning.results.picture_files import PICTURE_FOLDERS, PictureFiles
-from uniad_lightning.results.prediction_rows import HEADER, Row, empty_row, journal_line, parsed, said, table_line
+from uniad_lightning.results.prediction_counts import Counts
+from uniad_lightning.results.prediction_rows import HEADER, Row, empty_row, journal_line, read_rows, said, table_line
 from uniad_lightning.results.run_folder import CALIBRATION, LAST, METRICS, write_text
 from uniad_lightning.sources.items import Digests, Item, key_of
 
 TABLE = "predictions.csv"
 JOURNAL = "predictions.jsonl"
 SETTINGS = "predictions.json"
+PARTS = "predictions.parts"  # the folder of what several processes have written, until it is one
+
+
+class Rows:
+    """Makes the row of a picture, and draws those that `pictures` says: `defective` (ones), `all` or `none`."""
+
+    def __init__(self, folder: Path, pictures: str):
+        if pictures not in ("defective", "all", "none"):
+            near = did_you_mean(str(pictures), ("defective", "all", "none"))
+            raise InputError(f"pictures={pictures}: expected defective, all or none.{near}")
+        self._folder = folder
+        self._pictures = pictures
+        self._files = PictureFiles(folder)
+
+    def __call__(self, item: Item, inspection: Inspection | None, *, milliseconds: float, error: str = "") -> Row:
+        """The row, for `add`; `error` says why there is no inspection. May be called from several threads at once."""
+        row = empty_row(item, milliseconds, error)
+        if inspection is None:
+            return row
+        if not math.isfinite(inspection.score):
+            row["error"] = f"the detector's score is {inspection.score}; its checkpoint may be damaged"
+            return row
+        row.update(said(inspection))
+        if self._pictures == "all" or (self._pictures == "defective" and inspection.defective):
+            with told(self._folder):
+                row["overlay"], row["mask"] = self._files.draw(item, inspection)
+        return row
 
 
 class PredictionWriter:
@@ -29,8 +58,7 @@ class PredictionWriter:
       boundary), decision (`good`, `defective`, or empty without a boundary), familiar, regions (box, area, peak),
       milliseconds, overlay and mask (files in `folder`, empty where none is drawn), error.
     - `predictions.csv` has the same as a table, without size and mtime_ns; regions as JSON, and their number.
-    - `overlays/` and `masks/` have pictures of the size of the source, of those that `pictures` says: `defective`
-      (ones), `all` or `none`.
+    - `overlays/` and `masks/` have pictures of the size of the source, of those that `pictures` says.
 
     Rows go to the files with each `add`. With `resume`, those of an earlier call stay, its torn last row is cut off,
     the table is made again from the journal, and what is `done` is known; a picture that failed counts as done until
@@ -39,6 +67,8 @@ class PredictionWriter:
     Raises InputError where `folder` holds predictions and neither `resume` nor `overwrite` (which removes them) is
     given, where another run writes there, and when anything cannot be written: that is then the last row.
     """
+
+    processes = ALONE
 
     def __init__(
         self,
@@ -49,18 +79,14 @@ class PredictionWriter:
         resume: bool = False,
         overwrite: bool = False,
     ):
-        if pictures not in ("defective", "all", "none"):
-            near = did_you_mean(str(pictures), ("defective", "all", "none"))
-            raise InputError(f"pictures={pictures}: expected defective, all or none.{near}")
         if resume and overwrite:
             raise InputError("resume=true keeps what is there and overwrite=true removes it; give one of them")
-        self.folder = folder
-        self._pictures = pictures
-        self._files = PictureFiles(folder)
+        self.folder = self.rows_in = folder
+        self.row = Rows(folder, pictures)
         self._done = Digests()
         self._settings = json.dumps(dict(settings), indent=2, default=str) + "\n"
         _refuse_other_content(folder)
-        with _told(folder), ExitStack() as opened:
+        with told(folder), ExitStack() as opened:
             self._begin(resume, overwrite, opened)
             opened.pop_all()
 
@@ -79,54 +105,39 @@ class PredictionWriter:
         """Whether an earlier call has judged this picture."""
         return item.key in self._done
 
+    def holds(self, row: Row) -> bool:
+        """Whether an earlier call has written this row, or another one of its picture."""
+        return row_key(row) in self._done
+
     @property
     def kept(self) -> int:
         """How many rows an earlier call has left."""
         return len(self._done)
 
-    def row(self, item: Item, inspection: Inspection | None, *, milliseconds: float, error: str = "") -> Row:
-        """The row of a picture, for `add`; draws its pictures. May be called from several threads at once."""
-        row = empty_row(item, milliseconds, error)
-        if inspection is None:
-            return row
-        if not math.isfinite(inspection.score):
-            row["error"] = f"the detector's score is {inspection.score}; its checkpoint may be damaged"
-            return row
-        row.update(said(inspection))
-        if self._pictures == "all" or (self._pictures == "defective" and inspection.defective):
-            with _told(self.folder):
-                row["overlay"], row["mask"] = self._files.draw(item, inspection)
-        return row
-
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows to both files; they are there when this returns, or in neither when it raises."""
-        files = ((self._journal, map(journal_line, rows)), (self._table, map(table_line, rows)))
-        ends = [os.fstat(file.fileno()).st_size for file, _ in files]
-        with _told(self.folder):
-            try:
-                for file, lines in files:
-                    _write(file, b"".join(lines))
-            except BaseException:  # an interrupt, too
-                for (file, _), end in zip(files, ends, strict=True):
-                    file.truncate(end)
-                raise
+        with told(self.folder):
+            append([(self._journal, map(journal_line, rows)), (self._table, map(table_line, rows))])
+
+    def finish(self, counts: Counts, listed: str) -> Counts:
+        """Nothing is left to be added; as `PartWriter.finish` for one process, which has no others to wait for."""
+        return counts
 
     def _begin(self, resume: bool, overwrite: bool, opened: ExitStack) -> None:
-        journal, table = self.folder / JOURNAL, self.folder / TABLE
-        kept = _size(journal) > 0 or _size(table) > len(HEADER)  # a call that failed at once leaves no row
-        if kept and not (resume or overwrite):
+        journal, table, parts = self.folder / JOURNAL, self.folder / TABLE, part_files(self.folder)
+        kept = any(map(_size, [journal, *parts]))
+        if (kept or _size(table) > len(HEADER)) and not (resume or overwrite):
             raise InputError(
                 f"output_dir={self.folder} already holds predictions; continue them with resume=true, choose another "
                 "output_dir, or overwrite=true"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._journal = opened.enter_context(journal.open("ab", buffering=0))
-        _refuse_second_writer(self._journal, self.folder)
-        if resume and _size(journal):
+        self._journal = opened.enter_context(open_alone(journal))
+        if resume and kept:
             self._refuse_other_settings()
             self._journal.truncate(self._recover())
         else:
-            for name in PICTURE_FOLDERS:
+            for name in (*PICTURE_FOLDERS, PARTS):
                 if (self.folder / name).exists():
                     rmtree(self.folder / name)
             self._journal.truncate(0)
@@ -147,28 +158,57 @@ class PredictionWriter:
                 )
 
     def _recover(self) -> int:
-        """Make the table again from the whole rows of the journal; returns the bytes these take.
-
-        Raises InputError for a line that is no row and not the last, which no interruption leaves behind.
-        """
-        path, end = self.folder / JOURNAL, 0
+        """Make the table again from the whole rows of the journal; returns the bytes these take."""
+        end = 0
         temporary = self.folder / f".{TABLE}.{os.getpid()}.tmp"
         try:
-            with path.open("rb") as journal, temporary.open("wb") as table:
+            with temporary.open("wb") as table:
                 table.write(HEADER.encode())
-                for number, line in enumerate(journal, start=1):
-                    row = parsed(line)
-                    if row is None and journal.read(1):
-                        raise InputError(f"{path}, line {number}: no row of predictions; restore it or start anew")
-                    if row is None:
-                        break
-                    end += len(line)
-                    self._done.add(key_of(row["path"], row["size"], row["mtime_ns"]))
+                for length, row in read_rows(self.folder / JOURNAL):
+                    end += length
+                    self._done.add(row_key(row))
                     table.write(table_line(row))
             temporary.replace(self.folder / TABLE)
         finally:
             temporary.unlink(missing_ok=True)
         return end
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The parts in a folder of results that several processes have left there."""
+    return sorted((folder / PARTS).glob("*.jsonl"))
+
+
+def row_key(row: Row) -> str:
+    """What tells its picture from all others, as `Item.key`."""
+    return key_of(row["path"], row["size"], row["mtime_ns"])
+
+
+def append(lines: Sequence[tuple[io.FileIO, Iterable[bytes]]]) -> None:
+    """Append lines to files; when anything cannot be written, all are as they were."""
+    ends = [os.fstat(file.fileno()).st_size for file, _ in lines]
+    try:
+        for file, own in lines:
+            _write(file, b"".join(own))
+    except BaseException:  # an interrupt, too
+        for (file, _), end in zip(lines, ends, strict=True):
+            file.truncate(end)
+        raise
+
+
+def open_alone(path: Path) -> io.FileIO:
+    """`path` to append to. Raises InputError when another process has opened it so."""
+    file = path.open("ab", buffering=0)
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed, or its process has died
+    except BlockingIOError:
+        file.close()
+        raise InputError(f"{path}: another uniad predict writes there; choose another output_dir") from None
+    except (ImportError, OSError):  # on Windows; a file system without locks
+        pass
+    return file
 
 
 def _size(path: Path) -> int:
@@ -193,21 +233,8 @@ def _refuse_other_content(folder: Path) -> None:
             raise InputError(f"output_dir={folder} has a folder {name} that is not of predictions; choose another")
 
 
-def _refuse_second_writer(file: io.FileIO, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed, or its process has died
-    except BlockingIOError:
-        raise InputError(f"output_dir={folder}: another uniad predict writes there; choose another") from None
-    except OSError:  # a file system without locks
-        return
-
-
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def told(folder: Path) -> Iterator[None]:
     """An OSError within as the one line that says what to do."""
     try:
         yield

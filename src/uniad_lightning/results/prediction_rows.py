@@ -3,9 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from uniad_lightning.errors import InputError
 from uniad_lightning.inspection import Inspection
 from uniad_lightning.sources.items import Item
 
@@ -15,6 +17,7 @@ _COLUMNS = (
     "mask", "error",
 )  # fmt: skip
 _IDENTITY = {"path", "size", "mtime_ns"}
+_PLACE = "place"  # number in the input, which is for those only that put rows in order
 
 
 def empty_row(item: Item, milliseconds: float, error: str) -> Row:
@@ -48,14 +51,34 @@ def said(inspection: Inspection) -> Row:
 
 def journal_line(row: Row) -> bytes:
     """The row as a line of JSON. The bytes of a name that are no text are escaped."""
+    return part_line({name: value for name, value in row.items() if name != _PLACE})
+
+
+def part_line(row: Row) -> bytes:
+    """As `journal_line`, with the row's place in the input."""
     try:
         return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
     except UnicodeEncodeError:
         return f"{json.dumps(row)}\n".encode()
 
 
-def parsed(line: bytes) -> Row | None:
-    """The row of a whole line of the journal; None for any other line."""
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The whole rows of a journal, each with the bytes of its line; a torn last one is left out.
+
+    Raises InputError for a line that is no row and not the last, which no interruption leaves behind.
+    """
+    with path.open("rb") as journal:
+        for number, line in enumerate(journal, start=1):
+            row = _parsed(line)
+            if row is None and journal.read(1):
+                raise InputError(f"{path}, line {number}: no row of predictions; restore it or start anew")
+            if row is None:
+                return
+            yield len(line), row
+
+
+def _parsed(line: bytes) -> Row | None:
+    """The row of a whole line of a journal; None for any other line."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
