@@ -42,7 +42,7 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     keys = list(settings[0].values) if settings else []
     table = Table(title=f"sweep {folder}: means over the categories in %, ± deviation over seeds", title_justify="left")
     for key in keys or ["run"]:
-        table.add_column(key)
+        table.add_column(key.replace(".", ".\n"))
     for column in ("runs", *COLUMNS):
         table.add_column(column.replace("_", "\n"), justify="right")
     for setting in settings:
