@@ -19,7 +19,7 @@ demo: setup  ## train and evaluate one model on six synthetic products (minutes 
 	$(BIN)/uniad train experiment=demo output_dir=runs/demo overwrite=true
 
 test: setup  ## run the tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## check style and types
 	$(BIN)/ruff check .

@@ -32,6 +32,16 @@ SMALL = [
 ]
 
 
+# The files that take longest: begun last, one of them would leave the other worker without work.
+SLOWEST_FIRST = ("test_ddp", "test_journey", "test_sweeps", "test_search", "test_prediction_ranks", "test_ablations")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the slowest files; the others stay in their order."""
+    places = {name: place for place, name in enumerate(SLOWEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     """Two products: 9 train images each, 5 test images each, sizes other than the model's."""
