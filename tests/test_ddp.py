@@ -178,3 +178,19 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
     assert 0 < torch.load(last, weights_only=True)["global_step"] < 50
     finish(started([UNIAD, *words(root, folder, "trainer.devices=3", f"ckpt_path={last}")]))
     assert_same_weights(runs / "1", folder)
+
+
+def test_an_interrupt_of_all_processes_ends_with_its_own_status(root, tmp_path):
+    process = subprocess.Popen(
+        [UNIAD, *words(root, tmp_path / "run", "trainer.devices=2", "trainer.max_epochs=5000")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background shells ignore it
+    )  # fmt: skip
+    while not (tmp_path / "run/checkpoints/last.ckpt").is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "exit status" not in err
+    assert "uniad: interrupted" in err

@@ -86,14 +86,14 @@ class Jobs:
         SweepFolder.path = None
 
     def run(self, cfg: Any) -> dict[str, float] | None:
-        """One job; a training's metrics, as `mean/image_auroc` and so on. Raises nothing but KeyboardInterrupt."""
+        """One job; of a sweep, its metrics as `mean/image_auroc` and so on. Raises nothing but KeyboardInterrupt."""
         hydra_cfg = HydraConfig.get()
         sys.argv = self.argv
         cfg.output_dir = hydra_cfg.runtime.output_dir
         swept = hydra_cfg.mode == RunMode.MULTIRUN
         if not swept:
             self.status, _ = self._attempt(cfg, hydra_cfg, swept=False)
-            return _metrics(Path(cfg.output_dir))
+            return None
         folder = Path(cfg.output_dir)
         values = varied(hydra_cfg.overrides.task, hydra_cfg.job.config.override_dirname.exclude_keys)
         begun, record = time.monotonic(), {"call": self.call, "number": hydra_cfg.job.num, "varied": values}

@@ -11,11 +11,12 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from uniad_lightning.commands import FAILED, MISTAKE
+from uniad_lightning.commands import FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.errors import complain
 from uniad_lightning.results.run_folder import LAST
 
 _LOOK = 0.2  # seconds between two looks at the others
+_QUIET = (0, INTERRUPTED, -signal.SIGINT)
 _SETTLE = 2.0  # seconds in which the failure of another process comes to light that made this one fail
 
 
@@ -43,6 +44,7 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         super().__init__(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
         self.folder = folder
         self.others: list[subprocess.Popen] = []
+        self._ending = False
 
     def _call_children_scripts(self) -> None:
         super()._call_children_scripts()
@@ -50,7 +52,8 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         threading.Thread(target=self._watch, daemon=True).start()
 
     def kill(self, signum: int) -> None:
-        """Send a signal to the other processes; Lightning passes on those that it gets."""
+        """Send a signal to the other processes, whose end is no failure then; Lightning passes on what it gets."""
+        self._ending = True
         for process in self.others:
             process.send_signal(signum)
 
@@ -58,23 +61,26 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         """Give the others the time to show that they failed first, then kill them."""
         begun = time.monotonic()
         while time.monotonic() < begun + _SETTLE:
-            if any(process.poll() for process in self.others):
+            if self._failures() and not self._ending:
                 threading.Event().wait()  # for the watch to end this process
             time.sleep(_LOOK)
         self.kill(signal.SIGKILL)
 
+    def _failures(self) -> dict[int, int]:
+        """The exit statuses of the other processes that have failed, by rank; the first itself tells an interrupt."""
+        codes = {rank: process.poll() for rank, process in enumerate(self.others, start=1)}
+        return {r: code for r, code in codes.items() if code is not None and code not in _QUIET}
+
     def _watch(self) -> None:
-        while True:
-            ended = [process.poll() for process in self.others]
-            if any(ended):
-                break
-            if all(code == 0 for code in ended):
+        while not self._failures():
+            if all(process.poll() is not None for process in self.others):
                 return
             time.sleep(_LOOK)
         time.sleep(_LOOK)  # those that failed because of the first one may have been seen before it
-        codes = {rank: code for rank, process in enumerate(self.others, start=1) if (code := process.poll())}
+        if self._ending:
+            return
         # Whoever was killed, or says that the user is wrong, is the cause; status 1 may be the loss of the others.
-        rank, code = min(codes.items(), key=lambda item: (item[1] > 0, item[1] != MISTAKE))
+        rank, code = min(self._failures().items(), key=lambda item: (item[1] > 0, item[1] != MISTAKE))
         self.kill(signal.SIGKILL)
         complain(f"process {rank} of {self.num_processes} {_end(code)}, and the run ends with it{self._remedy()}")
         sys.stdout.flush()
