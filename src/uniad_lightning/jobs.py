@@ -227,7 +227,7 @@ def _refuse_processes(cfg: Any, command: str) -> None:
     if "trainer" in cfg and (cfg.trainer.devices != 1 or cfg.trainer.num_nodes != 1):
         raise InputError(
             f"trainer.devices={cfg.trainer.devices}, trainer.num_nodes={cfg.trainer.num_nodes} in a sweep: each "
-            "process would start the sweep again; use trainer.devices=1, with hydra/launcher=joblib a run on each "
+            "process would start the sweep again; use trainer.devices=1, with hydra/launcher=parallel a run on each "
             f"device, or start runs of several processes one by one: uniad {command} trainer=ddp ..."
         )
 
