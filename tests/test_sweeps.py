@@ -72,7 +72,12 @@ def test_a_finished_job_is_left_as_it_is_and_another_setting_is_refused(sweep, t
     assert before.items() <= after.items()
     status, _, err = sweep("seed=0,1", "optimizer.lr=2e-3")
     assert status == 1
-    assert "already holds a finished run with optimizer.lr=0.001, this one has optimizer.lr=0.002" in err
+    assert "already holds a run with optimizer.lr=0.001, this one has optimizer.lr=0.002" in err
+    status, _, err = sweep(
+        "seed=0,1", "backbone.weights=tiny.safetensors"
+    )  # a resumed run may change these, not a result
+    assert status == 1
+    assert "backbone.weights=random, this one has backbone.weights=tiny.safetensors" in err
     assert finished_at(tmp_path / "out") == after
     assert sweep("seed=0,1", "optimizer.lr=2e-3", "overwrite=true")[0] == 0
     assert finished_at(tmp_path / "out")["seed-0"] > after["seed-0"]

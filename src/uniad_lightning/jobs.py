@@ -179,9 +179,10 @@ def _go_on(cfg: Any) -> bool:
     if cfg.overwrite or cfg.ckpt_path is not None:
         return False
     finished = read_metrics(folder) is not None
-    if finished:
+    begun = (folder / LAST).is_file()
+    if finished or begun:
         refuse_other_settings(plain(cfg), folder)
-    elif (folder / LAST).is_file():
+    if begun and not finished:
         cfg.ckpt_path = str(folder / LAST)
     return finished
 

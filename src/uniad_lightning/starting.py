@@ -1,6 +1,7 @@
 """What a training starts from: nothing, its own checkpoint, or another's weights; and what has to be alike then."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ FREE_TO_CHANGE = (
     "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare", "trainer.accelerator", "trainer.devices",
     "data.cache_dir", "data.source.train", "data.source.test",
     "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
+)  # fmt: skip
+
+# Of these, what cannot change the result of a run: all that a job of a sweep may differ in from the run that it finds.
+WITHOUT_INFLUENCE = tuple(
+    name for name in FREE_TO_CHANGE
+    if not name.startswith(("validate_every", "callbacks", "backbone", "data.root", "data.prepare", "data.source"))
 )  # fmt: skip
 
 # What a training with init_from takes from the checkpoint, besides its weights and the size and framing of images.
@@ -61,7 +68,7 @@ def refuse_untrained(checkpoint: dict[str, Any], path: str) -> None:
 
 def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:
     """Raises InputError that names the first setting in which `config` departs from what the checkpoint trained."""
-    found = _first_difference(config, saved)
+    found = _first_difference(config, saved, _is_free_when_resumed)
     if found is not None:
         name, mine, theirs = found
         raise InputError(
@@ -71,23 +78,36 @@ def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -
 
 
 def refuse_other_settings(config: dict[str, Any], folder: Path) -> None:
-    """Raises InputError that names the first setting in which `config` departs from the finished run in `folder`."""
-    found = _first_difference(config, plain(DictConfig(OmegaConf.load(folder / CONFIG))))
+    """Raises InputError that names the first setting in which `config` departs from the run in `folder`."""
+    found = _first_difference(config, plain(DictConfig(OmegaConf.load(folder / CONFIG))), _is_without_influence)
     if found is not None:
         name, mine, theirs = found
         raise InputError(
-            f"output_dir={folder} already holds a finished run with {name}={theirs}, this one has {name}={mine}; "
+            f"output_dir={folder} already holds a run with {name}={theirs}, this one has {name}={mine}; "
             "choose another output_dir, or overwrite=true"
         )
 
 
-def _first_difference(config: dict[str, Any], saved: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first setting that decides a result and is not the same in both: its name and both values."""
+def _is_free_when_resumed(name: str) -> bool:
+    folders_of_mix = r"data\.source\.parts\.[^.]+(\.root)?"
+    return _within(name, FREE_TO_CHANGE) or re.fullmatch(folders_of_mix, name) is not None
+
+
+def _is_without_influence(name: str) -> bool:
+    return _within(name, WITHOUT_INFLUENCE)
+
+
+def _within(name: str, settings: tuple[str, ...]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in settings)
+
+
+def _first_difference(
+    config: dict[str, Any], saved: dict[str, Any], free: Callable[[str], bool]
+) -> tuple[str, Any, Any] | None:
+    """The first setting that is not the same in both, nor `free` to change: its name and both values."""
     mine, theirs = flat(config), flat(saved)
     for name in sorted(mine.keys() | theirs.keys()):
-        free = any(name == one or name.startswith(f"{one}.") for one in FREE_TO_CHANGE)
-        free = free or re.fullmatch(r"data\.source\.parts\.[^.]+(\.root)?", name) is not None  # folders of data=mix
-        if not free and mine.get(name) != theirs.get(name):
+        if not free(name) and mine.get(name) != theirs.get(name):
             return name, mine.get(name), theirs.get(name)
     return None
 
