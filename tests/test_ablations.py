@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -150,12 +149,13 @@ def test_an_unknown_decoder_is_refused_in_one_line():
 OFF, ON = [False] * 3, [True] * 3
 EXPECTED = {
     "reconstruction": (["model._target_"], [("MLP",), ("CNN",), ("VanillaTransformer",), ("UniAD",)]),  # Fig. 2
-    "unified_or_separate": (  # Table 4
-        ["model.decoder", "model.masked", "model.jitter.prob", "data.categories"],
+    "unified_or_separate": (["data.categories"], [(None,), *(([name],) for name in MVTEC)]),  # Tables 1, 2 and Fig. 4
+    "transformers": (  # Table 4
+        ["data.categories", "model.decoder", "model.masked", "model.jitter.prob"],
         [
-            (*kind, categories)
-            for kind in (("one_query", OFF, 0), ("a", ON, 1))
+            (categories, *kind)
             for categories in (None, *([name] for name in MVTEC))
+            for kind in (("one_query", OFF, 0), ("a", ON, 1))
         ],
     ),
     "components": (  # Tables 5a and A2
@@ -200,9 +200,10 @@ TINY = [
 
 def jobs(sweep):
     """The overrides of each job of a sweep, as Hydra's own sweeper combines them."""
-    file = yaml.safe_load((conf_dir() / "sweep" / f"{sweep}.yaml").read_text())
-    assert file["hydra"]["mode"] == "MULTIRUN"
-    given = [f"{key}={values}" for key, values in file["hydra"]["sweeper"]["params"].items()]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        hydra = compose("train", [f"sweep={sweep}"], return_hydra_config=True).hydra
+    assert hydra.mode.name == "MULTIRUN"
+    given = [f"{key}={values}" for key, values in hydra.sweeper.params.items()]
     choices = [
         [f"{override.key_or_group}={one}" for one in override.sweep_string_iterator()]
         for override in OverridesParser.create().parse_overrides(given)
@@ -292,7 +293,7 @@ def test_a_sweep_over_products_alone_and_together(uniad, tmp_path):
     root = mvtec_tree(tmp_path / "tree", train=4, size=(64, 64))
     words = [*SMALL, f"data.root={root}", "trainer.max_epochs=1", f"output_dir={tmp_path / 'runs'}"]
     status, out, err = uniad(
-        "train", *words, "sweep=unified_or_separate", "ablation=one_query", "data.categories=null,[cable]"
+        "train", *words, "sweep=transformers", "ablation=one_query", "data.categories=null,[cable]"
     )
     assert status == 0, err
     folders = {path.name: path for path in (tmp_path / "runs").iterdir() if path.is_dir()}

@@ -125,8 +125,8 @@ def swept(words):
         key, _, values = words[3:].partition("=")
         return [[f"{key}={value}"] for value in values.split(",")]
     sweep, *fixed = words.split()
-    name = sweep.removeprefix("sweep=")
-    params = yaml.safe_load((conf_dir() / "sweep" / f"{name}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        params = compose("train", [sweep], return_hydra_config=True).hydra.sweeper.params
     given = {word.partition("=")[0] for word in fixed}
     options = []
     for key, values in params.items():
@@ -346,7 +346,7 @@ def test_one_seed_twice_is_refused(write_run, fill):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["fig"], "no such table. Did you mean 'fig2'?"),
+        (["fig22"], "no such table. Did you mean 'fig2'?"),
         (["5c"], "sweep=neighbor_size"),
         (["5c", "nowhere"], "nowhere: no such folder"),
         (["5c", "a", "out=x", "out=y"], "expected uniad table 5c RUNS"),
@@ -389,6 +389,29 @@ def test_curves_of_a_resumed_run_are_put_together(tmp_path):
     assert curve.loss == {1: 3.0, 2: 1.5}
     assert curve.detection == {1: 50.0, 2: 65.0}  # the evaluation after the training is of its last epoch
     assert curve.localization == {2: 75.0}
+
+
+def test_fig_4_has_the_mean_curve_of_the_separate_case(write_run, fill, tmp_path):
+    mlp = composed("experiment=mvtec", "data.root=mvtec_ad", "output_dir=run", "model=mlp", "trainer.max_epochs=2")
+    head = "epoch,mean/image_auroc,mean/pixel_auroc,train/loss_epoch\n"
+
+    def write_curve(name, log, **of):
+        folder = write_run(name, det=0.9, config=mlp, **of)
+        (folder / "logs/version_0").mkdir(parents=True)
+        (folder / "logs/version_0/metrics.csv").write_text(head + log)
+
+    write_curve("unified", "0,0.8,0.7,3.0\n1,0.6,0.5,1.0\n", images=PRODUCTS)
+    for seed in (0, 1):
+        for name, log in {"gear": "0,0.5,0.6,2.0\n1,0.9,0.8,1.0\n", "wood": "0,0.9,0.8,4.0\n1,0.7,0.6,2.0\n"}.items():
+            images = {name: PRODUCTS[name]}
+            write_curve(f"{name}{seed}", log, changes={"data.categories": [name]}, images=images, seed=seed)
+    (tmp_path / "runs/wood1/logs/version_0/metrics.csv").unlink()
+    _, printed, lines = fill("fig4")
+    assert [float(lines["unified"][f"detection_{moment}_mean"]) for moment in ("last", "best")] == [60, 80]
+    assert [float(lines["separate"][f"detection_{moment}_mean"]) for moment in ("last", "best")] == [80, 80]
+    assert lines["separate"]["localization_last_mean"] == "70.0000"
+    assert lines["separate"]["localization_last_n"] == "1"  # the other seed has no curve of wood
+    assert "wood1: has no logs" in printed
 
 
 def test_real_trainings_end_in_tables(tree, uniad, tmp_path, capfd):

@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
         others: heads of the columns with other methods.
         lines: one below the other.
         notes: what has to be known to read it, a sentence each.
-        curves: by the name of a line, one for each seed; only of Fig. 2.
+        curves: by the name of a line, one for each seed; only of Figs. 2 and 4.
     """
 
     title: str

@@ -1,14 +1,15 @@
-"""Fig. 2: how the loss and both AUROCs went over the epochs, from what the CSV logger kept."""
+"""Figs. 2 and 4: how the loss and both AUROCs went over the epochs, from what the CSV logger kept."""
 
 import csv
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.results.comparison import Comparison, Curve, over_seeds
-from uniad_lightning.results.filling import Layout, Rows
-from uniad_lightning.results.gathering import Run, by_seed
+from uniad_lightning.results.filling import Layout, Rows, whole_seeds
+from uniad_lightning.results.gathering import Run
 
 LOGS = "logs/version_*/metrics.csv"
 _LOGGED = {"loss": "train/loss_epoch", "localization": "mean/pixel_auroc", "detection": "mean/image_auroc"}
@@ -39,12 +40,16 @@ def _add(curve: Curve, row: dict[str, str], path: Path, epochs: float) -> None:
         raise InputError(f"{path}: a row has no epoch and numbers; expected what logger=csv writes") from None
 
 
-def per_network(layout: Layout, rows: Rows) -> Comparison:
-    """One line for each network: the AUROCs at the end and at their best, over seeds, and the curves."""
+def per_curve(layout: Layout, rows: Rows) -> Comparison:
+    """One line for each row: the AUROCs at the end and at their best, over seeds, and the curves.
+
+    In the separate case the curve of a seed is the mean over its categories.
+    """
     notes: list[str] = []
     lines, drawn = [], {}
     for row, line in layout.lines.items():
-        curves = _curves([run for (run,) in by_seed(rows.get(row, ())).values()], notes)
+        seeds = [_curves(part, notes) for part in whole_seeds(rows, row, notes)]
+        curves = [_mean(part) for part in seeds if part]
         if curves:
             drawn[line.labels[0]] = tuple(curves)
         cells = []
@@ -58,8 +63,17 @@ def per_network(layout: Layout, rows: Rows) -> Comparison:
     return layout.table(lines, notes)._replace(curves=drawn)
 
 
+def _mean(curves: Sequence[Curve]) -> Curve:
+    """The mean of `curves` at the epochs that all have."""
+    means = []
+    for numbers in zip(*curves, strict=True):
+        epochs = [epoch for epoch in numbers[0] if all(epoch in other for other in numbers)]
+        means.append({epoch: statistics.fmean(one[epoch] for one in numbers) for epoch in epochs})
+    return Curve(*means)
+
+
 def _curves(runs: Sequence[Run], notes: list[str]) -> list[Curve]:
-    """The curves of the `runs` that have some; of the others and of single points, the `notes` say so."""
+    """The curves of `runs` that belong together, none where one lacks its own; of those and of points, `notes` tell."""
     found = []
     for run in runs:
         epochs = run.settings["trainer.max_epochs"]
@@ -70,4 +84,4 @@ def _curves(runs: Sequence[Run], notes: list[str]) -> list[Curve]:
         if len(curve.detection) < 2:
             notes.append(f"{run.folder} was evaluated at its end alone; validate_every=10 makes a curve")
         found.append(curve)
-    return found
+    return found if len(found) == len(runs) else []

@@ -81,7 +81,7 @@ def per_setting(layout: Layout, rows: Rows) -> Comparison:
     notes: list[str] = []
     lines = []
     for row, line in layout.lines.items():
-        seeds = _whole_seeds(rows, row, notes)
+        seeds = whole_seeds(rows, row, notes)
         ours = [over_seeds(_value(part, measure) for part in seeds) for measure in layout.measures.values()]
         cells = (cell._replace(ours=number) for cell, number in zip(line.cells, ours, strict=True))
         lines.append(line._replace(cells=tuple(cells)))
@@ -115,7 +115,7 @@ def per_category(layout: Layout, rows: Rows) -> Comparison:
         cells = []
         for cell, (case, measure) in zip(line.cells, layout.measures.items(), strict=True):
             if name == MEAN:
-                ours = over_seeds(_value(part, measure) for part in _whole_seeds(rows, case, notes))
+                ours = over_seeds(_value(part, measure) for part in whole_seeds(rows, case, notes))
             else:
                 having = [run for run in rows.get(case, ()) if name in run.categories]
                 ours = over_seeds(run.categories[name][measure[1]] for run in having)
@@ -124,7 +124,7 @@ def per_category(layout: Layout, rows: Rows) -> Comparison:
     return layout.table(lines, notes)
 
 
-def _whole_seeds(rows: Rows, row: Hashable, notes: list[str]) -> list[list[Run]]:
+def whole_seeds(rows: Rows, row: Hashable, notes: list[str]) -> list[list[Run]]:
     """The runs of a row for each seed that has them all: one or, of the separate case, one for each category.
 
     What is missing is added to the `notes`.

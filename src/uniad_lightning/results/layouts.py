@@ -1,4 +1,4 @@
-"""The paper's tables, and Fig. 2, by the names that `uniad table` has for them."""
+"""The paper's tables, and Figs. 2 and 4, by the names that `uniad table` has for them."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -7,12 +7,13 @@ from uniad_lightning.data.cifar10 import CIFAR10
 from uniad_lightning.data.mvtec import MVTEC
 from uniad_lightning.results import paper, rows
 from uniad_lightning.results.comparison import NONE, Cell, Line
-from uniad_lightning.results.curves import per_network
+from uniad_lightning.results.curves import per_curve
 from uniad_lightning.results.filling import MEAN, Layout, Measure, per_category, per_setting, per_split
 from uniad_lightning.results.plots import draw_curves, draw_lines
 
 LOC_DET: dict[str, Measure] = {"localization": ("mean", "pixel_auroc"), "detection": ("mean", "image_auroc")}
 DET_LOC: dict[str, Measure] = {name: LOC_DET[name] for name in ("detection", "localization")}
+LAST_BEST: dict[str, Measure] = {f"{name}, {moment}": (name, moment) for name in LOC_DET for moment in ("last", "best")}
 PARTS = ("model._target_", "model.decoder", "model.masked", "model.jitter.prob")
 BACKBONE = tuple(f"backbone.{name}" for name in ("name", "levels", "arguments", "mean", "std"))
 
@@ -74,13 +75,13 @@ def _components_layout(number: str, numbers: Mapping[Any, paper.Auroc]) -> Layou
 
 LAYOUTS: dict[str, Layout] = {
     "1": Layout(
-        f"Table 1: detection on MVTec-AD, {UNIFIED_OR_SEPARATE}", (f"{CASES} ablation=layer_wise_mask_jitter",),
+        f"Table 1: detection on MVTec-AD, {UNIFIED_OR_SEPARATE}", (CASES,),
         (rows.CATEGORIES,), rows.case, ("category",), _category_lines(paper.TABLE_1, paper.TABLE_1_OTHERS),
         dict.fromkeys(("unified", "separate"), ("mean", "image_auroc")), per_category, MVTEC,
         others=paper.TABLE_1_METHODS,
     ),
     "2": Layout(
-        f"Table 2: localization on MVTec-AD, {UNIFIED_OR_SEPARATE}", (f"{CASES} ablation=layer_wise_mask_jitter",),
+        f"Table 2: localization on MVTec-AD, {UNIFIED_OR_SEPARATE}", (CASES,),
         (rows.CATEGORIES,), rows.case, ("category",), _category_lines(paper.TABLE_2, paper.TABLE_2_OTHERS),
         dict.fromkeys(("unified", "separate"), ("mean", "pixel_auroc")), per_category, MVTEC,
         others=paper.TABLE_2_METHODS,
@@ -97,7 +98,7 @@ LAYOUTS: dict[str, Layout] = {
         others=paper.TABLE_3_METHODS, experiment="experiment=cifar10 data.root=cifar",
     ),
     "4": Layout(
-        "Table 4: networks with transformers", (CASES,), (*PARTS, rows.CATEGORIES),
+        "Table 4: networks with transformers", ("sweep=transformers",), (*PARTS, rows.CATEGORIES),
         rows.among(IN_CASES, rows.components_in_case), ("method", "case"),
         _lines(IN_CASES, LOC_DET, lambda row: (OWN.get(row[0], row[0]), row[1])), LOC_DET, per_setting, MVTEC,
     ),
@@ -153,7 +154,13 @@ LAYOUTS: dict[str, Layout] = {
         "Fig. 2: loss and AUROC over the epochs of four networks", ("sweep=reconstruction",), PARTS,
         rows.among(("mlp", "cnn", "transformer", "uniad"), rows.network), ("network",),
         {row: Line((row,), (Cell(None),) * 4) for row in ("mlp", "cnn", "transformer", "uniad")},
-        {f"{name}, {moment}": (name, moment) for name in LOC_DET for moment in ("last", "best")},
-        per_network, MVTEC, draw_curves,
+        LAST_BEST, per_curve, MVTEC, draw_curves,
+    ),
+    "fig4": Layout(
+        f"Fig. 4: loss and AUROC over the epochs of the MLP, {UNIFIED_OR_SEPARATE}",
+        (f"{CASES} model=mlp validate_every=10",), (rows.CATEGORIES,),
+        rows.among((("mlp", "unified"), ("mlp", "separate")), rows.network_in_case), ("case",),
+        {("mlp", case): Line((case,), (Cell(None),) * 4) for case in ("unified", "separate")},
+        LAST_BEST, per_curve, MVTEC, draw_curves,
     ),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from uniad_lightning.results.comparison import NONE, Cell, Comparison
 
 CHANCE = 50  # per cent: the AUROC of scores that say nothing
 OURS, PAPER = "tab:blue", "tab:orange"
-CURVES = {"loss": "tab:blue", "localization": "tab:red", "detection": "tab:green"}  # as in Fig. 2
+CURVES = {"loss": "tab:blue", "localization": "tab:red", "detection": "tab:green"}  # as in Figs. 2 and 4
 
 
 def draw_bars(path: Path, comparison: Comparison) -> None:
@@ -57,7 +57,7 @@ def draw_lines(path: Path, comparison: Comparison) -> None:
 
 
 def draw_curves(path: Path, comparison: Comparison) -> None:
-    """A panel for each line: its loss and both AUROCs over the epochs, a curve for each seed, coloured as in Fig. 2."""
+    """A panel for each line: loss and both AUROCs over the epochs, a curve for each seed, coloured as in Fig. 2."""
     names = list(comparison.curves)
     drawn = [curve for curves in comparison.curves.values() for curve in curves]
     loss = max((value for curve in drawn for value in curve.loss.values()), default=1)

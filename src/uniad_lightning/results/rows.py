@@ -77,6 +77,11 @@ def network(settings: Settings) -> str | None:
     return name if name in ("mlp", "cnn") else kinds.get(components(settings) or "")
 
 
+def network_in_case(settings: Settings) -> Hashable:
+    """The same, and unified or separate (Fig. 4)."""
+    return network(settings), case(settings)
+
+
 def layers(settings: Settings) -> Hashable:
     """The network, and how many encoder and decoder layers it has (Table 5b)."""
     return network(settings), settings.get("model.num_encoder_layers"), settings.get("model.num_decoder_layers")
