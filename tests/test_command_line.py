@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -157,3 +158,12 @@ def test_jobs_of_an_own_sweep_find_the_own_experiment(own, uniad, tree):
     assert runs == ["seed-0", "seed-1"]
     for run in runs:
         assert yaml.safe_load(Path(f"runs/{run}/config.yaml").read_text())["model"]["hidden_dim"] == 16
+
+
+@pytest.mark.parametrize("words", [[], ["--version"], ["table"], ["data"]])
+def test_a_reader_that_has_gone_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([UNIAD, *words], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

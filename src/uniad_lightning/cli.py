@@ -1,17 +1,18 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
 Exit status: 0 done; 1 finished, but a job or a picture failed (named) or a copy of a data set is not whole; 2 a user's
-mistake, in one line; 130 interrupted.
+mistake, in one line; 130 interrupted; 141 nobody reads what it prints.
 Heavy imports happen inside a command, so that `uniad --help` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from uniad_lightning import __version__, completion
 from uniad_lightning.command_line import conf_dir, data_options, parse, start
-from uniad_lightning.commands import CACHE, COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE, OTHERS, usage
+from uniad_lightning.commands import CACHE, CLOSED, COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE, OTHERS, usage
 from uniad_lightning.errors import InputError, complain, did_you_mean, one_line
 
 __all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
@@ -19,57 +20,46 @@ __all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
 
 def main() -> None:
     """Entry point of the console script `uniad`."""
-    arguments = sys.argv[1:]
+    try:
+        status = _status_of(sys.argv[1:])
+        sys.stdout.flush()
+    except InputError as error:
+        complain(str(error))
+        status = MISTAKE
+    except KeyboardInterrupt:
+        complain("interrupted")
+        status = INTERRUPTED
+    except BrokenPipeError:  # such as of `uniad table | head`; what is not yet written would end in it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = CLOSED
+    sys.exit(status)
+
+
+def _status_of(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
-        sys.exit(DONE)
+        return DONE
     if "--version" in arguments:
         print(f"uniad-lightning {__version__}")
-        sys.exit(DONE)
-    if arguments[0] in ("-sc", "--shell-completion"):
-        sys.exit(_complete(arguments[1:]))
-    if arguments[0] in OTHERS:
-        sys.exit(_run_other(arguments[0], arguments[1:]))
-    if arguments[0] == CACHE and (len(arguments) == 1 or arguments[1].startswith("keep=")):
-        sys.exit(_show_kept_features(arguments[1:]))
-    if arguments[0].replace("-", "_") in COMMANDS:
-        arguments[0] = arguments[0].replace("-", "_")
-    if arguments[0] not in COMMANDS:
-        near = did_you_mean(arguments[0], (*COMMANDS, *OTHERS))
-        if arguments[0].startswith("-"):
-            near = f" Options come after it: uniad COMMAND {arguments[0]} ..."
-        complain(f"uniad {arguments[0]}: no such command.{near} See uniad --help")
-        sys.exit(MISTAKE)
-    sys.exit(run_command(arguments[0], arguments[1:]))
-
-
-def _run_other(name: str, words: list[str]) -> int:
-    module, function = OTHERS[name].module.split(".")
-    try:
-        return DONE if getattr(import_module(f"uniad_lightning.{module}"), function)(words) else FAILED
-    except InputError as error:
-        complain(str(error))
-        return MISTAKE
-
-
-def _show_kept_features(words: list[str]) -> int:
-    from uniad_lightning.kept_features import show_kept_features
-
-    try:
-        show_kept_features(words)
-    except InputError as error:
-        complain(str(error))
-        return MISTAKE
-    return DONE
-
-
-def _complete(words: Sequence[str]) -> int:
-    try:
+        return DONE
+    name, *words = arguments
+    if name in ("-sc", "--shell-completion"):
         completion.answer(words, COMMANDS, others={"data": data_options, "table": _tables})
-    except InputError as error:
-        complain(str(error))
-        return MISTAKE
-    return DONE
+        return DONE
+    if name in OTHERS:
+        module, function = OTHERS[name].module.split(".")
+        return DONE if getattr(import_module(f"uniad_lightning.{module}"), function)(words) else FAILED
+    if name == CACHE and (not words or words[0].startswith("keep=")):
+        from uniad_lightning.kept_features import show_kept_features
+
+        show_kept_features(words)
+        return DONE
+    if name.replace("-", "_") in COMMANDS:
+        return run_command(name.replace("-", "_"), words)
+    near = did_you_mean(name, (*COMMANDS, *OTHERS))
+    if name.startswith("-"):
+        near = f" Options come after it: uniad COMMAND {name} ..."
+    raise InputError(f"uniad {name}: no such command.{near} See uniad --help")
 
 
 def _tables() -> list[str]:

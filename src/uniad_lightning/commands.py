@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130  # exit statuses
+DONE, FAILED, MISTAKE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141  # exit statuses
 
 
 class Command(NamedTuple):
