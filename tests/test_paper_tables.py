@@ -412,6 +412,7 @@ def test_fig_4_has_the_mean_curve_of_the_separate_case(write_run, fill, tmp_path
     assert lines["separate"]["localization_last_mean"] == "70.0000"
     assert lines["separate"]["localization_last_n"] == "1"  # the other seed has no curve of wood
     assert "wood1: has no logs" in printed
+    assert "model" not in printed.split("settings that are not the paper's")[1]  # the MLP is the figure's own
 
 
 def test_real_trainings_end_in_tables(tree, uniad, tmp_path, capfd):

@@ -158,9 +158,9 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "fig4": Layout(
         f"Fig. 4: loss and AUROC over the epochs of the MLP, {UNIFIED_OR_SEPARATE}",
-        (f"{CASES} model=mlp validate_every=10",), (rows.CATEGORIES,),
+        (f"{CASES} validate_every=10",), (rows.CATEGORIES,),
         rows.among((("mlp", "unified"), ("mlp", "separate")), rows.network_in_case), ("case",),
         {("mlp", case): Line((case,), (Cell(None),) * 4) for case in ("unified", "separate")},
-        LAST_BEST, per_curve, MVTEC, draw_curves,
+        LAST_BEST, per_curve, MVTEC, draw_curves, experiment="experiment=mvtec data.root=mvtec_ad model=mlp",
     ),
 }  # fmt: skip
