@@ -170,7 +170,7 @@ def test_folders_are_named_by_what_varies():
 
 def test_what_varies_only_by_seed_is_gathered_and_others_are_not(tmp_path):
     def job(name, failed=False, auroc=0.5, **varied):
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
         numbers = dict.fromkeys(
             ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max"), auroc
         )
@@ -186,6 +186,10 @@ def test_what_varies_only_by_seed_is_gathered_and_others_are_not(tmp_path):
     assert spread([0.5]) == "50.00"
     show_sweep(tmp_path, jobs)
     assert (tmp_path / "sweep.png").is_file()
+    single = [job("d/run", auroc=0.4)]  # a multirun in which nothing varies
+    show_sweep(tmp_path / "d", single)
+    assert (tmp_path / "d/sweep.csv").is_file()
+    assert not (tmp_path / "d/sweep.png").exists()
 
 
 CLAIM = """

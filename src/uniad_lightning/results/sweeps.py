@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
 
 def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
-    """Print the means of each setting, and keep in `folder` a row of each run (`sweep.csv`) and the picture."""
+    """Print the means of each setting; keep in `folder` a row of each run (`sweep.csv`), a picture where any vary."""
     settings = gather(jobs)
     keys = list(settings[0].values) if settings else []
     table = Table(title=f"sweep {folder}: means over the categories in %, ± deviation over seeds", title_justify="left")
@@ -50,9 +50,11 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
         table.add_row(*(setting.values.values() or ["run"]), str(setting.runs), *shown)
     print_table(table)
     _write_runs(folder / RUNS, jobs)
-    if any(setting.runs for setting in settings):
-        draw_sweep([setting for setting in settings if setting.runs], folder / PICTURE)
-        print(f"each run: {folder / RUNS}   picture: {folder / PICTURE}")
+    print(f"each run: {folder / RUNS}")
+    drawn = [setting for setting in settings if setting.runs]
+    if keys and drawn:
+        draw_sweep(drawn, folder / PICTURE)
+        print(f"picture: {folder / PICTURE}")
 
 
 def gather(jobs: Sequence[Job]) -> list[Setting]:
