@@ -18,6 +18,7 @@ LEVELS = {
     "models.__init__": 0,
     "data.__init__": 0,
     "errors": 0,
+    "home": 0,
     "types": 0,
     "models.neighbor_mask": 1,
     "models.construction": 1,

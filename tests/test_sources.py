@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -188,6 +189,88 @@ def test_interrupt_while_waiting_for_standard_input(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert errors.strip().endswith("KeyboardInterrupt")
     assert "Fatal" not in errors
+
+
+WINDOWS = [
+    r"photos\a b.png", r'"photos\c.png"', r'".\d#1.png"', "'e.png'", "#1.png", "# a comment", "", "  f.png  ",
+    "g.png ", 'h"i.png', "back\\slash.png", "UPPER.PNG", "upper.png", "gehäuse.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_list_as_windows_and_people_write_it(tmp_path, encoding, newline):
+    files = "photos/a b.png photos/c.png d#1.png e.png #1.png f.png"
+    names_found = [
+        *files.replace("a b", "a_b").split(),
+        "g.png ",
+        'h"i.png',
+        "back\\slash.png",
+        "UPPER.PNG",
+        "upper.png",
+    ]
+    names_found[0] = "photos/a b.png"
+    for name in names_found:
+        with_suffix = save(tmp_path / "any.png")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with_suffix.rename(tmp_path / name)
+    save(tmp_path / normalize("NFD", "gehäuse.png"))  # decomposed, as on a Mac
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "list.txt").write_bytes((mark + newline.join([*WINDOWS, ""])).encode(encoding))
+    source = open_source(str(tmp_path / "list.txt"))
+    items = list(source.items)
+    assert source.total() == len(items) == len(WINDOWS) - 2
+    assert [item.read().shape for item in items] == [(8, 6, 3)] * len(items)
+    assert [item.name for item in items][:3] == ["photos/a b.png", "photos/c.png", "./d#1.png"]
+    assert [item.name for item in items][6:9] == ["g.png ", 'h"i.png', "back\\slash.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_standard_input_as_windows_writes_it(tmp_path, encoding):
+    text = 'photos\\a.png\r\n# no\r\n\r\n"b c.png"\r\nlast.png'.encode(encoding)
+    process = subprocess.Popen(
+        [sys.executable, "-c", STREAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=False, cwd=tmp_path
+    )
+    for start in range(0, len(text), 3):  # in parts that end within a mark, a letter and a line
+        process.stdin.write(text[start : start + 3])
+        process.stdin.flush()
+    out, _ = process.communicate(timeout=60)
+    assert [line for line in out.decode().splitlines() if line != "nothing yet"] == [
+        "photos/a.png",
+        "b c.png",
+        "last.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (r"C:\photos\1.png", r"^C:/photos/1\.png: a path of Windows, not of this system; list paths relative to /"),
+        (r"\\server\share\1.png", "^//server/share/1.png: a path of Windows"),
+        (r"gone\1.png", "/gone/1.png: no such file"),
+        ("http://camera/still.png", "^http://camera/still.png: an address, expected a file"),
+        ('"', '/": no such file'),
+    ],
+)
+def test_lines_of_which_there_is_no_file(tmp_path, line, message):
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    (item,) = open_source(str(tmp_path / "list.txt")).items
+    with pytest.raises(InputError, match=message):
+        item.read()
+
+
+@pytest.mark.parametrize("word", ["rtsp://user:secret@10.0.0.7/stream", "http://camera/still.jpg", 0])
+def test_a_camera_is_not_said_not_to_exist(word):
+    with pytest.raises(InputError, match=r"A camera is not read itself: have it save images into a folder") as caught:
+        open_source(word)
+    assert "does not exist" not in str(caught.value)
+
+
+def test_a_device_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "video0")
+    for word in ("/dev/null", str(tmp_path / "video0")):
+        with pytest.raises(InputError, match=rf"^input={word}: a pipe or device, expected a picture, a folder"):
+            open_source(word)
 
 
 def test_standard_input_that_names_nothing(monkeypatch):

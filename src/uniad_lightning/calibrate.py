@@ -23,6 +23,7 @@ from uniad_lightning.data.selection import lots
 from uniad_lightning.detector import TorchEngine
 from uniad_lightning.errors import InputError
 from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.home import expand
 from uniad_lightning.results.outcomes import Outcome
 from uniad_lightning.threshold import (
     Boundary,
@@ -278,7 +279,7 @@ def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:
 
 def _rooted(pattern: str) -> tuple[Path, str]:
     """The folder that a pattern starts in, and the rest of it."""
-    path = Path(pattern).expanduser()
+    path = expand(pattern)
     if not path.is_absolute() and ".." not in path.parts:
         return Path.cwd(), str(path)
     path = Path(os.path.abspath(path))

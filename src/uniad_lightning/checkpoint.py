@@ -13,6 +13,7 @@ from torch import nn
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import lots
 from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.home import expand
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -70,14 +71,14 @@ def unpack_ignored(packed: dict[str, Any]) -> np.ndarray:
 def update_checkpoint(path: str, **entries: Any) -> None:
     """Put `entries`, plain values and tensors, into a checkpoint, which stays whole if this is interrupted."""
     try:
-        AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, os.path.expanduser(path))
+        AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, str(expand(path)))
     except (OSError, RuntimeError) as error:  # the second is torch's, of a full disk or a folder it cannot write
         raise InputError(f"ckpt_path={path}: cannot be written and stays as it was; {one_line(error)}") from None
 
 
 def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     """A checkpoint of this package: tensors and plain values, on the CPU; InputError names `key` for another file."""
-    path = os.path.expanduser(path)
+    path = str(expand(path))
     if not Path(path).is_file():
         raise InputError(f"{key}={path}: no such file; expected a checkpoint such as RUN/checkpoints/last.ckpt")
     try:

@@ -3,12 +3,14 @@
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.home import expand
 
 
 class CommandLine(NamedTuple):
@@ -54,14 +56,14 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
     config_name, folder = given.pop("config_name"), given.pop("config_path")
     own_folder = given["config_dir"]
     if own_folder is not None:
-        own_folder = given["config_dir"] = os.path.abspath(os.path.expanduser(own_folder))
+        own_folder = given["config_dir"] = os.path.abspath(expand(own_folder))
         if not os.path.isdir(own_folder):
             raise InputError(f"--config-dir {own_folder}: no such folder; it holds files such as experiment/mine.yaml")
         for path in sorted(Path(own_folder).rglob("*.yaml")):
             if (conf_dir() / path.relative_to(own_folder)).is_file():  # Hydra would take ours without a word
                 raise InputError(f"{path}: has the name of a file that comes with the package; rename it")
     if folder is not None and "://" not in folder:
-        folder = os.path.abspath(os.path.expanduser(folder))  # Hydra would look from this package's folder
+        folder = os.path.abspath(expand(folder))  # Hydra would look from this package's folder
     options = []
     for name, value in given.items():
         if value not in (None, False):
@@ -80,6 +82,7 @@ def start(line: CommandLine, task: Callable[[Any], object]) -> None:
     from uniad_lightning.search import register
 
     register()
+    warnings.filterwarnings("ignore", message="Callback SweepFolder")  # of an error that then ends the call
     os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error and exits
     fixed = [key for key in fixed_keys(line.overrides) if not key.startswith("hydra")]
     told = f"hydra.job.config.override_dirname.exclude_keys={fixed}"  # for the names of a sweep's folders

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from PIL import Image
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.home import expand
 from uniad_lightning.loggers import Board, Curves, defined
 from uniad_lightning.metrics import Evaluation, Row
 
@@ -43,7 +44,7 @@ class WandbBoard(Board, WandbLogger):
         init_timeout: float,
         finish_timeout: float,
     ):
-        folder = Path(save_dir).expanduser()
+        folder = expand(save_dir)
         self._id_file = folder / "wandb" / "run_id"
         resumed = ckpt_path is not None and not overwrite and folder.resolve() in _parents(ckpt_path)
         kept = self._id_file.read_text().strip() if resumed and self._id_file.is_file() else None
@@ -144,7 +145,7 @@ class TensorBoard(Board, TensorBoardLogger):
 
 
 def _parents(path: str) -> Sequence[Path]:
-    return Path(path).expanduser().resolve().parents
+    return expand(path).resolve().parents
 
 
 def means(evaluation: Evaluation | None) -> dict[str, float]:

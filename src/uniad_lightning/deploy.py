@@ -27,6 +27,7 @@ from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
 from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.export import Exported, export_detector, plan_export, report, splits_of
+from uniad_lightning.home import expand
 from uniad_lightning.predictions import predict_all
 from uniad_lightning.processes import Ended, Processes, join
 from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
@@ -135,11 +136,11 @@ def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
 
 def _results(cfg: DictConfig) -> PredictionWriter:
     """The files of the results, begun or gone on with."""
-    folder, checkpoint = Path(cfg.output_dir), Path(cfg.ckpt_path).expanduser().resolve()
+    folder, checkpoint = Path(cfg.output_dir), expand(cfg.ckpt_path).resolve()
     settings = {
         "ckpt_path": str(checkpoint),
         "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
-        "input": cfg.input if cfg.input == "-" else os.path.abspath(os.path.expanduser(cfg.input)),
+        "input": cfg.input if cfg.input == "-" else os.path.abspath(expand(cfg.input)),
         "product": cfg.product,
         "every": cfg.every,
     }

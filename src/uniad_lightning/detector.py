@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
 import numpy as np
@@ -16,6 +15,7 @@ from uniad_lightning.data.framing import Framing
 from uniad_lightning.data.image import MAX_PIXELS, read_image, rgb_of
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.home import expand
 from uniad_lightning.inspection import Inspection
 from uniad_lightning.models.folding import GATE
 from uniad_lightning.module import FeatureReconstruction, Look
@@ -114,7 +114,8 @@ class Detector:
         `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. Raises InputError for a file that
         cannot be used, and for a device that is not there.
         """
-        if str(path).endswith(".onnx"):
+        path = expand(path)
+        if path.suffix == ".onnx":
             from uniad_lightning.exported import OnnxEngine  # late: it imports this module
 
             return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
@@ -182,7 +183,7 @@ class Detector:
 
     def _pixels(self, picture: Picture) -> np.ndarray:
         if isinstance(picture, str | PathLike):
-            return read_image(Path(picture), max_pixels=self.max_pixels)
+            return read_image(expand(picture), max_pixels=self.max_pixels)
         if isinstance(picture, Image.Image):
             return rgb_of(ImageOps.exif_transpose(picture), "image")
         if isinstance(picture, Tensor):

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message is one line that says what was found, expected and to do."""
 
 
+class TemporaryError(InputError):
+    """What could not be read now but may be read later: the system's fault, not the file's."""
+
+
 def complain(line: str) -> None:
     """One line on stderr, with the program's name in front."""
     print(f"uniad: {line}" if not line.startswith("uniad ") else line, file=sys.stderr)

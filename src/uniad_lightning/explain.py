@@ -39,6 +39,9 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
 def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
     """Hydra's own complaint about the configuration, shortened, with the nearest key or option."""
     message = str(error)
+    ours = re.search(r"InputError raised while resolving interpolation: (.*)", message)
+    if ours:
+        return ours[1]
     unparsed = getattr(error, "override", None)
     if isinstance(unparsed, str):
         return f"{unparsed}: cannot be read as key=value; quote special characters, as in 'key=\"value\"'"

@@ -27,6 +27,7 @@ from uniad_lightning.detector import Engine, TorchEngine
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.exported import ABOUT, FORMAT, OnnxEngine, ProgramEngine
 from uniad_lightning.graph import trace
+from uniad_lightning.home import expand
 from uniad_lightning.results.run_folder import write_text
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -69,7 +70,7 @@ def plan_export(ckpt_path: str, *, output: str | None, format: str, precision: s
             )
     if format == "torch" and precision != "fp32":
         raise InputError(f"precision={precision}: format=torch is written in fp32 alone; use format=onnx")
-    path = Path(ckpt_path).with_suffix(SUFFIXES[format]) if output is None else Path(output).expanduser()
+    path = expand(ckpt_path).with_suffix(SUFFIXES[format]) if output is None else expand(output)
     if path.suffix != SUFFIXES[format]:
         raise InputError(f"output={path}: expected a name that ends in {SUFFIXES[format]} for format={format}")
     if path.exists() and not overwrite:

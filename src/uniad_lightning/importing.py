@@ -15,6 +15,7 @@ from torch import Tensor
 from uniad_lightning.build import build_module
 from uniad_lightning.checkpoint import AtomicCheckpointIO
 from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.home import expand
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.official import (
     backbone_names,
@@ -87,7 +88,7 @@ def read_official(path: str) -> Official:
 
     Raises InputError for a file that is none, and for one that holds other objects.
     """
-    if not Path(path).expanduser().is_file():
+    if not expand(path).is_file():
         raise InputError(f"file={path}: no such file; expected a checkpoint of the reference, such as ckpt.pth.tar")
     loaded = _load(path)
     state_dict = loaded.get("state_dict") if isinstance(loaded, dict) else None
@@ -147,7 +148,7 @@ _STAND_INS = [
 def _load(path: str) -> Any:
     try:
         with torch.serialization.safe_globals(_STAND_INS):  # type: ignore[arg-type]
-            return torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+            return torch.load(expand(path), map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
@@ -233,7 +234,7 @@ def _refuse_other_levels(cfg: DictConfig, module: FeatureReconstruction, channel
 
 def _free(path: str, overwrite: bool) -> Path:
     """`path`, where a file can be written; raises InputError otherwise."""
-    output = Path(path).expanduser()
+    output = expand(path)
     if output.is_dir() or (output.exists() and not overwrite):
         raise InputError(f"output={path}: is there already; choose another output, or overwrite=true")
     try:

@@ -27,6 +27,7 @@ from uniad_lightning.command_line import CommandLine
 from uniad_lightning.commands import COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.errors import InputError, complain
 from uniad_lightning.explain import explain
+from uniad_lightning.home import expand
 
 RECORD, LOG = "job.json", "log.txt"
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
@@ -44,8 +45,8 @@ class SweepFolder(Callback):
 
 def sweep_folder(output_dir: str, sweep: str | None) -> str:
     """Where a sweep lies: `output_dir`, with the sweep's name for a time stamp, so that a repeated call goes on."""
-    path = Path(output_dir)
-    return str(path.with_name(sweep or "sweep")) if _STAMP.fullmatch(path.name) else output_dir
+    path = expand(output_dir)
+    return str(path.with_name(sweep or "sweep") if _STAMP.fullmatch(path.name) else path)
 
 
 def job_folder(task: Sequence[str], fixed: Sequence[str]) -> str:
@@ -67,6 +68,7 @@ def varied(task: Sequence[str], fixed: Sequence[str]) -> dict[str, str]:
 
 
 OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
+OmegaConf.register_new_resolver("expand", lambda path: str(expand(path)), replace=True)
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
@@ -111,6 +113,8 @@ class Jobs:
         """Run a job; its exit status and, where it failed, the reason."""
         try:
             _refuse_without_package(cfg, hydra_cfg.runtime.choices)
+            if OmegaConf.select(cfg, "ckpt_path") is not None:
+                cfg.ckpt_path = str(expand(cfg.ckpt_path))
             if not swept:
                 return self._call(cfg), ""
             _refuse_processes(cfg, self.name)

@@ -3,12 +3,12 @@
 import os
 import re
 import time
-from pathlib import Path
 
 from rich.table import Table
 
 from uniad_lightning.data.cache_space import bound, stores
 from uniad_lightning.errors import InputError
+from uniad_lightning.home import expand
 from uniad_lightning.results.tables import print_table
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -19,7 +19,7 @@ def show_kept_features(words: list[str]) -> None:
 
     The cache is $UNIAD_CACHE or ~/.cache/uniad-lightning. Raises InputError for a size that is none.
     """
-    cache = Path(os.environ.get("UNIAD_CACHE", "~/.cache/uniad-lightning")).expanduser()
+    cache = expand(os.environ.get("UNIAD_CACHE", "~/.cache/uniad-lightning"))
     for word in words:
         size = re.fullmatch(r"keep=(\d+(?:\.\d+)?)\s*([kmgt]?b)?", word.lower())
         if not size:

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from uniad_lightning.command_line import conf_dir
 from uniad_lightning.data.published import Published
 from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.home import expand
 from uniad_lightning.results.filling import Layout, place
 from uniad_lightning.results.gathering import Run, differences, find_runs, settings_of
 from uniad_lightning.results.layouts import LAYOUTS
@@ -34,7 +35,7 @@ def show_table(words: list[str]) -> bool:
     Raises InputError for an unknown name, folders that hold no run of the table, and runs that cannot be compared.
     """
     names = [word for word in words if not word.startswith(_OUT) and word not in ("-h", "--help")]
-    outs = [Path(word.removeprefix(_OUT)).expanduser() for word in words if word.startswith(_OUT)]
+    outs = [expand(word.removeprefix(_OUT)) for word in words if word.startswith(_OUT)]
     if not names:
         _list_tables()
         return True
@@ -47,7 +48,7 @@ def show_table(words: list[str]) -> bool:
             f"uniad table {' '.join(words)}: expected uniad table {names[0]} RUNS... [out=DIR]; such runs come from "
             f"{' and '.join(_commands(layout))}"
         )
-    runs, unfinished = find_runs([Path(name).expanduser() for name in names[1:]])
+    runs, unfinished = find_runs([expand(name) for name in names[1:]])
     rows, unfit = place(layout, runs)
     left_out = [f"not in it: {folder}: {reason}" for folder, reason in {**unfinished, **unfit}.items()]
     if not rows:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uniad_lightning.data.feature_cache import ABOUT, INDEX, Connection
+from uniad_lightning.home import expand
 
 
 class StoreSummary(NamedTuple):
@@ -22,7 +23,7 @@ class StoreSummary(NamedTuple):
 def stores(cache: Path) -> list[StoreSummary]:
     """The stores in `cache`, the one used last first."""
     found = []
-    for about in sorted(cache.expanduser().glob(f"*/{ABOUT}")):
+    for about in sorted(expand(cache).glob(f"*/{ABOUT}")):
         folder = about.parent
         size = sum(path.stat().st_blocks * 512 for path in folder.iterdir())
         found.append(StoreSummary(folder, size, _count(folder), folder.stat().st_mtime, json.loads(about.read_text())))

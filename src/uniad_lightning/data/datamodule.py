@@ -21,6 +21,7 @@ from uniad_lightning.data.sampling import sampling as sampling_called
 from uniad_lightning.data.selection import cut_into_tiles, hold_out, limit_images, normal_against_rest, rehearse
 from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
+from uniad_lightning.home import expand
 from uniad_lightning.types import Batch, Size, pair
 
 
@@ -72,7 +73,7 @@ class UnifiedDataModule(L.LightningDataModule):
                 raise InputError(f"data.{name}={value}: expected a whole number of at least {least}")
         self.cache = FeatureCache(mode=cache, folder=Path(cache_dir))
         self.source = source
-        self.root = Path(root).expanduser()
+        self.root = expand(root)
         self.chosen = categories
         self.normal_classes = normal_classes
         self.limit = limit

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
+from uniad_lightning.home import expand
 
 SHARD_BYTES = 1 << 30
 MISSING = -1
@@ -106,7 +107,10 @@ class DiskStore:
     """
 
     def __init__(self, *, cache: Path, about: Mapping[str, Any], shape: Sequence[int]):
-        self.folder = cache.expanduser() / digest(about)
+        try:
+            self.folder = expand(cache) / digest(about)
+        except InputError as error:  # no home folder, in which the default lies
+            raise StoreError(f"data.cache_dir={error}") from error
         self._shape = (*shape[1:], shape[0])  # (h, w, C)
         self._slot_bytes = 2 * int(np.prod(shape))
         self._per_shard = max(1, SHARD_BYTES // self._slot_bytes)

@@ -6,7 +6,6 @@ is resized to that by itself, and the tiles' anomaly maps are blended into one.
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from uniad_lightning.data.image import read_marks, read_record, resize, resize_mask
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
+from uniad_lightning.home import expand
 from uniad_lightning.types import Box, Size, pair
 
 
@@ -43,7 +43,7 @@ class Framing:
         self.region: Box = (box[0], box[1], box[2], box[3])
         self.tiles: Size = pair(tiles, "data.framing.tiles")
         self.overlap = float(overlap)
-        self.ignore = None if ignore is None else read_marks(Path(ignore).expanduser())
+        self.ignore = None if ignore is None else read_marks(expand(ignore))
 
     @property
     def count(self) -> int:

@@ -17,6 +17,7 @@ from uniad_lightning.data.listing import check_root, choose
 from uniad_lightning.data.naming import check_names
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.home import expand
 
 DEFECTIVE = "defective"  # the reference's `label_name` of every kind of defect
 KEYS = ("filename", "label", "label_name", "maskname", "clsname")
@@ -90,7 +91,7 @@ def _refuse_repeated(lines: Sequence[_Line]) -> None:
 
 def _read(root: Path, given: str, key: str) -> list[_Line]:
     """The lines of one list, in its order; blank ones are passed over."""
-    file = root / Path(str(given)).expanduser()
+    file = root / expand(str(given), within=root)
     if not file.is_file():
         raise InputError(f"{key}: {file} is no file; give the list's path, absolute or relative to data.root")
     try:

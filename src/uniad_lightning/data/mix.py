@@ -12,6 +12,7 @@ from uniad_lightning.data.listing import choose
 from uniad_lightning.data.meta import list_meta
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.home import expand
 
 LISTINGS: dict[str, Callable[..., Splits]] = {
     **{name: published.listing for name, published in CATALOGUE.items()},
@@ -72,7 +73,7 @@ def _list_part(name: str, part: str | Mapping[str, Any], root: Path) -> Splits:
     if not isinstance(folder, str):
         raise InputError(f"{key}: got {folder} for its root, expected the folder of the images")
     _check_keys(key, layout, settings)
-    path = root / Path(folder).expanduser()
+    path = root / expand(folder, within=root)
     try:
         return LISTINGS[layout](path, categories=None, **settings)
     except InputError as error:

@@ -20,6 +20,7 @@ from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.home import expand
 from uniad_lightning.models.folding import GATE, Folded
 from uniad_lightning.models.static_padding import pad_as_for
 from uniad_lightning.types import Size, pair
@@ -188,7 +189,7 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
 
 def read_weights(path_or_name: str) -> dict[str, Tensor]:
     """Tensors of a .safetensors or .pth file, by name; a bare file name may be one of the packaged weights."""
-    path = Path(path_or_name).expanduser()
+    path = expand(path_or_name)
     if not path.is_file() and (PACKAGED_WEIGHTS / path.name).is_file() and path.parent == Path("."):
         path = PACKAGED_WEIGHTS / path.name
     if not path.is_file():

@@ -8,8 +8,9 @@ from pathlib import Path
 from uniad_lightning.data.image import MAX_PIXELS
 from uniad_lightning.data.listing import SUFFIXES
 from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.home import expand
 from uniad_lightning.sources.items import Item, Source, broken, picture
-from uniad_lightning.sources.lists import entries, from_list, from_standard_input
+from uniad_lightning.sources.lists import ADDRESS, entries, from_list, from_standard_input
 from uniad_lightning.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from uniad_lightning.sources.video import Video
 from uniad_lightning.sources.walking import ALL, Found, split, walk
@@ -18,6 +19,7 @@ _EXPECTED = (
     "a picture, a folder, a pattern such as 'photos/**/*.png', a list of paths (.txt), a video, or - for paths on the "
     "standard input"
 )
+_CAMERA = "A camera is not read itself: have it save images into a folder, and watch that (watch=true)"
 
 
 def open_source(
@@ -44,10 +46,12 @@ def open_source(
     picture, its `read` raises.
     """
     if not isinstance(input, str) or not input:
-        raise InputError(f"input={input!r}: expected {_EXPECTED}; quote a number")
+        raise InputError(f"input={input!r}: expected {_EXPECTED}; quote a number. {_CAMERA}")
+    if ADDRESS.match(input):
+        raise InputError(f"input={input}: an address, expected {_EXPECTED}. {_CAMERA}")
     if max_pixels < 1:
         raise InputError(f"max_megapixels={max_pixels / 1e6:g}: expected a number above 0")
-    path = Path(input).expanduser()
+    path = expand(input)
     video = path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
     _check(input, watch=watch and not path.is_dir(), idle=stop_after_idle, watched=watch, every=every, video=video)
     if watch:
@@ -64,6 +68,8 @@ def open_source(
         nothing = f"input={input}: the list names no picture; expected one path a line"
         return Source(_some(from_list(path, max_pixels), nothing), lambda: sum(1 for _ in entries(path)))
     if path.exists() and not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"input={input}: a pipe or device, expected {_EXPECTED}. {_CAMERA}")
         return Source(iter([picture(path.name, path, max_pixels)]), lambda: 1)
     return _walked(input, path, max_pixels, without)
 
