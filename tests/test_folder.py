@@ -6,9 +6,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from fabricate import mvtec_tree
 from uniad_lightning.cli import conf_dir
 from uniad_lightning.data.folder import list_folder
 from uniad_lightning.data.listing import LayoutError
+from uniad_lightning.data.mvtec import list_mvtec
+from uniad_lightning.data.passed_over import counting
 from uniad_lightning.data.records import Record, Splits, counts
 from uniad_lightning.errors import InputError
 
@@ -130,6 +133,60 @@ def test_folders_are_searched_to_the_bottom_and_the_hidden_passed_over(shop: Pat
         ("nut/rust/000.png", "rust"),
         ("nut/rust/a/b/7.png", "rust"),
     ]
+
+
+LEFT_OUT = ["@eaDir", "#recycle", ".ipynb_checkpoints", "__MACOSX", "$RECYCLE.BIN"]
+
+
+@pytest.mark.parametrize("way", ["folders", "patterns", "mvtec"])
+def test_what_systems_leave_behind_is_left_out_and_a_folder_is_no_picture(shop: Path, way: str) -> None:
+    root = mvtec_tree(shop.parent / "mvtec", defects={"dent": 1}, size=(8, 8)) if way == "mvtec" else shop
+    products = {"nut": {"good": "nut/good/**", "defective": "nut/rust"}} if way == "patterns" else None
+
+    def found() -> Splits:
+        return list_mvtec(root) if way == "mvtec" else listed(root, products)
+
+    expected = found()
+    folders = {path.parent for path in root.rglob("*.*")}
+    for folder in folders:
+        touch(folder, *(f"{name}/000.png" for name in LEFT_OUT), "Thumbs.db", "desktop.ini", ".DS_Store", "._000.png")
+        touch(folder / "folder.png", "notes.md")
+    with counting() as passed_over:
+        assert found() == expected
+    assert {path.name for path in passed_over.others} <= {"notes.md"}
+    assert not passed_over.beside
+
+
+@pytest.mark.parametrize("way", ["folders", "patterns", "mvtec"])
+def test_what_is_passed_over_is_counted_by_suffix(shop: Path, way: str) -> None:
+    root = mvtec_tree(shop.parent / "mvtec", defects={"dent": 1}, size=(8, 8)) if way == "mvtec" else shop
+    products = {"nut": {"good": ["nut/good/*", "nut/good"], "defective": "nut/rust"}} if way == "patterns" else None
+    good, kind = ("bottle/train/good", "bottle/test/dent") if way == "mvtec" else ("nut/good", "nut/rust")
+    touch(root, f"{good}/a.xyz", f"{good}/b.XYZ", f"{good}/c", f"{kind}/d.json")
+    with counting() as passed_over:
+        list_mvtec(root) if way == "mvtec" else listed(root, products)
+    said = (
+        f"4 files, whose suffix is none of an image, are passed over: .json 1, .xyz 2, without suffix 1 (such as {root}"
+    )
+    assert str(passed_over).startswith(said)
+    assert "\n" not in str(passed_over)
+
+
+@pytest.mark.parametrize(("way", "place"), [("folders", "nut"), ("mvtec", "bottle/train"), ("mvtec", "bottle/test")])
+def test_pictures_beside_the_folders_are_counted(shop: Path, way: str, place: str) -> None:
+    root = mvtec_tree(shop.parent / "mvtec", defects={"dent": 1}, size=(8, 8)) if way == "mvtec" else shop
+    touch(root / place, "1.png", "2.jpg", "readme.txt")
+    with counting() as passed_over:
+        list_mvtec(root) if way == "mvtec" else listed(root)
+    assert str(passed_over).startswith("2 images are passed over, since they lie beside the folders")
+    assert str(root / place / "1.png") in str(passed_over)
+
+
+def test_a_link_in_a_circle_hides_nothing_else(shop: Path) -> None:
+    (shop / "nut/good/loop.png").symlink_to("loop.png")
+    (shop / "nut/good/loop").symlink_to("loop")
+    nuts = [record for record in listed(shop).train if record.category == "nut"]
+    assert names(shop, nuts) == ["nut/good/000.JPG", "nut/good/001.JPG", "nut/good/loop.png"]
 
 
 def test_linked_folders_are_followed_and_a_link_back_up_ends(shop: Path, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ LEVELS = {
     "data.published": 1,
     "data.listing": 1,
     "data.naming": 1,
+    "data.passed_over": 1,
+    "data.text_files": 1,
     "data.surface": 1,
     "data.products": 1,
     "data.camera": 1,

@@ -143,7 +143,11 @@ NUT = {"filename": "1.png", "label": 1, "clsname": "nut"}
         ({**NUT, "filename": None}, "filename null; expected a text"),
         ({**NUT, "filename": ""}, 'filename ""; expected a text'),
         ({**NUT, "clsname": 7}, "clsname 7; expected a text"),
-        ({**NUT, "maskname": ["m.png"]}, 'maskname ["m.png"]; expected a text'),
+        ({**NUT, "maskname": 7}, "maskname 7; expected a text, in quotes, or a list of texts"),
+        ({**NUT, "maskname": 0}, "maskname 0; expected a text"),
+        ({**NUT, "maskname": ["m.png", 7]}, 'maskname ["m.png", 7]; expected a text'),
+        ({**NUT, "maskname": ["m.png", "gone.png"]}, "gone.png is not there"),
+        ({**NUT, "filename": "x\\..\\..\\1.png"}, "leaves data.root="),
         ({**NUT, "label_name": 1}, "label_name 1; expected a text"),
         ({"filename": "x/2.png", "label": 0}, "no 'clsname', and x/2.png has no category to take"),
         ({**NUT, "label_name": "good"}, "label 1 (defective), but its label_name or folder is 'good'"),
@@ -196,3 +200,26 @@ def test_refuses_a_list_that_is_not_there_or_is_none(flat: Path, key: str) -> No
 
 def test_refuses_a_root_that_is_none(tmp_path: Path) -> None:
     assert f"data.root: {tmp_path / 'nowhere'} does not exist" in refusal(tmp_path / "nowhere")
+
+
+def test_a_defect_may_have_several_masks(flat: Path) -> None:
+    touch(flat, "n.png")
+    write(flat / "test.json", {**NUT, "maskname": ["m.png", "n.png", "m.png"]}, {**NUT, "filename": "x/2.png"})
+    assert [record.masks for record in listed(flat).test] == [(flat / "m.png", flat / "n.png"), ()]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("escaped", [True, False])
+def test_lists_of_windows(tree: Path, encoding: str, escaped: bool) -> None:
+    for name in ("train.json", "test.json"):
+        lines = [json.loads(line) for line in (tree.parent / name).read_text().splitlines()]
+        text = "".join(json.dumps(line).replace("/", r"\\" if escaped else "\\") + "\r\n" for line in lines)
+        mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+        (tree / name).write_bytes((mark + text).encode(encoding))
+    assert listed(tree) == list_mvtec(tree)
+
+
+def test_a_backslash_may_be_part_of_a_name(flat: Path) -> None:
+    touch(flat, "x\\2.png")
+    write(flat / "test.json", {**NUT, "filename": "x\\2.png"})
+    assert listed(flat).test[0].image == flat / "x\\2.png"

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from uniad_lightning.data.finding import matches
 from uniad_lightning.data.image import DATA_SET_PIXELS, read_image
+from uniad_lightning.data.naming import composed
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.data.selection import lots
 from uniad_lightning.detector import TorchEngine
@@ -111,7 +112,7 @@ def not_trained_on(splits: Splits, checkpoint: dict[str, Any]) -> Splits:
     Raises InputError for held-out images of a product it was not trained on: under another name its trained images
     would not be known again.
     """
-    unknown = {record.category for record in splits.validation} - set(checkpoint.get("categories", ()))
+    unknown = {record.category for record in splits.validation} - set(map(composed, checkpoint.get("categories", ())))
     if unknown and "categories" in checkpoint:
         known = ", ".join(checkpoint["categories"])
         raise InputError(

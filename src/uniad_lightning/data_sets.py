@@ -4,6 +4,7 @@ from pathlib import Path
 
 from uniad_lightning.command_line import conf_dir, data_options
 from uniad_lightning.data.catalogue import CATALOGUE, describe, differences, with_hint
+from uniad_lightning.data.finding import on_disk
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
 from uniad_lightning.results.tables import show_counts
@@ -32,7 +33,7 @@ def show_data_sets(words: list[str]) -> bool:
         known = (*CATALOGUE, *(() if roots else own))
         raise InputError(f"uniad data {name}: no such data set.{did_you_mean(name, known)} Known: {', '.join(known)}")
     print(describe(name) if name in CATALOGUE else own[name])
-    return _verify(name, expand(roots[0])) if roots else True
+    return _verify(name, on_disk(expand(roots[0]))) if roots else True
 
 
 def _own_layouts() -> dict[str, str]:

@@ -13,6 +13,7 @@ from uniad_lightning.build import build_saved, build_saved_data
 from uniad_lightning.data.dataset import normalise
 from uniad_lightning.data.framing import Framing
 from uniad_lightning.data.image import MAX_PIXELS, read_image, rgb_of
+from uniad_lightning.data.naming import composed
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.familiarity import Familiarity
 from uniad_lightning.home import expand
@@ -174,7 +175,9 @@ class Detector:
                     f"product={product}: the detector has no boundaries yet; uniad calibrate ckpt_path=... sets them"
                 )
             return None
-        product = None if product is None else str(product)  # on the command line a number
+        if product is not None:
+            own = {composed(name): name for name in calibration.products}
+            product = own.get(composed(str(product)), str(product))
         if product is not None and product not in calibration.products:
             known = ", ".join(calibration.products) or "none"
             near = did_you_mean(product, calibration.products)

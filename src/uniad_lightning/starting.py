@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from uniad_lightning.build import warn
 from uniad_lightning.checkpoint import load_checkpoint
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.naming import composed
 from uniad_lightning.errors import InputError
 from uniad_lightning.results.run_folder import CONFIG
 from uniad_lightning.settings import flat
@@ -52,7 +53,8 @@ def start_from(cfg: DictConfig) -> dict[str, Any] | None:
 
 def warn_of_forgetting(started: dict[str, Any], data: UnifiedDataModule) -> None:
     """One line where the training data lacks a product that the checkpoint knows."""
-    left_out = sorted(set(started.get("categories", ())) - {record.category for record in data.splits.train})
+    known = map(composed, started.get("categories", ()))
+    left_out = sorted(set(known) - {record.category for record in data.splits.train})
     if left_out:
         warn(
             f"there are no train images of {', '.join(left_out)}, which init_from knows and this training will forget; "

@@ -16,8 +16,9 @@ from uniad_lightning.data.listing import (
     category_folders,
     check_root,
     choose,
-    folders,
     good_records,
+    kinds_of,
+    leave_pictures_in,
     pair,
     pictures,
     splits_of,
@@ -42,9 +43,10 @@ def list_btad(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
     """
     check_root(root, _EXPECTED)
     found = category_folders(root, (f"train/{_OK}", f"test/{_OK}"), data_set="BTAD", expected=_EXPECTED)
-    chosen = choose(categories, found, root)
     return splits_of(
-        root, chosen, train=lambda folder: training_records(folder / "train" / _OK, folder.name), test=_list_test
+        {name: found[name] for name in choose(categories, found, root)},
+        train=lambda folder, name: training_records(folder / "train" / _OK, name),
+        test=_list_test,
     )
 
 
@@ -53,15 +55,16 @@ def recognise(root: Path) -> bool:
     return any_folder(root, lambda folder: (folder / "train" / _OK).is_dir())
 
 
-def _list_test(category: Path) -> list[Record]:
-    """Records of `category`/test, the good ones first, each defective one with its mask; none without that folder."""
-    test = category / "test"
-    truth = category / "ground_truth"
-    records = good_records(test / _OK, category.name)
-    for defect in sorted({folder.name for part in (test, truth) for folder in folders(part)} - {_OK}):
-        images = pictures(test / defect)
-        masks = pair(images, pictures(truth / defect), images_in=test / defect, masks_in=truth / defect, ending="")
-        records += [Record(images[stem], (masks[stem],), category.name, defect, 1) for stem in images]
+def _list_test(folder: Path, category: str) -> list[Record]:
+    """Records of `folder`/test, the good ones first, each defective one with its mask; none without that folder."""
+    test = folder / "test"
+    leave_pictures_in(test)
+    records = good_records(test / _OK, category)
+    for defect, (images_in, masks_in) in kinds_of(test, folder / "ground_truth").items():
+        if defect != _OK:
+            images = pictures(images_in)
+            masks = pair(images, pictures(masks_in), images_in=images_in, masks_in=masks_in, ending="")
+            records += [Record(images[stem], (masks[stem],), category, defect, 1) for stem in images]
     return records
 
 

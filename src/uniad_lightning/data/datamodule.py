@@ -1,20 +1,24 @@
 """`UnifiedDataModule`: the good images of all categories to train on, everything else to test on."""
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from uniad_lightning.data.cached import CachedLoader, FeatureCache, ResumableLoader
 from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.finding import on_disk
 from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.image import DECODING
-from uniad_lightning.data.naming import check_names
+from uniad_lightning.data.naming import check_names, composed
+from uniad_lightning.data.passed_over import PassedOver, counting
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
 from uniad_lightning.data.sampling import sampling as sampling_called
@@ -99,7 +103,7 @@ class UnifiedDataModule(L.LightningDataModule):
         """
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"rehearse={count}: expected a whole number of at least 1, or null for all images")
-        self._known = (frozenset(known), count)
+        self._known = (frozenset(map(composed, known)), count)
 
     @property
     def splits(self) -> Splits:
@@ -141,14 +145,17 @@ class UnifiedDataModule(L.LightningDataModule):
         chosen = (
             list(self.chosen) if isinstance(self.chosen, Sequence) and not isinstance(self.chosen, str) else self.chosen
         )
+        self.root = on_disk(self.root)
         try:
-            splits = self.source(self.root, categories=chosen)
+            with counting() as passed_over:
+                splits = self.source(self.root, categories=chosen)
             if not splits.test:
                 names = ", ".join(splits.categories)
                 raise InputError(f"data.root={self.root}: no test image in {names}; expected some in test/")
         except InputError as error:
             listing = getattr(self.source, "func", self.source)  # what a partial calls
             raise with_hint(error, root=self.root, listing=listing) from None
+        _warn_of(passed_over)
         return splits
 
     def cache_features(
@@ -277,3 +284,9 @@ class UnifiedDataModule(L.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+@rank_zero_only
+def _warn_of(passed_over: PassedOver) -> None:
+    if str(passed_over):
+        print(f"uniad: warning: {passed_over}", file=sys.stderr)

@@ -1,14 +1,41 @@
 """Files below a root: the pictures of a folder or pattern, and the masks of images by their stems. Opens no picture."""
 
 import os
-from collections.abc import Iterable, Sequence
-from functools import cache
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, lru_cache
 from glob import iglob
 from pathlib import Path
 from typing import Any
 
-from uniad_lightning.data.listing import is_picture, pictures
+from uniad_lightning.data.listing import entries, is_left_out, is_picture, pictures
+from uniad_lightning.data.naming import composed
+from uniad_lightning.data.passed_over import pass_over
 from uniad_lightning.errors import InputError
+
+
+def on_disk(path: Path) -> Path:
+    """`path` as its folders and its file are spelt on the disk, which may have another form of Unicode; else itself."""
+    if str(path).isascii() or os.path.lexists(path):
+        return path
+    parent = on_disk(path.parent)
+    try:
+        spelt = _spellings(parent, os.stat(parent).st_mtime_ns)
+    except OSError:
+        return path
+    return parent / spelt.get(composed(path.name), path.name)
+
+
+@lru_cache(maxsize=64)  # lists name many files of one folder
+def _spellings(folder: Path, changed: int) -> dict[str, str]:
+    """The names in a folder that was last `changed` then, by their composed form."""
+    return {composed(name): name for name in os.listdir(folder)}
+
+
+def listed_file(root: Path, name: str) -> Path:
+    """The file that a list calls `name`, relative to `root`, be it with backslashes or in another form of Unicode."""
+    path = on_disk(root / name)
+    return path if "\\" not in name or os.path.lexists(path) else on_disk(root / name.replace("\\", "/"))
 
 
 def below(folder: Path, *, without: Path | None = None, above: tuple[Path, ...] = ()) -> list[Path]:
@@ -20,11 +47,13 @@ def below(folder: Path, *, without: Path | None = None, above: tuple[Path, ...] 
     if here in above:
         return []
     found = []
-    for path in folder.iterdir():
-        if is_picture(path):
+    for path, is_folder in entries(folder):
+        if is_folder:
+            found += [] if path == without else below(path, without=without, above=(*above, here))
+        elif is_picture(path):
             found.append(path)
-        elif path != without and path.is_dir() and not path.name.startswith("."):
-            found += below(path, without=without, above=(*above, here))
+        else:
+            pass_over(path)
     return sorted(found)
 
 
@@ -32,7 +61,7 @@ def inside(root: Path, path: Any, key: str) -> Path:
     """`path`, a text that may hold wildcards, relative to `root`; InputError for one that is no text or leaves it."""
     if not isinstance(path, str) or not path:
         raise InputError(f"{key}: got {path!r}, expected a folder, file or glob; quote a number")
-    relative, base = Path(path), Path(os.path.abspath(root))
+    relative, base = on_disk(Path(path)), Path(os.path.abspath(root))
     if relative.is_relative_to(base):
         relative = relative.relative_to(base)
     if relative.is_absolute() or ".." in relative.parts:
@@ -59,14 +88,28 @@ def matches(root: Path, patterns: Any, *, key: str, without: Path | None = None)
     for pattern in listed:
         relative = inside(root, pattern, key)
         # A name is taken as it stands before it is taken as a glob: `bottle [2]` may be a folder.
-        hits = [relative] if (root / relative).exists() else iglob(str(relative), root_dir=root, recursive=True)
+        named = on_disk(root / relative)
         matched: set[Path] = set()
-        for path in (root / hit for hit in hits):
-            matched.update([path] if is_picture(path) else below(path, without=without) if path.is_dir() else [])
+        for path in [named] if named.exists() else _globbed(root, relative):
+            if path.is_dir():
+                matched.update(below(path, without=without))
+            elif is_picture(path):
+                matched.add(path)
+            elif not is_left_out(path.name):
+                pass_over(path)
         if not matched:
             raise InputError(f"{key}: '{pattern}' matches no picture in {root}; give a folder, file or glob below it")
         found |= matched
     return sorted(found)
+
+
+def _globbed(root: Path, pattern: Path) -> Iterator[Path]:
+    """What a glob matches, in whichever form of Unicode; not what is in hidden folders and the like."""
+    text = str(pattern)
+    for form in dict.fromkeys((text, composed(text), unicodedata.normalize("NFD", text))):
+        for hit in map(Path, iglob(form, root_dir=root, recursive=True)):
+            if not any(is_left_out(part) and part not in pattern.parts for part in hit.parts):
+                yield root / hit
 
 
 def masks_by_stem(images: Iterable[tuple[str, Path]], *, masks: Path, root: Path) -> dict[Path, Path]:
@@ -83,8 +126,8 @@ def masks_by_stem(images: Iterable[tuple[str, Path]], *, masks: Path, root: Path
     for kind, image in images:
         parents = image.parent.relative_to(root).parts
         ends = [masks.joinpath(*parents[start:]) for start in reversed(range(len(parents)))]
-        places = dict.fromkeys([masks / kind, *ends, masks])
-        names = (f"{image.stem}_mask", image.stem)
+        places = dict.fromkeys(map(on_disk, [masks / kind, *ends, masks]))
+        names = (f"{composed(image.stem)}_mask", composed(image.stem))
         fitting = [listed(place)[name] for place in places for name in names if name in listed(place)]
         fitting = [mask for mask in fitting if mask != image]
         if not fitting:

@@ -9,10 +9,10 @@ or, given as `products`, for each name
     good, defective, test_good    folder, file or glob relative to `root`, or a list of them; only `good` is needed
     masks                         folder with `<stem>_mask` or `<stem>` of every defective image (`masks_by_stem`)
 
-Folders are searched to the bottom, linked ones too; pictures beside the folders of a product are passed over, and so
-are masks of other images. With `products`, a defect is called after the folder that holds the image, or `defective`
-where that folder is `root`, has the product's name or holds good images as well. Without masks no defect of a product
-is marked, and its metrics of pixels are undefined.
+Folders are searched to the bottom, linked ones too; pictures beside the folders of a product are passed over, which is
+said, and so are masks of other images. With `products`, a defect is called after the folder that holds the image, or
+`defective` where that folder is `root`, has the product's name or holds good images as well. Without masks no defect of
+a product is marked, and its metrics of pixels are undefined.
 """
 
 import os
@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from uniad_lightning.data.finding import below, inside, masks_by_stem, matches
-from uniad_lightning.data.listing import LayoutError, check_root, choose, folders
-from uniad_lightning.data.naming import check_names
+from uniad_lightning.data.finding import below, inside, masks_by_stem, matches, on_disk
+from uniad_lightning.data.listing import LayoutError, check_root, choose, folders, leave_pictures_in, named_folders
+from uniad_lightning.data.naming import check_names, composed
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
@@ -79,14 +79,14 @@ def list_folder(
 
 def _by_folders(root: Path) -> dict[str, Callable[[], _Product]]:
     """A reader for each folder with `good` in it, by its name: those in `root`, or `root` itself."""
-    found = {folder.name: folder for folder in folders(root) if (folder / GOOD).is_dir()}
+    found = {name: folder for name, folder in named_folders(root).items() if (folder / GOOD).is_dir()}
     if (root / GOOD).is_dir():
         for folder in found.values():
             raise InputError(
                 f"data.root: both {root / GOOD} and {folder / GOOD} are there, so it is one product and holds some; "
                 "move one away"
             )
-        found = {Path(os.path.abspath(root)).name: root}  # not `resolve`: a linked folder has the link's name
+        found = {composed(Path(os.path.abspath(root)).name): root}  # not `resolve`: a linked folder has the link's name
     if not found:
         raise LayoutError(
             f"data.root: {root.absolute()} holds no product; expected good/ in it or in its folders, with a folder for "
@@ -108,13 +108,14 @@ def _refuse_left_out(root: Path) -> None:
 
 def _read_folder(name: str, folder: Path) -> _Product:
     good = below(folder / GOOD)
+    leave_pictures_in(folder)
     if not good:
         raise InputError(f"{folder / GOOD}: no image in it; {name} needs its good images there")
     masks = [folder / part for part in MASK_FOLDERS if (folder / part).is_dir()]
     if len(masks) > 1:
         raise InputError(f"{folder}: both {' and '.join(MASK_FOLDERS)} are there; keep the masks in one of them")
-    kinds = [kind for kind in folders(folder) if kind.name not in (GOOD, *MASK_FOLDERS)]
-    defective = [(kind.name, image) for kind in kinds for image in below(kind)]
+    kinds = {kind: path for kind, path in named_folders(folder).items() if kind not in (GOOD, *MASK_FOLDERS)}
+    defective = [(kind, image) for kind, path in kinds.items() for image in below(path)]
     return _Product(name, good, [], defective, masks[0] if masks else None)
 
 
@@ -135,15 +136,16 @@ def _by_patterns(root: Path, products: Mapping[str, Mapping]) -> dict[str, Calla
                 )
         if parts.get(GOOD) is None:
             raise InputError(f"{PRODUCTS}.{name}: no '{GOOD}'; give the folder or glob of its good images")
-    check_names({name: PRODUCTS for name in products})
-    return {name: partial(_read_patterns, root, name, parts) for name, parts in products.items()}
+    named = {composed(name): parts for name, parts in products.items()}
+    check_names({name: PRODUCTS for name in named})
+    return {name: partial(_read_patterns, root, name, parts) for name, parts in named.items()}
 
 
 def _read_patterns(root: Path, name: str, parts: Mapping) -> _Product:
     key = f"{PRODUCTS}.{name}"
     masks = None
     if parts.get("masks") is not None:
-        masks = root / inside(root, parts["masks"], f"{key}.masks")
+        masks = on_disk(root / inside(root, parts["masks"], f"{key}.masks"))
         if not masks.is_dir():
             raise InputError(f"{key}.masks: {masks} is no folder; give the folder that holds the masks")
     good, test_good, defective = (
@@ -152,8 +154,8 @@ def _read_patterns(root: Path, name: str, parts: Mapping) -> _Product:
     vague = {root, *(image.parent for image in good + test_good)}
 
     def kind(image: Path) -> str:
-        folder = image.parent
-        return DEFECTIVE if folder in vague or folder.name == name else folder.name
+        folder = composed(image.parent.name)
+        return DEFECTIVE if image.parent in vague or folder == name else folder
 
     return _Product(name, good, test_good, [(kind(image), image) for image in defective], masks)
 

@@ -1,16 +1,26 @@
 """What listings of data sets share: check the root, choose categories, find pictures, pair masks. Opens no picture.
 
-A listing is a function `list_<layout>(root, *, categories)` -> `Splits`. Hidden files and folders are passed over,
-among them the `._000.png` that macOS leaves in archives.
+A listing is a function `list_<layout>(root, *, categories)` -> `Splits`. What systems and tools leave in folders of
+images (`is_left_out`) is none of the user's; other files that are no images are counted (`passed_over`). Names are
+compared in one form of Unicode (`naming.composed`), and files opened by their own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from uniad_lightning.data.naming import composed
+from uniad_lightning.data.passed_over import leave_beside, pass_over
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+_LEFT_BY_SYSTEMS = frozenset(
+    {
+        "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx",
+        "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini",
+    }
+)  # fmt: skip
 
 
 class LayoutError(InputError):
@@ -27,8 +37,12 @@ def check_root(root: Path, expected: str) -> None:
         )
 
 
-def choose(wanted: Sequence[str] | None, found: Sequence[str], root: Path) -> tuple[str, ...]:
-    """The categories to use, sorted: those `wanted`, or all that were `found`; InputError for one that was not."""
+def choose(wanted: Sequence[str] | None, found: Iterable[str], root: Path) -> tuple[str, ...]:
+    """The categories to use, sorted: those `wanted`, or all that were `found`; InputError for one that was not.
+
+    `found` are composed names.
+    """
+    found = sorted(found)
     if wanted is None:
         return tuple(sorted(found))
     if isinstance(wanted, str) or not isinstance(wanted, Sequence):  # a string is a sequence of strings, too
@@ -38,22 +52,52 @@ def choose(wanted: Sequence[str] | None, found: Sequence[str], root: Path) -> tu
     for name in wanted:
         if not isinstance(name, str):
             raise InputError(f'data.categories: {name!r} is no text; quote it, as in ["01"]')
-        if name not in found:
+        if composed(name) not in found:
             hint = did_you_mean(name, found)
             raise InputError(f"data.categories: no '{name}' in {root.absolute()}.{hint} Found: {', '.join(found)}")
-    return tuple(sorted(set(wanted)))
+    return tuple(sorted({composed(name) for name in wanted}))
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or was left by a system: thumbnails, waste bins."""
+    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
+
+
+def entries(folder: Path) -> list[tuple[Path, bool]]:
+    """What is in `folder` and not `is_left_out`, sorted, and whether each is a folder; nothing without that folder."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as found:
+        return sorted((folder / entry.name, _is_folder(entry)) for entry in found if not is_left_out(entry.name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: to be an error when it is read, as one that leads nowhere
+        return False
 
 
 def folders(parent: Path) -> list[Path]:
-    """The folders in `parent` that are not hidden, sorted by name; none without that folder."""
-    if not parent.is_dir():
-        return []
-    return sorted(path for path in parent.iterdir() if not path.name.startswith(".") and path.is_dir())
+    """The folders in `parent` that are not left out, sorted by name; none without that folder."""
+    return [path for path, is_folder in entries(parent) if is_folder]
 
 
-def category_folders(root: Path, holding: Sequence[str], *, data_set: str, expected: str) -> tuple[str, ...]:
-    """Sorted names of the folders of `root` that have one of `holding` in them; LayoutError without any."""
-    found = tuple(folder.name for folder in folders(root) if any((folder / part).is_dir() for part in holding))
+def named_folders(parent: Path) -> dict[str, Path]:
+    """The same by name. Raises InputError for two whose names look alike and differ in the form of Unicode."""
+    found: dict[str, Path] = {}
+    for folder in folders(parent):
+        name = composed(folder.name)
+        if name in found:
+            raise InputError(f"{parent}: two folders are called {name}, in two forms of Unicode; rename one")
+        found[name] = folder
+    return found
+
+
+def category_folders(root: Path, holding: Sequence[str], *, data_set: str, expected: str) -> dict[str, Path]:
+    """The folders of `root` that have one of `holding` in them, by name; LayoutError without any."""
+    named = named_folders(root).items()
+    found = {name: folder for name, folder in named if any((folder / part).is_dir() for part in holding)}
     if not found:
         raise LayoutError(
             f"data.root: {root.absolute()} holds no category of {data_set}; give the folder that holds {expected}"
@@ -62,15 +106,14 @@ def category_folders(root: Path, holding: Sequence[str], *, data_set: str, expec
 
 
 def splits_of(
-    root: Path,
-    chosen: Sequence[str],
+    chosen: Mapping[str, Path],
     *,
-    train: Callable[[Path], list[Record]],
-    test: Callable[[Path], list[Record]],
-    validation: Callable[[Path], list[Record]] = lambda _: [],
+    train: Callable[[Path, str], list[Record]],
+    test: Callable[[Path, str], list[Record]],
+    validation: Callable[[Path, str], list[Record]] = lambda folder, name: [],
 ) -> Splits:
     """The records that `test`, `train` and `validation` list of each category's folder; `test` of all comes first."""
-    listed = [[record for name in chosen for record in part(root / name)] for part in (test, train, validation)]
+    listed = [[record for name in chosen for record in part(chosen[name], name)] for part in (test, train, validation)]
     return Splits(tuple(chosen), tuple(listed[1]), tuple(listed[0]), tuple(listed[2]))
 
 
@@ -93,19 +136,28 @@ def pictures(folder: Path) -> dict[str, Path]:
     Raises InputError when two differ in suffix only: a mask could belong to either.
     """
     found: dict[str, Path] = {}
-    if not folder.is_dir():
-        return found
-    for path in sorted(folder.iterdir()):
+    for path, is_folder in entries(folder):
+        if is_folder:
+            continue
         # Not `is_file()`: a link to nowhere is to be an error when read, not an image fewer.
         if not is_picture(path):
+            pass_over(path)
             continue
-        if path.stem in found:
+        stem = composed(path.stem)
+        if stem in found:
             raise InputError(
-                f"{path}: same name as {found[path.stem].name} but for the suffix, so a mask or result "
+                f"{path}: same name as {found[stem].name} but for the suffix, so a mask or result "
                 "could belong to either; rename or delete one"
             )
-        found[path.stem] = path
+        found[stem] = path
     return found
+
+
+def leave_pictures_in(folder: Path) -> None:
+    """Count the pictures that lie in `folder` itself, where those of its folders are listed."""
+    for path, is_folder in entries(folder):
+        if not is_folder and is_picture(path):
+            leave_beside(path)
 
 
 def good_records(folder: Path, category: str) -> list[Record]:
@@ -117,6 +169,7 @@ def training_records(folder: Path, category: str) -> list[Record]:
     """A good record for each picture of `folder`; LayoutError without it, InputError when it is empty."""
     if not folder.is_dir():
         raise LayoutError(f"{folder}: no such folder; {category} needs its good training images there")
+    leave_pictures_in(folder.parent)
     records = good_records(folder, category)
     if not records:
         raise InputError(f"{folder}: no image in it; expected files ending in {' '.join(sorted(SUFFIXES))}")
@@ -128,15 +181,26 @@ def tested_records(test: Path, truth: Path, category: str) -> list[Record]:
 
     In the order defect, file name, `good` among them; `truth` itself may lie in `test`. Raises InputError as `pair`.
     """
+    leave_pictures_in(test)
     records = []
-    for defect in sorted({folder.name for part in (test, truth) for folder in folders(part) if folder != truth}):
+    for defect, (images_in, masks_in) in kinds_of(test, truth).items():
         if defect == GOOD:
-            records += good_records(test / defect, category)
+            records += good_records(images_in, category)
         else:
-            images = pictures(test / defect)
-            masks = pair(images, pictures(truth / defect), images_in=test / defect, masks_in=truth / defect)
+            images = pictures(images_in)
+            masks = pair(images, pictures(masks_in), images_in=images_in, masks_in=masks_in)
             records += [Record(images[stem], (masks[stem],), category, defect, 1) for stem in images]
     return records
+
+
+def kinds_of(test: Path, truth: Path) -> dict[str, tuple[Path, Path]]:
+    """The folders of images in `test` and of masks in `truth` by kind of defect, sorted, `good` among them.
+
+    One of the two need not be there. `truth` itself may lie in `test`.
+    """
+    tested, marked = named_folders(test), named_folders(truth)
+    kinds = sorted({kind for part in (tested, marked) for kind, folder in part.items() if folder != truth})
+    return {kind: (tested.get(kind, test / kind), marked.get(kind, truth / kind)) for kind in kinds}
 
 
 def pair(

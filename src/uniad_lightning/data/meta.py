@@ -3,19 +3,23 @@
     {"filename": "bottle/test/hole/000.png", "label": 1, "label_name": "defective",
      "maskname": "bottle/ground_truth/hole/000_mask.png", "clsname": "bottle"}           on one line
 
-Only `filename` and `label` (0 good, 1 defective) are needed, as in the reference. Format: `datasets/custom_dataset.py`
-and `data/MVTec-AD/*.json` of github.com/zhiyuanyou/UniAD. Opens no picture.
+Only `filename` and `label` (0 good, 1 defective) are needed, as in the reference; `maskname` may be a list of several
+masks, whose union is the defect. Lists of Windows will do: names with backslashes, UTF-16 with its mark. Format:
+`datasets/custom_dataset.py` and `data/MVTec-AD/*.json` of github.com/zhiyuanyou/UniAD. Opens no picture.
 """
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uniad_lightning.data.finding import listed_file, on_disk
 from uniad_lightning.data.listing import check_root, choose
-from uniad_lightning.data.naming import check_names
+from uniad_lightning.data.naming import check_names, composed
 from uniad_lightning.data.records import GOOD, Record, Splits
+from uniad_lightning.data.text_files import read_text
 from uniad_lightning.errors import InputError, did_you_mean, one_line
 from uniad_lightning.home import expand
 
@@ -91,13 +95,15 @@ def _refuse_repeated(lines: Sequence[_Line]) -> None:
 
 def _read(root: Path, given: str, key: str) -> list[_Line]:
     """The lines of one list, in its order; blank ones are passed over."""
-    file = root / expand(str(given), within=root)
+    file = on_disk(root / expand(str(given), within=root))
     if not file.is_file():
         raise InputError(f"{key}: {file} is no file; give the list's path, absolute or relative to data.root")
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_text(file)
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 at byte {error.start}; expected lines such as {_EXAMPLE}") from None
+        raise InputError(
+            f"{file}: not UTF-8 at byte {error.start}; expected lines such as {_EXAMPLE}, saved as UTF-8"
+        ) from None
     # Not `splitlines`, which also splits at line separators that JSON allows inside a text.
     numbered = [(f"{file}:{number}", line) for number, line in enumerate(text.split("\n"), start=1)]
     lines = [_Line(where, _record(_parse(line, where), where, root)) for where, line in numbered if line.strip()]
@@ -109,7 +115,7 @@ def _read(root: Path, given: str, key: str) -> list[_Line]:
 def _parse(line: str, where: str) -> dict[str, Any]:
     """The object on one line, its needed keys there and all known ones of the right kind."""
     try:
-        meta = json.loads(line)
+        meta = _loaded(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON, {error.msg} at column {error.colno}; expected {_EXAMPLE}") from None
     except (ValueError, RecursionError) as error:  # a number or a nesting without end
@@ -122,18 +128,36 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     # By type, since JSON's `true` equals 1.
     if type(meta["label"]) is not int or meta["label"] not in (0, 1):
         raise InputError(f"{where}: label {json.dumps(meta['label'])}; expected 0 for good or 1 for defective")
-    for key in ("filename", "label_name", "maskname", "clsname"):
+    for key in ("filename", "label_name", "clsname"):
         value = meta.get(key)
         if not isinstance(value, str | None) or (key == "filename" and not value):
             raise InputError(f"{where}: {key} {json.dumps(value)}; expected a text, in quotes")
+    masks = meta.get("maskname")
+    meta["maskname"] = [] if masks in (None, "") else [masks] if isinstance(masks, str) else masks
+    if not isinstance(meta["maskname"], list) or not all(isinstance(mask, str) and mask for mask in meta["maskname"]):
+        raise InputError(f"{where}: maskname {json.dumps(masks)}; expected a text, in quotes, or a list of texts")
     return meta
+
+
+def _loaded(line: str) -> Any:
+    """The JSON value of a line, also where the backslashes of Windows stand in it as they are."""
+    try:
+        value = json.loads(line)
+        names = [value.get(key) for key in ("filename", "maskname")] if isinstance(value, dict) else []
+        # What the \b of `photos\bottle` and the like are to JSON.
+        if not re.search(r"\\[bfnrt]", json.dumps(names, ensure_ascii=False)):
+            return value
+    except json.JSONDecodeError as error:
+        if "escape" not in error.msg:
+            raise
+    return json.loads(re.sub(r'\\(?!")', "/", line))
 
 
 def _record(meta: Mapping[str, Any], where: str, root: Path) -> Record:
     image = _inside(root, meta["filename"], where, "filename")
     parts = image.relative_to(root).parts
-    category = meta.get("clsname") or (parts[-4] if len(parts) > 3 else None)
-    if category is None:
+    category = composed(meta.get("clsname") or (parts[-4] if len(parts) > 3 else ""))
+    if not category:
         raise InputError(
             f"{where}: no 'clsname', and {meta['filename']} has no category to take, as <category>/<split>/<defect>/"
             "<file> has; add clsname"
@@ -147,14 +171,14 @@ def _record(meta: Mapping[str, Any], where: str, root: Path) -> Record:
         name = parts[-2] if len(parts) > 1 else DEFECTIVE
     if name == GOOD:
         raise InputError(f"{where}: label 1 (defective), but its label_name or folder is '{GOOD}'; correct one of them")
-    masks = (_inside(root, meta["maskname"], where, "maskname"),) if meta.get("maskname") else ()
-    return Record(image, masks, category, name, 1)
+    masks = dict.fromkeys(_inside(root, mask, where, "maskname") for mask in meta["maskname"])
+    return Record(image, tuple(masks), category, composed(name), 1)
 
 
 def _inside(root: Path, name: str, where: str, key: str) -> Path:
     """The file called `name`, relative to `root`; InputError where it lies outside."""
     base = os.path.abspath(root)
-    path = Path(os.path.normpath(Path(base) / name))
+    path = Path(os.path.normpath(listed_file(Path(base), name)))
     if not path.is_relative_to(base):
         raise InputError(f"{where}: {key} '{name}' leaves data.root={base}; give a data.root that holds all images")
     return root / path.relative_to(base)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from uniad_lightning.data.catalogue import CATALOGUE, with_hint
+from uniad_lightning.data.finding import on_disk
 from uniad_lightning.data.folder import list_folder
 from uniad_lightning.data.listing import choose
 from uniad_lightning.data.meta import list_meta
@@ -73,7 +74,7 @@ def _list_part(name: str, part: str | Mapping[str, Any], root: Path) -> Splits:
     if not isinstance(folder, str):
         raise InputError(f"{key}: got {folder} for its root, expected the folder of the images")
     _check_keys(key, layout, settings)
-    path = root / expand(folder, within=root)
+    path = on_disk(root / expand(folder, within=root))
     try:
         return LISTINGS[layout](path, categories=None, **settings)
     except InputError as error:

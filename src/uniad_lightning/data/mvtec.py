@@ -38,17 +38,16 @@ def list_mvtec(root: Path, *, categories: Sequence[str] | None = None) -> Splits
     Raises InputError when `root` is no folder of categories, a named category is not there, a category has no
     training image, a defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
-    chosen = choose(categories, _find_categories(root), root)
+    found = _find_categories(root)
     return splits_of(
-        root,
-        chosen,
-        train=lambda folder: training_records(folder / "train" / GOOD, folder.name),
-        test=lambda folder: tested_records(folder / "test", folder / "ground_truth", folder.name),
+        {name: found[name] for name in choose(categories, found, root)},
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name),
+        test=lambda folder, name: tested_records(folder / "test", folder / "ground_truth", name),
     )
 
 
-def _find_categories(root: Path) -> tuple[str, ...]:
-    """Sorted names of the folders of `root` that hold `train` or `test`; at least one."""
+def _find_categories(root: Path) -> dict[str, Path]:
+    """The folders of `root` that hold `train` or `test`, by name; at least one."""
     check_root(root, _EXPECTED)
     try:
         return category_folders(root, ("train", "test"), data_set="this layout", expected=_EXPECTED)

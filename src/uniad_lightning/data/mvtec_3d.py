@@ -16,8 +16,8 @@ from uniad_lightning.data.listing import (
     category_folders,
     check_root,
     choose,
-    folders,
     good_records,
+    named_folders,
     pair,
     pictures,
     splits_of,
@@ -42,13 +42,11 @@ def list_mvtec_3d(root: Path, *, categories: Sequence[str] | None = None) -> Spl
     """
     check_root(root, _EXPECTED)
     found = category_folders(root, ("train", "test"), data_set="MVTec 3D-AD", expected=_EXPECTED)
-    chosen = choose(categories, found, root)
     return splits_of(
-        root,
-        chosen,
-        train=lambda folder: training_records(folder / "train" / GOOD / _RGB, folder.name),
+        {name: found[name] for name in choose(categories, found, root)},
+        train=lambda folder, name: training_records(folder / "train" / GOOD / _RGB, name),
         test=_list_test,
-        validation=lambda folder: good_records(folder / "validation" / GOOD / _RGB, folder.name),
+        validation=lambda folder, name: good_records(folder / "validation" / GOOD / _RGB, name),
     )
 
 
@@ -57,12 +55,13 @@ def recognise(root: Path) -> bool:
     return any_folder(root, lambda folder: (folder / "train" / GOOD / _RGB).is_dir())
 
 
-def _list_test(category: Path) -> list[Record]:
-    """Records of `category`/test, kind of defect by kind; none without that folder."""
-    return [record for defect in folders(category / "test") for record in _list_defect(defect, category.name)]
+def _list_test(folder: Path, category: str) -> list[Record]:
+    """Records of `folder`/test, kind of defect by kind; none without that folder."""
+    kinds = named_folders(folder / "test")
+    return [record for kind in sorted(kinds) for record in _list_defect(kinds[kind], category, kind)]
 
 
-def _list_defect(folder: Path, category: str) -> list[Record]:
+def _list_defect(folder: Path, category: str, kind: str) -> list[Record]:
     """Records of one kind of defect, each defective one with its mask, or of the good test images."""
     colour, truth = folder / _RGB, folder / _TRUTH
     if not colour.is_dir():
@@ -70,11 +69,11 @@ def _list_defect(folder: Path, category: str) -> list[Record]:
             f"{colour}: no such folder; expected the colour pictures of MVTec 3D-AD there; unpack {category} again, "
             "or choose the layout that it has"
         )
-    if folder.name == GOOD:
+    if kind == GOOD:
         return good_records(colour, category)
     images = pictures(colour)
     masks = pair(images, pictures(truth), images_in=colour, masks_in=truth, ending="")
-    return [Record(images[stem], (masks[stem],), category, folder.name, 1) for stem in images]
+    return [Record(images[stem], (masks[stem],), category, kind, 1) for stem in images]
 
 
 MVTEC_3D = Published(

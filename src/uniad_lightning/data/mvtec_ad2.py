@@ -42,13 +42,11 @@ def list_mvtec_ad2(root: Path, *, categories: Sequence[str] | None = None) -> Sp
     """
     check_root(root, _EXPECTED)
     found = category_folders(root, ("train", _TEST), data_set="MVTec AD 2", expected=_EXPECTED)
-    chosen = choose(categories, found, root)
     return splits_of(
-        root,
-        chosen,
-        train=lambda folder: training_records(folder / "train" / GOOD, folder.name),
+        {name: found[name] for name in choose(categories, found, root)},
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name),
         test=_list_test,
-        validation=lambda folder: good_records(folder / "validation" / GOOD, folder.name),
+        validation=lambda folder, name: good_records(folder / "validation" / GOOD, name),
     )
 
 
@@ -57,15 +55,15 @@ def recognise(root: Path) -> bool:
     return any_folder(root, lambda folder: (folder / _TEST).is_dir())
 
 
-def _list_test(category: Path) -> list[Record]:
-    """Records of `category`/test_public, each defective one with its mask; LayoutError without that folder."""
-    test = category / _TEST
+def _list_test(folder: Path, category: str) -> list[Record]:
+    """Records of `folder`/test_public, each defective one with its mask; LayoutError without that folder."""
+    test = folder / _TEST
     if not test.is_dir():
         raise LayoutError(
             f"{test}: no such folder, so this is not MVTec AD 2; unpack the category again, or choose the layout "
             "that it has"
         )
-    return tested_records(test, test / _TRUTH, category.name)
+    return tested_records(test, test / _TRUTH, category)
 
 
 MVTEC_AD2 = Published(

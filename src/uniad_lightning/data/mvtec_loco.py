@@ -17,9 +17,11 @@ from uniad_lightning.data.listing import (
     category_folders,
     check_root,
     choose,
-    folders,
     good_records,
     is_picture,
+    kinds_of,
+    leave_pictures_in,
+    named_folders,
     pictures,
     splits_of,
     training_records,
@@ -45,13 +47,11 @@ def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None) -> S
     """
     check_root(root, _EXPECTED)
     found = category_folders(root, ("train", "test"), data_set="MVTec LOCO AD", expected=_EXPECTED)
-    chosen = choose(categories, found, root)
     return splits_of(
-        root,
-        chosen,
-        train=lambda folder: training_records(folder / "train" / GOOD, folder.name),
+        {name: found[name] for name in choose(categories, found, root)},
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name),
         test=_list_test,
-        validation=lambda folder: good_records(folder / "validation" / GOOD, folder.name),
+        validation=lambda folder, name: good_records(folder / "validation" / GOOD, name),
     )
 
 
@@ -66,39 +66,41 @@ def _has_kind(category: Path, kind: str) -> bool:
     return (category / "test" / kind).is_dir() and not stray
 
 
-def _list_test(category: Path) -> list[Record]:
-    """Records of `category`/test, each defective one with all its masks; LayoutError without any kind of anomaly."""
-    test = category / "test"
-    truth = category / "ground_truth"
+def _list_test(folder: Path, category: str) -> list[Record]:
+    """Records of `folder`/test, each defective one with all its masks; LayoutError without any kind of anomaly."""
+    test = folder / "test"
+    truth = folder / "ground_truth"
     if not any((test / kind).is_dir() for kind in _KINDS):
         raise LayoutError(
             f"{test}: neither {' nor '.join(_KINDS)} in it, so this is not MVTec LOCO AD; "
             "unpack the category again, or choose the layout that it has"
         )
+    leave_pictures_in(test)
     records = []
-    for defect in sorted({folder.name for part in (test, truth) for folder in folders(part)}):
+    for defect, (images_in, masks_in) in kinds_of(test, truth).items():
         if defect == GOOD:
-            records += good_records(test / defect, category.name)
+            records += good_records(images_in, category)
         else:
-            images = pictures(test / defect)
-            masks = _masks(images, images_in=test / defect, masks_in=truth / defect)
-            records += [Record(images[stem], masks[stem], category.name, defect, 1) for stem in images]
+            images = pictures(images_in)
+            masks = _masks(images, images_in=images_in, masks_in=masks_in)
+            records += [Record(images[stem], masks[stem], category, defect, 1) for stem in images]
     return records
 
 
 def _masks(images: Mapping[str, Path], *, images_in: Path, masks_in: Path) -> dict[str, tuple[Path, ...]]:
     """All masks of each image, by the image's stem: the pictures of `masks_in`/<stem>."""
     found = {}
+    marked = named_folders(masks_in)
     for stem, image in images.items():
-        found[stem] = tuple(pictures(masks_in / stem).values())
+        found[stem] = tuple(pictures(marked.get(stem, masks_in / stem)).values())
         if not found[stem]:
             state = "is empty" if (masks_in / stem).is_dir() else "does not exist"
             raise InputError(
                 f"{image}: the defective image has no mask; expected {masks_in / stem / '000.png'} and, for more "
                 f"defects, 001.png and so on, but the folder {state}"
             )
-    for folder in folders(masks_in):
-        if folder.name not in images:
+    for stem, folder in marked.items():
+        if stem not in images:
             raise InputError(
                 f"{folder}: the folder of masks has no image; expected {images_in / f'{folder.name}.png'} "
                 "(any picture suffix), or delete the folder"

@@ -1,12 +1,18 @@
-"""Which names a category may have: results are written under it, in files and beside the rows of all categories."""
+"""Which names are the same, and which a category may have: results are written under it, in files and tables."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 
 from uniad_lightning.errors import InputError
 
 ROWS = ("mean", "pooled")  # what the results call the rows that belong to no category
 _FORBIDDEN = re.compile(r'^\.|[/\\:*?"<>|\x00-\x1f]|\s$')
+
+
+def composed(name: str) -> str:
+    """`name` in the one form (NFC) in which names are compared: a Mac writes ä as a and two dots, others as one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def check_names(given_at: Mapping[str, str]) -> None:

@@ -14,9 +14,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from uniad_lightning.data.finding import listed_file
 from uniad_lightning.data.listing import LayoutError, check_root, choose
+from uniad_lightning.data.naming import composed
 from uniad_lightning.data.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
+from uniad_lightning.data.text_files import read_text
 from uniad_lightning.errors import InputError, one_line
 
 _JSONS = ("realiad_jsons", "realiad_jsons/realiad_jsons")
@@ -60,14 +63,14 @@ def _find_jsons(root: Path) -> dict[str, Path]:
     for name in _JSONS:
         files = sorted(path for path in (root / name).glob("*.json") if not path.name.startswith("."))
         if files:
-            return {path.stem: path for path in files}
+            return {composed(path.stem): path for path in files}
     return {}
 
 
 def _list_category(file: Path, pictures: Path) -> tuple[list[Record], list[Record]]:
     """The records to train and to test on of one JSON file."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({one_line(error)}); unpack realiad_jsons again") from error
     meta = _value(content, "meta", dict, f"{file}")
@@ -76,7 +79,8 @@ def _list_category(file: Path, pictures: Path) -> tuple[list[Record], list[Recor
     lists = []
     for split in ("train", "test"):
         entries = enumerate(_value(content, split, list, f"{file}"))
-        lists.append([_record(entry, f"{file}: {split}[{i}]", folder, normal, file.stem) for i, entry in entries])
+        name = composed(file.stem)
+        lists.append([_record(entry, f"{file}: {split}[{i}]", folder, normal, name) for i, entry in entries])
     _check(file, *lists, normal=normal)
     return lists[0], lists[1]
 
@@ -120,14 +124,13 @@ def _value(owner: object, key: str, kind: type | UnionType, where: str) -> Any:
 
 def _inside(text: str, where: str) -> Path:
     """`text` as a relative path; InputError when it leads out of the folder it is relative to."""
-    path = Path(text)
-    if path.anchor or ".." in path.parts:
+    if Path(text).anchor or ".." in text.replace("\\", "/").split("/"):
         raise InputError(f"{where}: {text!r} leads out of the pictures, expected a path below them; correct the file")
-    return path
+    return Path(text)
 
 
 def _file(folder: Path, text: str, where: str) -> Path:
-    path = folder / _inside(text, where)
+    path = listed_file(folder, str(_inside(text, where)))
     if not path.is_file():
         raise InputError(f"{where}: no file {path}; unpack this category's pictures again, in {folder.parent}")
     return path

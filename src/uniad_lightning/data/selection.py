@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from uniad_lightning.data.naming import composed
 from uniad_lightning.data.records import Packed, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
@@ -40,7 +41,7 @@ def _names(given: int | str | Sequence[int | str], categories: tuple[str, ...]) 
     else:
         parts = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     names = []
-    for part in parts:
+    for part in (composed(part) if isinstance(part, str) else part for part in parts):
         position = int(part) if str(part).isdecimal() and part not in categories else None
         if position is not None and position < len(categories):
             names.append(categories[position])
@@ -105,6 +106,7 @@ def _lot(record: Record) -> float:
 def _number(record: Record) -> int:
     file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
     name = "/".join([record.category, *file.parts[-3:], str(place)])  # `test/good/000.png` is not `train/good/000.png`
+    name = composed(name)  # the same after a copy between systems
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 

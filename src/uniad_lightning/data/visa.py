@@ -10,12 +10,16 @@ has the layout of MVTec-AD.
 """
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from uniad_lightning.data.finding import listed_file
 from uniad_lightning.data.listing import LayoutError, any_folder, check_root, choose
+from uniad_lightning.data.naming import composed
 from uniad_lightning.data.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
+from uniad_lightning.data.text_files import read_text
 from uniad_lightning.errors import InputError, one_line
 
 _CSV = "split_csv/1cls.csv"
@@ -37,7 +41,7 @@ def list_visa(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
     check_root(root, _EXPECTED)
     file = root / _CSV
     rows = _read(file)
-    chosen = choose(categories, sorted({row["object"] for _, row in rows}), root)
+    chosen = choose(categories, {row["object"] for _, row in rows}, root)
     splits: dict[str, list[Record]] = {"train": [], "test": []}
     first: dict[str, int] = {}
     for line, row in rows:
@@ -67,10 +71,12 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
             f"or put {_CSV} of {VISA.source} there"
         )
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, restval="")
-            columns = reader.fieldnames or ()
-            rows = [(reader.line_num, row) for row in reader]
+        text = read_text(file)
+        delimiter = "," if "," in text.partition("\n")[0] else ";"  # as a spreadsheet saves it where , is in numbers
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+        columns = [composed(column.strip()) for column in reader.fieldnames or ()]
+        reader.fieldnames = columns
+        rows = [(reader.line_num, {**row, "object": composed(row.get("object") or "")}) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{file}: cannot be read as CSV ({one_line(error)}); unpack VisA again") from error
     for column in _COLUMNS:
@@ -89,7 +95,7 @@ def _record(row: dict[str, str], root: Path, where: str) -> Record:
         if row[column] not in known:
             raise InputError(f"{where}: {column} is '{row[column]}', expected {' or '.join(known)}; correct the file")
     image = _file(root, row["image"], f"{where}: image")
-    if image.relative_to(root).parts[0] != row["object"]:
+    if composed(image.relative_to(root).parts[0]) != row["object"]:
         raise InputError(
             f"{where}: {row['image']} is not in the folder of its object '{row['object']}'; correct either"
         )
@@ -103,14 +109,14 @@ def _record(row: dict[str, str], root: Path, where: str) -> Record:
 
 
 def _file(root: Path, text: str, where: str) -> Path:
-    path = Path(text)
     if not text:
         raise InputError(f"{where} is empty, expected the path of a picture below {root}; correct the file")
-    if path.anchor or ".." in path.parts:
+    if Path(text).anchor or ".." in text.replace("\\", "/").split("/"):
         raise InputError(f"{where} is '{text}', which leaves data.root={root}; expected a path below it")
-    if not (root / path).is_file():
-        raise InputError(f"{where}: no file {root / path}; unpack VisA again, or choose other data.categories")
-    return root / path
+    path = listed_file(root, text)
+    if not path.is_file():
+        raise InputError(f"{where}: no file {path}; unpack VisA again, or choose other data.categories")
+    return path
 
 
 VISA = Published(

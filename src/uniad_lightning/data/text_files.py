@@ -1,0 +1,14 @@
+"""Text files that other systems have written: lists of images, tables."""
+
+import codecs
+from pathlib import Path
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with its mark, as Windows saves it; a mark is no part of the text.
+
+    Raises OSError for a file that cannot be read, UnicodeDecodeError for one in another encoding.
+    """
+    raw = file.read_bytes()
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return raw.decode("utf-16" if marked else "utf-8-sig")
