@@ -126,9 +126,8 @@ def test_an_interrupt_is_no_failure_of_a_logger(tmp_path):
         Forgiving(Interrupted(tmp_path)).log_metrics({"a": 1.0}, 0)
 
 
-@pytest.fixture(scope="module")
-def metrics():
-    """Three categories of 40 images, `screw` all defective, and pixels that overlap."""
+def fabricate(offset=0.0):
+    """Three categories of 40 images, `screw` all defective, and pixels that overlap, their scores from `offset` on."""
     torch.manual_seed(0)
     names, count = ("bottle", "cable", "screw"), 40
     metrics = AnomalyMetrics(categories=names, num_images=count * len(names), foreign={"screw"})
@@ -136,13 +135,18 @@ def metrics():
         labels = torch.arange(count) % 2 if category < 2 else torch.ones(count, dtype=torch.int64)
         masks = torch.zeros(count, 16, 16, dtype=torch.bool)
         masks[labels == 1, 4:8, 4:8] = True
-        maps = torch.rand(count, 16, 16) + 0.3 * masks
+        maps = offset + torch.rand(count, 16, 16) + 0.3 * masks
         metrics.update(
             maps=maps, scores=maps.flatten(1).mean(1) + 0.01 * labels * torch.rand(count), masks=masks,
             has_mask=torch.ones(count, dtype=torch.bool), labels=labels, categories=torch.full((count,), category),
             indices=torch.arange(count) + count * category,
         )  # fmt: skip
     return metrics
+
+
+@pytest.fixture(scope="module")
+def metrics():
+    return fabricate()
 
 
 @pytest.mark.parametrize(("of", "field"), [(image_curves, "image_auroc"), (pixel_curves, "pixel_auroc")])
@@ -152,6 +156,14 @@ def test_area_under_each_curve_is_the_reported_auroc(metrics, of, field):
     found = {name: auc(curve.false_positives, curve.true_positives) for name, curve in of(metrics).items()}
     assert found == pytest.approx({name: getattr(row, field) for name, row in rows.items()}, abs=1e-3)
     assert 0.5 < found["pooled"] < 0.95
+
+
+def test_curves_of_pixels_are_those_of_the_finer_bins():
+    metrics = fabricate(offset=1000.0)  # within a bin or two of the first
+    expected = metrics.compute().pooled.pixel_auroc
+    curve = pixel_curves(metrics)["pooled"]
+    assert auc(curve.false_positives, curve.true_positives) == pytest.approx(expected, abs=1e-3)
+    assert expected < 0.95
 
 
 def test_curve_of_few_scores_is_that_of_scikit_learn():

@@ -13,7 +13,6 @@ from uniad_lightning import histogram
 from uniad_lightning.histogram import (
     BINS,
     Counts,
-    Refinement,
     SeenImage,
     by_score,
     count_images,
@@ -148,42 +147,6 @@ def test_regions_are_joined_by_corners_and_not_across_images():
     masks[0, [0, 1, 3], [0, 1, 3]] = True  # a diagonal pair, and a single pixel
     masks[1, 3, 3] = True  # behind that single pixel
     assert region_weights(masks).tolist() == [0.5, 0.5, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("budget", [1 << 16, 1 << 20])
-def test_refinement_keeps_the_order_and_its_promises(budget):
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.cat([1000 + torch.rand(4000, generator=generator), torch.randn(4000, generator=generator).exp()])
-    labels = torch.rand(8000, generator=generator) < 0.4
-    refinement = Refinement.plan(count(scores, labels, first_level, BINS), budget=budget)
-    bins = refinement.bins(sort_keys(scores))
-    order = scores.argsort()
-    assert len(refinement.tied) <= budget
-    assert (bins[order].diff() >= 0).all()
-    assert bins.max() < len(refinement.tied)
-    assert refinement.tied.any()
-    for tied in bins[refinement.tied[bins]].unique()[:200]:
-        assert len(scores[bins == tied].unique()) == 1
-    exact = roc_auc_score(labels, scores)
-    coarse, fine = (
-        count(scores, labels, first_level, BINS),
-        count(scores, labels, refinement.bins, len(refinement.tied)),
-    )
-    for counts, tied in ((coarse, None), (fine, refinement.tied)):
-        descending = counts.descending()
-        error = abs(ranking(descending.positives, descending.negatives)[0] - exact)
-        assert error <= counts.auroc_error(tied) + 1e-9
-    assert fine.auroc_error(refinement.tied) < coarse.auroc_error() / 20
-
-
-def test_a_key_of_an_unused_bin_joins_its_neighbours():
-    # A second pass may differ from the first by a rounding; its pixels must land somewhere, and in order.
-    scores, labels = torch.tensor([1.0, 2.0]), torch.tensor([True, False])
-    refinement = Refinement.plan(count(scores, labels, first_level, BINS), budget=1 << 20)
-    bins = refinement.bins(sort_keys(torch.tensor([-5.0, 1.0, 1.5, 2.0, 9.0])))
-    assert bins.tolist() == sorted(bins.tolist())
-    assert bins.min() >= 0
-    assert bins.max() < len(refinement.tied)
 
 
 def test_counts_do_not_depend_on_the_chunks(monkeypatch):

@@ -2,8 +2,7 @@
 
 Reinterpreting a float32 as an integer (and mirroring the negative ones) keeps its order, so the top bits of that key
 are a bin and no range of scores has to be known beforehand: 18 of them (sign, exponent, 9 of 23 mantissa bits) are the
-first level, bins about 0.2 % wide at any magnitude. `Refinement` spends a second pass on the low bits of those bins
-in which positives and negatives meet, down to bins of one single float32, where only true ties remain.
+first level, bins about 0.2 % wide at any magnitude. `refinement` divides those that leave a number uncertain.
 
 Letters: K bins or thresholds; n images of one size (H, W); (h, w) the detector's own grid.
 """
@@ -25,6 +24,7 @@ LOW_BITS = 14
 BINS = 1 << (32 - LOW_BITS)
 PIXELS_AT_ONCE = 1 << 20  # bounds the working memory of a count, some 40 bytes a pixel
 UNDEFINED = float("nan")
+LIMIT = 0.3  # of the false-positive rate, up to which AUPRO integrates
 
 CONNECTED = np.ones((3, 3), dtype=bool)  # corners join as well
 
@@ -68,17 +68,6 @@ class Counts(NamedTuple):
         """The same counts on the CPU, highest score first, without empty bins."""
         used = (self.positives + self.negatives).nonzero()[:, 0].flip(0)
         return Counts(*(count.index_select(0, used).cpu() for count in self))
-
-    def auroc_error(self, tied: Tensor | None = None) -> float:
-        """Largest possible error of the AUROC: half the positive-negative pairs that share a bin, over all pairs.
-
-        Pairs in bins marked by `tied` (K,) bool, which hold one single score, are true ties. NaN if a class is missing.
-        """
-        every_pair = float(self.positives.sum()) * float(self.negatives.sum())
-        if not every_pair:
-            return UNDEFINED
-        pairs = self.positives.double() * self.negatives.double()
-        return float((pairs if tied is None else pairs.masked_fill(tied, 0)).sum()) / 2 / every_pair
 
 
 class SeenImage(NamedTuple):
@@ -149,48 +138,6 @@ def count_images(
             into.add(bins, defective, weights)
 
 
-class Refinement(NamedTuple):
-    """Second-level bins: a key in first-level bin b is in `offsets[b] + (its low bits >> shifts[b])`."""
-
-    offsets: Tensor  # (BINS,) int64
-    shifts: Tensor  # (BINS,) int32, how many of the LOW_BITS do not count
-    tied: Tensor  # (K,) bool, second-level bins that hold one single float32
-
-    @classmethod
-    def plan(cls, counts: Counts, *, budget: int) -> "Refinement":
-        """Divides the used bins of first-level `counts` (BINS,) into at most `budget` (or leaves them, if more).
-
-        The pairs that stay together are the sum of pairs[b] / 2^bits[b]: fewest where 2^bits follows the root of
-        pairs. Depends on the counts alone, so ranks with the same counts have the same plan.
-        """
-        positives, negatives = counts.positives.cpu(), counts.negatives.cpu()
-        used = (positives + negatives) > 0
-        deserved = (positives.double() * negatives.double())[used].sqrt().log2()  # -inf where a class is missing
-
-        def sizes_at(level: float) -> Tensor:
-            return 1 << (deserved + level).floor().clamp(0, LOW_BITS).long()
-
-        # Counts are below 2^63: the lowest level divides no bin, the highest all that hold a pair, down to one float.
-        low, high = -64.0, float(LOW_BITS)
-        if int(sizes_at(high).sum()) <= budget:
-            low = high
-        while high - low > 1e-6:
-            middle = (low + high) / 2
-            low, high = (middle, high) if int(sizes_at(middle).sum()) <= budget else (low, middle)
-        sizes = torch.zeros_like(positives).masked_scatter(used, sizes_at(low))
-        bits = sizes.clamp(min=1).double().log2().int()
-        tied = (bits == LOW_BITS).repeat_interleave(sizes)
-        device = counts.positives.device
-        offsets = (sizes.cumsum(0) - sizes).clamp(max=max(len(tied) - 1, 0))
-        return cls(offsets.to(device), (LOW_BITS - bits).to(device), tied.to(device))
-
-    def bins(self, keys: Tensor) -> Tensor:
-        """Second-level bin (int64) of each key; a key whose first-level bin was unused joins the next used one."""
-        coarse = (keys >> LOW_BITS).add_(BINS // 2).flatten()
-        low = (keys.flatten() & ((1 << LOW_BITS) - 1)).bitwise_right_shift_(self.shifts.index_select(0, coarse))
-        return self.offsets.index_select(0, coarse).add_(low).view(keys.shape)
-
-
 def by_score(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(positives, negatives), int64 (K,), at each of the K distinct `scores` in descending order; `labels` are 0/1."""
     values, place = scores.unique(return_inverse=True)
@@ -215,7 +162,7 @@ def ranking(positives: Tensor, negatives: Tensor) -> tuple[float, float, float]:
     return float(auroc), float(average), float(f1.max())
 
 
-def region_overlap(regions: Tensor, negatives: Tensor, *, limit: float = 0.3) -> float:
+def region_overlap(regions: Tensor, negatives: Tensor, *, limit: float = LIMIT) -> float:
     """AUPRO from counts (K,) at descending thresholds, none empty.
 
     The covered share of a region, mean over regions, against the false-positive rate over all good pixels; linear

@@ -1,9 +1,9 @@
 """What an evaluation reports: AUROC, average precision, F1-max and AUPRO for each category, their mean, and pooled.
 
 One torchmetrics metric serves all categories. Its states have a fixed size whatever the number of pixels and are summed
-over the ranks: counts of pixels over bins of score (`histogram.py`), and a table of images. Rows whose pixel AUROC is
-left uncertain by the bins are counted a second time over finer ones that they share, and what is uncertain still once
-more by itself, from the small anomaly maps and compressed masks that every rank keeps of the images it saw.
+over the ranks: counts of pixels over bins of score (`histogram.py`), and a table of images. Rows of which the bins
+leave a pixel metric uncertain are counted again over finer ones (`recount.py`), from the small anomaly maps and
+compressed masks that every rank keeps of the images it saw.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -18,7 +18,6 @@ from uniad_lightning.histogram import (
     BINS,
     UNDEFINED,
     Counts,
-    Refinement,
     SeenImage,
     by_score,
     count_images,
@@ -27,11 +26,11 @@ from uniad_lightning.histogram import (
     ranking,
     region_overlap,
 )
+from uniad_lightning.recount import PixelRow, Recount
+from uniad_lightning.refinement import FIRST
+from uniad_lightning.uncertainty import Bounds
 
 POOLED = "pooled"
-TOLERANCE = 1e-4  # of the pixel AUROC; beyond it a row is refined
-SHARED_BUDGET = 1 << 16  # bins of the second count, for each category
-OWN_BUDGET = 1 << 20  # bins of the third, for scores that cluster within those of the second
 
 
 class Row(NamedTuple):
@@ -54,8 +53,8 @@ class Evaluation(NamedTuple):
     mean: Row  # each number over the categories that define it; `images` is the sum
     mean_over: dict[str, int]  # field of `Row` -> how many categories define it
     pooled: Row  # all images, pixels and regions under one boundary
-    refined: tuple[str, ...]  # rows counted a second time: categories in order, then "pooled"
-    error_bound: dict[str, float]  # row -> largest possible error of its pixel AUROC; NaN where that is undefined
+    refined: tuple[str, ...]  # rows counted more than once: categories in order, then "pooled"
+    error_bounds: dict[str, Bounds]  # of the same rows all, each at most 1e-4
 
 
 class AnomalyMetrics(Metric):
@@ -95,6 +94,7 @@ class AnomalyMetrics(Metric):
         self.foreign = frozenset(foreign)
         self._judged = None if ignored is None else ~ignored.cpu()
         self._seen: dict[int, SeenImage] = {}
+        self.pixel_counts: dict[str, Counts] = {}  # row -> what its pixel metrics were read off, from `compute` on
         bins, images = (len(categories), BINS), (num_images,)
         whole: dict[str, tuple[int, ...]] = dict.fromkeys(("positives", "negatives"), bins)
         whole |= dict.fromkeys(("image_labels", "image_categories", "visits"), images)
@@ -175,6 +175,7 @@ class AnomalyMetrics(Metric):
         with torch.inference_mode(False):  # Lightning resets in inference mode; such states could not be used outside
             super().reset()
         self._seen.clear()
+        self.pixel_counts = {}
 
     def compute(self) -> Evaluation:
         """The numbers over all ranks, on each of them. Every rank has to call it.
@@ -184,8 +185,10 @@ class AnomalyMetrics(Metric):
         self._check_visits()
         every = len(self.categories)
         spans = {**{name: slice(i, i + 1) for i, name in enumerate(self.categories)}, POOLED: slice(0, every)}
-        counts, bounds, refined = self._pixels(spans)
-        rows = {name: self._row(ids, counts[name]) for name, ids in spans.items()}
+        pixels, refined = self._pixels(spans)
+        self.pixel_counts = {name: row.counts.descending() for name, row in pixels.items()}
+        rows = {name: self._row(ids, self.pixel_counts[name]) for name, ids in spans.items()}
+        bounds = {name: row.bounds for name, row in pixels.items()}
         pooled = rows.pop(POOLED)
         return Evaluation(rows, *mean_row(rows.values()), pooled, refined, bounds)
 
@@ -198,57 +201,27 @@ class AnomalyMetrics(Metric):
                 f"of {self.num_images} images {' and '.join(faults)}; expected each exactly once over all ranks"
             )
 
-    def _pixels(self, spans: Mapping[str, slice]) -> tuple[dict[str, Counts], dict[str, float], tuple[str, ...]]:
-        """For rows of the categories `spans`: (counts, error bounds of their AUROC, names of those counted again)."""
+    def _pixels(self, spans: Mapping[str, slice]) -> tuple[dict[str, PixelRow], tuple[str, ...]]:
+        """The rows of the categories `spans`, and the names of those counted again."""
         states = self.positives, self.negatives, self.regions
         counts = {
             name: Counts(*(state[ids.start] if ids.stop - ids.start == 1 else state[ids].sum(0) for state in states))
             for name, ids in spans.items()
         }
-        bounds = {name: count.auroc_error() for name, count in counts.items()}
-        refined = tuple(name for name, bound in bounds.items() if bound > TOLERANCE)
-        if refined:
-            self._recount({name: spans[name] for name in refined}, SHARED_BUDGET, counts, bounds)
-        for name in refined:
-            if bounds[name] > TOLERANCE:
-                self._recount({name: spans[name]}, OWN_BUDGET, counts, bounds)
-        return counts, bounds, refined
-
-    def _recount(
-        self, spans: Mapping[str, slice], budget: int, counts: dict[str, Counts], bounds: dict[str, float]
-    ) -> None:
-        """Replaces `counts` and `bounds` of the rows `spans` by those over finer bins, summed over the ranks.
-
-        One row is counted as one, several by category, so that a pixel is counted once for its category and the pool.
-        """
-        ids = sorted({i for span in spans.values() for i in range(span.start, span.stop)})
-        place = torch.zeros(len(self.categories), dtype=torch.int64)  # category -> its part of the counts
-        if len(spans) > 1:
-            place[ids] = torch.arange(len(ids))
-        parts = int(place.max()) + 1
-        first = Counts(*(state[ids].sum(0) for state in (self.positives, self.negatives, self.regions)))
-        refinement = Refinement.plan(first, budget=budget)
-        bins, device = len(refinement.tied), refinement.tied.device
-        whole = torch.zeros(parts * bins, dtype=torch.int64, device=device)
-        finer = Counts(whole, whole.clone(), whole.double())
-        starts = place.to(device) * bins
-        images = (image for image in self._seen.values() if image.category in ids)
-        count_images(
-            images, finer, lambda keys, categories: refinement.bins(keys).add_(starts[categories]), self._judged
+        recount = Recount(
+            images=self._seen.values(),
+            judged=self._judged,
+            spans=spans,
+            device=self.positives.device,
+            synced=self._is_synced,
+            group=self.process_group,
         )
-        for count in finer:
-            if self._is_synced:
-                dist.all_reduce(count, group=self.process_group)
-        for name, span in spans.items():
-            own = place[span].unique().to(device)
-            counts[name] = Counts(*(count.view(parts, bins)[own].sum(0) for count in finer))
-            bounds[name] = counts[name].auroc_error(refinement.tied)
+        return recount.refine({name: PixelRow.of(FIRST, count) for name, count in counts.items()})
 
-    def _row(self, ids: slice, counts: Counts) -> Row:
+    def _row(self, ids: slice, pixels: Counts) -> Row:
         own = (self.image_categories >= ids.start) & (self.image_categories < ids.stop)
         against = self.image_labels == 0 if {*self.categories[ids]} <= self.foreign else torch.zeros_like(own)
         ranked = own | against
-        pixels = counts.descending()
         return Row(
             int(own.sum()),
             *ranking(*by_score(self.image_scores[ranked].cpu(), self.image_labels[ranked].cpu())),

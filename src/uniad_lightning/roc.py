@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from uniad_lightning.histogram import Counts, by_score
+from uniad_lightning.histogram import by_score
 from uniad_lightning.metrics import POOLED, AnomalyMetrics
 
 POINTS = 200  # of a curve, at most
@@ -41,14 +41,8 @@ def image_curves(metrics: AnomalyMetrics) -> dict[str, Curve]:
 
 
 def pixel_curves(metrics: AnomalyMetrics) -> dict[str, Curve]:
-    """The same for pixels, up to the width of the bins that count them."""
-    states = Counts(metrics.positives, metrics.negatives, metrics.regions)
-    found = {}
-    for i, name in enumerate(metrics.categories):
-        counts = Counts(*(state[i] for state in states)).descending()
-        found[name] = trace(counts.positives, counts.negatives)
-    counts = Counts(*(state.sum(0) for state in states)).descending()
-    found[POOLED] = trace(counts.positives, counts.negatives)
+    """The same for pixels, from the counts that the numbers of the last `compute` were read off, all ranks'."""
+    found = {name: trace(counts.positives, counts.negatives) for name, counts in metrics.pixel_counts.items()}
     return {name: curve for name, curve in found.items() if curve is not None}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation, Row
+from uniad_lightning.uncertainty import Bounds
 
 METRICS = "metrics.json"
 CALIBRATION = "calibration.json"
@@ -59,8 +60,9 @@ def write_text(path: Path, text: str) -> None:
 def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, Any]) -> None:
     """`results.csv`, then `metrics.json`, whose presence says that the run is finished.
 
-    Numbers are fractions of 1; what is undefined is `nan` in the CSV and `null` in the JSON. `facts` are further
-    entries of the JSON.
+    Numbers are fractions of 1; what is undefined is `nan` in the CSV and `null` in the JSON, which also holds how far
+    each pixel metric of a row may be off, `error_bounds` (`pixel_auroc_error_bound` is one of them under its former
+    name). `facts` are further entries of the JSON.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -74,7 +76,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
         "categories": {name: _plain(row) for name, row in evaluation.categories.items()},
         "mean_over": evaluation.mean_over,
         "refined": list(evaluation.refined),
-        "pixel_auroc_error_bound": {name: _number(value) for name, value in evaluation.error_bound.items()},
+        "error_bounds": {name: _plain(bounds) for name, bounds in evaluation.error_bounds.items()},
+        "pixel_auroc_error_bound": {
+            name: _number(bounds.pixel_auroc) for name, bounds in evaluation.error_bounds.items()
+        },
         **facts,
     }
     write_text(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
@@ -91,7 +96,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _plain(row: Row) -> dict[str, float | int | None]:
+def _plain(row: Row | Bounds) -> dict[str, float | int | None]:
     return {name: _number(value) for name, value in row._asdict().items()}
 
 

@@ -25,7 +25,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
         print(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
     if evaluation.refined:
-        print("* pixel scores counted in finer bins, for an error of AUROC below 1e-4")
+        print("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
 
 
 def show_counts(splits: Splits) -> None:
