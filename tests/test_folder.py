@@ -1,5 +1,6 @@
 """The user's own images: which records folders and patterns give, and what is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from fabricate import mvtec_tree
+from fabricate_layouts_a import btad_tree, kolektor_tree, visa_tree
+from fabricate_layouts_b import mvtec_3d_tree, mvtec_ad2_tree, mvtec_loco_tree, real_iad_tree
 from uniad_lightning.cli import conf_dir
+from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.folder import list_folder
 from uniad_lightning.data.listing import LayoutError
 from uniad_lightning.data.mvtec import list_mvtec
@@ -322,7 +326,131 @@ def test_masks_beside_the_images(tmp_path: Path) -> None:
     products = {"bolt": {"good": "ok", "defective": "scrap/???.png", "masks": "scrap"}}
     assert [record.masks for record in listed(tmp_path, products).test] == [(tmp_path / "scrap/000_mask.png",)]
     products["bolt"]["defective"] = "scrap"
-    assert f"{tmp_path / 'scrap/000_mask.png'}: the defective image has no mask" in refusal(tmp_path, products)
+    message = refusal(tmp_path, products)
+    assert message.startswith(f"{tmp_path / 'scrap/000_mask.png'}: is named as the mask of an image")
+    assert "narrow data.source.products" in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mask", "Masks", "MASKS", "gt", "GT", "groundtruth", "GroundTruth", "ground-truth", "Ground Truth", "label",
+     "Labels", "annotation", "Annotations", "seg", "segmentation", "Segmentations", "defect_masks", "gt_masks",
+     "label-images"],
+)  # fmt: skip
+def test_folders_named_as_masks_hold_masks(shop: Path, name: str) -> None:
+    expected = [len(record.masks) for record in listed(shop).test]
+    (shop / "bottle/masks").rename(shop / "bottle" / name)
+    with counting() as passed_over:
+        splits = listed(shop)
+    assert [len(record.masks) for record in splits.test] == expected
+    assert counts(splits)[0].by_defect == {"crack": 1, "dent": 2}
+    usual = name.lower() in ("mask", "masks", "ground_truth")
+    assert (str(shop / "bottle" / name) in str(passed_over)) is not usual
+
+
+@pytest.mark.parametrize(
+    "kind", ["dent", "scratch", "missing_label", "target", "masked", "segments", "label_torn", "gtx"]
+)
+def test_kinds_of_defect_are_not_taken_for_masks(tmp_path: Path, kind: str) -> None:
+    touch(tmp_path, "nut/good/0.png", f"nut/{kind}/1.png")
+    assert [record.defect for record in listed(tmp_path).test] == [kind]
+
+
+def test_folder_of_labels_in_text_is_none_of_masks(shop: Path) -> None:
+    touch(shop, "bottle/labels/000.txt", "nut/labels/000.txt")
+    splits = listed(shop)
+    assert [record.masks != () for record in splits.test if record.label] == [True, True, True, False]
+
+
+def test_masks_without_a_defective_image_may_be_a_kind_of_defect(tmp_path: Path) -> None:
+    touch(tmp_path, "nut/good/0.png", "nut/good/1.png", "nut/masks/good/1.png")
+    assert len(listed(tmp_path, test_share=0.5).test) == 1
+    touch(tmp_path, "nut/masks/7.png")
+    message = refusal(tmp_path)
+    assert message.startswith(f"{tmp_path / 'nut/masks'}: is taken for masks, by its name, but nut has no defective")
+    assert "rename it" in message
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["dent/7_mask.png", "dent/7-mask.png", "dent/7_Mask.tif", "dent/7_gt.png", "dent/7_label.png", "dent/7 (mask).png",
+     "dent/7.mask.png", "dent/7_ground_truth.png", "dent/7_mask_0.png", "dent/mask_7.png", "dent/gt-7.png",
+     "dent/7_seg.png", "dent/7mask.png", "hole/7_mask.png", "good/7_mask.png", "good/0_mask.png"],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["folders", "patterns"])
+def test_refuses_masks_among_the_images(tmp_path: Path, mask: str, way: str) -> None:
+    touch(tmp_path, "nut/good/0.png", "nut/dent/7.jpg", "nut/hole/8_1.png", f"nut/{mask}")
+    defective = ["nut/dent", "nut/hole"]
+    products = {"nut": {"good": "nut/good", "defective": defective}} if way == "patterns" else None
+    message = refusal(tmp_path, products)
+    assert message.startswith(f"{tmp_path / 'nut' / mask}: is named as the mask of an image")
+    assert "move the masks to a folder masks beside good" in message
+
+
+@pytest.mark.parametrize("name", ["0_masked.png", "front_label.png", "target_7.png", "7_2.png"])
+def test_images_that_only_sound_like_masks_are_images(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "nut/good/0.png", "nut/dent/7.jpg", f"nut/dent/{name}")
+    assert len(listed(tmp_path).test) == 2
+
+
+@pytest.mark.parametrize("folder", ["good/masks", "good/GT", "dent/labels", "dent/a/Ground Truth"])
+@pytest.mark.parametrize("way", ["folders", "patterns"])
+def test_refuses_folders_of_masks_among_the_images(tmp_path: Path, folder: str, way: str) -> None:
+    touch(tmp_path, "nut/good/0.png", "nut/dent/7.jpg", f"nut/{folder}/7.png")
+    products = {"nut": {"good": "nut/good", "defective": "nut/dent"}} if way == "patterns" else None
+    message = refusal(tmp_path, products)
+    given = "good" if folder.startswith("good") else "defective"
+    name = Path(folder).name
+    assert message.startswith(
+        f"{tmp_path / 'nut' / folder / '7.png'}: given as a {given} image, but lies in a folder called {name};"
+    )
+
+
+@pytest.mark.parametrize("way", ["folders", "patterns"])
+def test_a_product_may_be_called_as_masks_are(tmp_path: Path, way: str) -> None:
+    touch(tmp_path, "mask/good/0.png", "mask/good/1.png", "mask/torn/7.jpg")
+    products = {"mask": {"good": "mask/good", "defective": "mask/torn"}} if way == "patterns" else None
+    assert len(listed(tmp_path, products, 0.5).test) == 2
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("train", ["train", "Train"])
+def test_refuses_the_splits_of_one_product(tmp_path: Path, masks: bool, train: str) -> None:
+    root = mvtec_tree(tmp_path / "t", categories=("bottle",), defects={"dent": 1, "hole": 1}, size=(8, 8)) / "bottle"
+    if not masks:
+        shutil.rmtree(root / "ground_truth")
+    (root / "train").rename(root / train)
+    message = refusal(root)
+    held = " and ".join(sorted(("test", train)))
+    assert message.startswith(f"data.root: {root} holds {held}, the splits of one product, and no products")
+    shutil.rmtree(root / "test" / "good")
+    assert "holds" in refusal(root)
+    if train == "train":
+        parts = "{bottle:{good:train/good,defective:[test/dent,test/hole]}}"
+        assert f"'data.source.products={parts}'" in refusal(root)
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", ["data=folder", f"data.root={root}", f"data.source.products={parts}"])
+        assert len(instantiate(cfg.data.source)(root).test) == 3
+
+
+@pytest.mark.parametrize(
+    ("tree", "layout", "category"),
+    [
+        (mvtec_tree, "mvtec", "bottle"), (visa_tree, "visa", "candle"), (btad_tree, "btad", "01"),
+        (mvtec_loco_tree, "mvtec_loco", "pushpins"), (mvtec_ad2_tree, "mvtec_ad2", "vial"),
+        (mvtec_3d_tree, "mvtec_3d", "bagel"), (kolektor_tree, "kolektor_sdd", None), (real_iad_tree, "real_iad", None),
+    ],
+)  # fmt: skip
+def test_other_layouts_are_told_by_name(tmp_path: Path, tree, layout: str, category: str | None) -> None:
+    root = tree(tmp_path / "t")
+    with pytest.raises(LayoutError) as caught:
+        list_folder(root)
+    assert f"looks like data={layout}" in str(with_hint(caught.value, root=root, listing=list_folder))
+    if category is not None:
+        with pytest.raises(LayoutError) as caught:
+            list_folder(root / category)
+        said = str(with_hint(caught.value, root=root / category, listing=list_folder))
+        assert f"looks like a category of data={layout}: give data.root={root} 'data.categories=[{category}]'" in said
 
 
 @pytest.mark.parametrize("way", ["command line", "file"])

@@ -45,6 +45,7 @@ LEVELS = {
     "data.listing": 1,
     "data.naming": 1,
     "data.passed_over": 1,
+    "data.mask_names": 1,
     "data.text_files": 1,
     "data.surface": 1,
     "data.products": 1,

@@ -30,6 +30,7 @@ CATALOGUE: dict[str, Published] = {
     "real_iad": REAL_IAD,
     "visa": VISA,
 }
+_IN_CATEGORIES = ("train", "test", "test_public", "Data")
 ALL = "all"  # the row of sums in `Published.images`
 
 
@@ -45,7 +46,21 @@ def with_hint(error: InputError, *, root: Path, listing: Callable[..., Splits]) 
     ours_alone = not own and not isinstance(error, LayoutError)  # the user's own folders may look like anything
     if ours_alone or any(published.recognise(root) for published in own):
         return error
-    return InputError(f"{error}{recognise(root)}")
+    return InputError(f"{error}{recognise(root) or ('' if own else _as_category(root))}")
+
+
+def _as_category(root: Path) -> str:
+    """`; it looks like a category of data=NAME` where `root` is that, or an empty string."""
+    parent, name = root.absolute().parent, root.absolute().name
+    found = (
+        []
+        if not any((root / part).is_dir() for part in _IN_CATEGORIES)
+        else [name for name, published in CATALOGUE.items() if published.recognise(parent)]
+    )
+    if not found:
+        return ""
+    known = " or data=".join(found)
+    return f"; it looks like a category of data={known}: give data.root={parent} 'data.categories=[{name}]'"
 
 
 def describe(name: str) -> str:

@@ -2,7 +2,7 @@
 
     root/<product>/good/*.png                        normal images; `root` may itself be the one product
     root/<product>/<defect>/*.png                    every other folder is a kind of defect
-    root/<product>/masks/<defect>/<stem>_mask.png    optional; `ground_truth` will do, too
+    root/<product>/masks/<defect>/<stem>_mask.png    optional; so will other names of masks (`is_mask_folder`)
 
 or, given as `products`, for each name
 
@@ -23,12 +23,15 @@ from typing import NamedTuple
 
 from uniad_lightning.data.finding import below, inside, masks_by_stem, matches, on_disk
 from uniad_lightning.data.listing import LayoutError, check_root, choose, folders, leave_pictures_in, named_folders
+from uniad_lightning.data.mask_names import is_mask_folder, masks_among
 from uniad_lightning.data.naming import check_names, composed
+from uniad_lightning.data.passed_over import take_for_masks
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
 DEFECTIVE = "defective"  # the kind of defect where no folder tells it
-MASK_FOLDERS = ("masks", "ground_truth")
+MASK_FOLDERS = ("mask", "masks", "ground_truth")  # what cannot be a kind of defect, nor anything but masks
+SPLITS = ("train", "training", "test", "testing", "test_public", "val", "valid", "validation")
 PRODUCTS = "data.source.products"
 PARTS = ("good", "defective", "test_good", "masks")  # what a product is given by
 
@@ -56,7 +59,8 @@ def list_folder(
 
     Raises LayoutError without any product; InputError for a name that cannot be used, an unknown or missing part of a
     product, a pattern that matches no picture or leaves `root`, an image that is given twice, a defective image in a
-    folder called `good`, `masks` or `ground_truth`, and for masks that are missing or fit two images.
+    folder called `good`, masks among the images, by the names of folders or files, and for masks that are missing, that
+    fit two images or none.
     """
     check_root(root, "your images (good/ and a folder for each kind of defect, or such folders for each product)")
     if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
@@ -70,6 +74,7 @@ def list_folder(
     train: list[Record] = []
     test: list[Record] = []
     for product in listed:
+        _refuse_masks(product)
         tested = product.test_good or _share(product.good, test_share)
         train += [Record(image, (), product.name, GOOD, 0) for image in sorted({*product.good} - {*tested})]
         records = [Record(image, (), product.name, GOOD, 0) for image in tested] + _defective_records(root, product)
@@ -87,6 +92,12 @@ def _by_folders(root: Path) -> dict[str, Callable[[], _Product]]:
                 "move one away"
             )
         found = {composed(Path(os.path.abspath(root)).name): root}  # not `resolve`: a linked folder has the link's name
+    split = [name for name, folder in found.items() if folder != root and name.casefold() in SPLITS]
+    if split:
+        raise LayoutError(
+            f"data.root: {root.absolute()} holds {' and '.join(split)}, the splits of one product, and no products"
+            f"{_as_products(root)}"
+        )
     if not found:
         raise LayoutError(
             f"data.root: {root.absolute()} holds no product; expected good/ in it or in its folders, with a folder for "
@@ -94,6 +105,17 @@ def _by_folders(root: Path) -> dict[str, Callable[[], _Product]]:
         )
     check_names({name: str(folder.absolute()) for name, folder in found.items()})
     return {name: partial(_read_folder, name, folder) for name, folder in found.items()}
+
+
+def _as_products(root: Path) -> str:
+    """How the splits of one product are given as it, in the layout of MVTec-AD without its masks or with them."""
+    kinds = [kind for kind in named_folders(root / "test") if kind != GOOD]
+    if not kinds or not (root / "train" / GOOD).is_dir():
+        return ""
+    parts = [f"{GOOD}:train/{GOOD}", *([f"test_good:test/{GOOD}"] if (root / "test" / GOOD).is_dir() else [])]
+    parts.append(f"{DEFECTIVE}:[{','.join(f'test/{kind}' for kind in kinds)}]")
+    name = composed(Path(os.path.abspath(root)).name)
+    return f"; without masks give '{PRODUCTS}={{{name}:{{{','.join(parts)}}}}}'"
 
 
 def _refuse_left_out(root: Path) -> None:
@@ -111,11 +133,22 @@ def _read_folder(name: str, folder: Path) -> _Product:
     leave_pictures_in(folder)
     if not good:
         raise InputError(f"{folder / GOOD}: no image in it; {name} needs its good images there")
-    masks = [folder / part for part in MASK_FOLDERS if (folder / part).is_dir()]
+    kinds = {kind: path for kind, path in named_folders(folder).items() if kind != GOOD}
+    masks = [kinds.pop(kind) for kind in sorted(kinds, reverse=True) if is_mask_folder(kind)]
+    masks = [path for path in masks if below(path) or not any(path.iterdir())]  # not one of labels in .txt
     if len(masks) > 1:
-        raise InputError(f"{folder}: both {' and '.join(MASK_FOLDERS)} are there; keep the masks in one of them")
-    kinds = {kind: path for kind, path in named_folders(folder).items() if kind not in (GOOD, *MASK_FOLDERS)}
+        raise InputError(
+            f"{folder}: both {' and '.join(path.name for path in masks)} are there; keep the masks in one of them"
+        )
     defective = [(kind, image) for kind, path in kinds.items() for image in below(path)]
+    for path in masks:
+        if not defective and any(GOOD not in mask.relative_to(path).parts for mask in below(path)):
+            raise InputError(
+                f"{path}: is taken for masks, by its name, but {name} has no defective image; rename it if it is a "
+                "kind of defect, or move it away"
+            )
+        if path.name.lower() not in MASK_FOLDERS:
+            take_for_masks(path)
     return _Product(name, good, [], defective, masks[0] if masks else None)
 
 
@@ -172,6 +205,26 @@ def _refuse_repeated(products: Sequence[_Product]) -> None:
                     raise InputError(f"{image}: is in {taken[image]} and in {here}; narrow one, so that they are apart")
 
 
+def _refuse_masks(product: _Product) -> None:
+    """Raises InputError for masks among the images of a product, by the name of a folder or of the file."""
+    images = [*product.good, *product.test_good, *(image for _, image in product.defective)]
+    common = os.path.commonpath([image.parent for image in images])  # above, a name tells nothing: `mask` is a product
+    for image in images:
+        for part in image.parent.relative_to(common).parts:
+            if is_mask_folder(part):
+                given = "good" if image in product.good + product.test_good else "defective"
+                raise InputError(
+                    f"{image}: given as a {given} image, but lies in a folder called {part}; move masks "
+                    f"to a folder masks beside {GOOD} or give it as masks, or rename that folder"
+                )
+    masks = masks_among(images)
+    if masks:
+        raise InputError(
+            f"{masks[0]}: is named as the mask of an image, but lies among the images of {product.name} (as "
+            f"{len(masks)} do); move the masks to a folder masks beside {GOOD}, or narrow {PRODUCTS}"
+        )
+
+
 def _share(images: list[Path], share: float) -> list[Path]:
     """`share` of the `images`, each from the middle of an equally long stretch of them; never the only image."""
     total = len(images)
@@ -183,12 +236,11 @@ def _defective_records(root: Path, product: _Product) -> list[Record]:
     """The defective images, each with its mask where the product has masks."""
     for _, image in product.defective:
         parents = image.parent.relative_to(root).parts
-        for folder in (GOOD, *MASK_FOLDERS):
-            if folder in parents:
-                raise InputError(
-                    f"{image}: given as a defective image, but lies in a folder called {folder}; give the folders of "
-                    "defects one by one, or rename that folder"
-                )
+        if GOOD in parents:
+            raise InputError(
+                f"{image}: given as a defective image, but lies in a folder called {GOOD}; give the folders of defects "
+                "one by one, or rename that folder"
+            )
     paired = {} if product.masks is None else masks_by_stem(product.defective, masks=product.masks, root=root)
     return [
         Record(image, (paired[image],) if paired else (), product.name, kind, 1) for kind, image in product.defective

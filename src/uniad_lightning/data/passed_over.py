@@ -1,4 +1,4 @@
-"""What the listings pass over: counted while they run, so that it can be said."""
+"""What the listings pass over, and what they take for masks: noted while they run, so that it can be said."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,16 +8,18 @@ from pathlib import Path
 
 
 class PassedOver:
-    """The files that were passed over.
+    """The files that were passed over, and folders that were taken for masks.
 
     Attributes:
         others: files whose suffix is none of an image.
         beside: images that lie beside the folders of images, where no label can be told.
+        masks: folders that hold masks by a name that may mean something else.
     """
 
     def __init__(self) -> None:
         self.others: set[Path] = set()
         self.beside: set[Path] = set()
+        self.masks: set[Path] = set()
 
     def __str__(self) -> str:
         """One line, which is empty where nothing was passed over."""
@@ -33,6 +35,9 @@ class PassedOver:
                 f"{len(self.beside)} images are passed over, since they lie beside the folders of good and defective "
                 f"ones (such as {min(self.beside)})"
             )
+        if self.masks:
+            folders = ", ".join(map(str, sorted(self.masks)))
+            parts.append(f"taken for masks, by the name: {folders}; rename what is a kind of defect")
         return "; ".join(parts)
 
 
@@ -62,3 +67,10 @@ def leave_beside(path: Path) -> None:
     found = _COUNTING.get()
     if found is not None:
         found.beside.add(path)
+
+
+def take_for_masks(folder: Path) -> None:
+    """Note a folder that holds masks by a name that may mean something else."""
+    found = _COUNTING.get()
+    if found is not None:
+        found.masks.add(folder)
