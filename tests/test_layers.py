@@ -121,6 +121,8 @@ LEVELS = {
     "ranks": 5,
     "settings": 0,
     "devices": 1,
+    "written": 1,
+    "holding": 4,
     "cli": 7,
     "wandb_pages": 7,
 }

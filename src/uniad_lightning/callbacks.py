@@ -22,6 +22,7 @@ from uniad_lightning.loggers import logged_step, picture_loggers, show
 from uniad_lightning.module import AnomalyModule
 from uniad_lightning.scoring import upsample
 from uniad_lightning.types import Batch, Box, Size
+from uniad_lightning.written import file_stem, note
 
 
 class TrainingProgress(ProgressBar):
@@ -122,8 +123,10 @@ class SaveMaps(L.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         records = trainer.datamodule.splits.test  # type: ignore[attr-defined]
         for i, index in enumerate(batch["index"].tolist()):
+            path = self.folder / f"{index}.npz"
+            note(path)
             np.savez(
-                self.folder / f"{index}.npz",
+                path,
                 map=outputs["map"][i].cpu().numpy(),
                 mask=batch["mask"][i].cpu().numpy(),
                 score=outputs["score"][i].item(),
@@ -154,7 +157,9 @@ class HeatmapPanels(L.Callback):
         panels = self._draw(trainer, pl_module)
         for category, panel in panels.items():
             self.folder.mkdir(parents=True, exist_ok=True)
-            panel.save(self.folder / f"{category}.png")
+            path = self.folder / f"{file_stem(category)}.png"
+            note(path)
+            panel.save(path)
         self._show(trainer, panels)
 
     def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Image.Image]:

@@ -14,6 +14,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import lots
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.home import expand
+from uniad_lightning.written import note
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -25,6 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save `checkpoint` at `path`."""
         target = Path(path)
+        note(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:

@@ -27,6 +27,7 @@ from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
 from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.export import Exported, export_detector, plan_export, report, splits_of
+from uniad_lightning.holding import holds_output_dir
 from uniad_lightning.home import expand
 from uniad_lightning.predictions import predict_all
 from uniad_lightning.processes import Ended, Processes, join
@@ -34,12 +35,13 @@ from uniad_lightning.results.outcomes import draw_scores, show_calibration, writ
 from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_files import PredictionWriter, part_files
 from uniad_lightning.results.prediction_parts import PartWriter
-from uniad_lightning.results.run_folder import CONFIG, clear, refuse_occupied, write_text
+from uniad_lightning.results.run_folder import CONFIG, SCORES, claim, refuse_in_the_way, write_text
 from uniad_lightning.sources.items import Source
 from uniad_lightning.sources.opening import open_source
 from uniad_lightning.threshold import Calibration
 
 
+@holds_output_dir
 def calibrate(cfg: DictConfig) -> Calibration:
     """Set the boundaries of `cfg.ckpt_path`, keep them in it, and report what they would have done in `cfg.output_dir`.
 
@@ -50,8 +52,7 @@ def calibrate(cfg: DictConfig) -> Calibration:
     engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
     checkpoint = load_checkpoint(cfg.ckpt_path)
     data = build_saved_data(checkpoint, engine.module, cfg.data)
-    refuse_occupied(folder, overwrite=cfg.overwrite, resume_from=None)
-    clear(folder)
+    claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
     data.prepare_data()
     data.setup()
     unseen = not_trained_on(data.splits, checkpoint)
@@ -71,11 +72,12 @@ def calibrate(cfg: DictConfig) -> Calibration:
         warn(line)
     one, own = outcomes(calibration, test)
     write_report(folder, calibration, one, own, facts)
-    draw_scores(folder / "scores.png", calibration, by_kind(held_out, test))
+    draw_scores(folder / SCORES, calibration, by_kind(held_out, test))
     show_calibration(calibration, one, own)
     return calibration
 
 
+@holds_output_dir
 def export(cfg: DictConfig) -> Exported:
     """Write `cfg.ckpt_path` as one file that runs without this package, and see that it says the same.
 
@@ -93,6 +95,7 @@ def export(cfg: DictConfig) -> Exported:
     return done
 
 
+@holds_output_dir
 def predict(cfg: DictConfig) -> Counts:
     """Judge the pictures of `cfg.input`; rows and pictures go to `cfg.output_dir`.
 
@@ -144,6 +147,7 @@ def _results(cfg: DictConfig) -> PredictionWriter:
         "product": cfg.product,
         "every": cfg.every,
     }
+    refuse_in_the_way(folder, [CONFIG])
     writer = PredictionWriter(
         folder, pictures=cfg.pictures, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
     )  # fmt: skip

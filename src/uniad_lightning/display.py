@@ -3,7 +3,6 @@
 For display alone: the decoder has seen test images and defects, and nothing that judges an image knows of it.
 """
 
-import shutil
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -27,13 +26,16 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Splits
 from uniad_lightning.detector import find_device, load_engine
 from uniad_lightning.errors import InputError
+from uniad_lightning.holding import holds_output_dir
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.models.feature_decoder import FeatureDecoder
 from uniad_lightning.module import FeatureReconstruction, fingerprint
 from uniad_lightning.randomness import key
 from uniad_lightning.results.panels import Renderer, draw_category, draw_sheet
+from uniad_lightning.results.run_folder import refuse_in_the_way
 from uniad_lightning.starting import plain, refuse_other_run
 from uniad_lightning.types import Batch, Size
+from uniad_lightning.written import file_stem, note, remove_written
 
 DECODER, PANELS, QUERIES = "decoder.ckpt", "panels", "queries.png"
 
@@ -89,6 +91,7 @@ class DecoderTraining(L.LightningModule):
         checkpoint["renders"] = self.renders
 
 
+@holds_output_dir
 def train_decoder(cfg: DictConfig) -> Path:
     """Train a decoder for the backbone of `cfg.ckpt_path` and leave it in `cfg.output_dir`; returns its file.
 
@@ -191,8 +194,11 @@ def _claim(file: Path, config: dict[str, Any], *, resume: bool, overwrite: bool)
         if resume:
             warn(f"resume=true: {file.parent} holds no decoder yet; starting")
         return None
+    if resume or overwrite:
+        checkpoint = load_checkpoint(str(file), key="decoder")  # nothing else is ever written over
+        if "renders" not in checkpoint:
+            raise InputError(f"{file}: is a detector, no decoder; choose another output_dir")
     if resume:
-        checkpoint = load_checkpoint(str(file), key="decoder")
         refuse_other_run(config, checkpoint["config"], str(file))
         return checkpoint
     if not overwrite:
@@ -203,6 +209,7 @@ def _claim(file: Path, config: dict[str, Any], *, resume: bool, overwrite: bool)
     return None
 
 
+@holds_output_dir
 def panels(cfg: DictConfig) -> Path:
     """Draw what the detector `cfg.ckpt_path` reconstructs, rendered by `cfg.decoder`, below `cfg.output_dir`.
 
@@ -217,20 +224,23 @@ def panels(cfg: DictConfig) -> Path:
     own, others = _load_renderers(cfg)
     if (folder / PANELS).exists() and not cfg.overwrite:
         raise InputError(f"output_dir={folder} already holds panels; choose another output_dir, or overwrite=true")
+    refuse_in_the_way(folder, (PANELS, QUERIES))
     data = build_saved_data(load_checkpoint(cfg.ckpt_path), own.engine.module, cfg.data)
     data.prepare_data()
     data.setup()
-    shutil.rmtree(folder / PANELS, ignore_errors=True)
-    (folder / QUERIES).unlink(missing_ok=True)
-    (folder / PANELS).mkdir(parents=True)
+    remove_written(folder, stays=lambda name: Path(name).parts[0] not in (PANELS, QUERIES))
+    (folder / PANELS).mkdir(parents=True, exist_ok=True)
     for category in data.splits.categories:
         records = [data.splits.test[i] for i in choose(data.splits.test, category, cfg.per_category)]
         references = [r for r in data.splits.train if r.category == category and not r.tile]  # a picture's first tile
         if records:
-            draw_category(records, references, own, others).save(folder / PANELS / f"{category}.png")
+            path = folder / PANELS / f"{file_stem(category)}.png"
+            note(path)
+            draw_category(records, references, own, others).save(path)
     queries = own.render_queries()
     if queries:
         label = "learned queries, straight through the output projection"
+        note(folder / QUERIES)
         draw_sheet({name: [image] for name, image in queries.items()}, [label]).save(folder / QUERIES)
     print(f"panels: {folder / PANELS}   learned queries: {folder / QUERIES if queries else 'there are none'}")
     return folder / PANELS

@@ -21,7 +21,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, read_write
 
 from uniad_lightning.command_line import CommandLine
 from uniad_lightning.commands import COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE
@@ -30,6 +30,7 @@ from uniad_lightning.explain import explain
 from uniad_lightning.home import expand
 
 RECORD, LOG = "job.json", "log.txt"
+_OUTPUT = re.compile(r"\+{0,2}(output_dir|hydra\.run\.dir)=")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 
 
@@ -116,7 +117,8 @@ class Jobs:
             if OmegaConf.select(cfg, "ckpt_path") is not None:
                 cfg.ckpt_path = str(expand(cfg.ckpt_path))
             if not swept:
-                return self._call(cfg), ""
+                with _free_folder(cfg, hydra_cfg):
+                    return self._call(cfg), ""
             _refuse_processes(cfg, self.name)
             if self.name == "train" and _go_on(cfg):
                 print(f"{cfg.output_dir}: finished before with the same settings, left as it is")
@@ -189,6 +191,22 @@ def _go_on(cfg: Any) -> bool:
     if begun and not finished:
         cfg.ckpt_path = str(folder / LAST)
     return finished
+
+
+@contextmanager
+def _free_folder(cfg: Any, hydra_cfg: Any) -> Iterator[None]:
+    """Give a call without an output_dir one of its own, which the time alone does not: two may begin in one second."""
+    from uniad_lightning.holding import hold_free, is_first
+
+    chosen = [word for word in (*hydra_cfg.overrides.task, *hydra_cfg.overrides.hydra) if _OUTPUT.match(word)]
+    if chosen or not is_first() or not _STAMP.fullmatch(Path(cfg.output_dir).name):
+        yield
+        return
+    with hold_free(Path(cfg.output_dir)) as folder:
+        cfg.output_dir = str(folder)
+        with read_write(hydra_cfg):
+            hydra_cfg.run.dir = str(folder)  # Lightning hands it to the processes it launches
+        yield
 
 
 @contextmanager

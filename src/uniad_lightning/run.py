@@ -10,7 +10,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.build import build_data, build_module, build_saved, build_saved_data, warn
@@ -26,16 +25,18 @@ from uniad_lightning.complexity import Complexity, show_complexity
 from uniad_lightning.complexity import complexity as count
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError
+from uniad_lightning.holding import holds_output_dir, is_first
 from uniad_lightning.loggers import Forgiving
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.monitors import EvaluationMonitor
 from uniad_lightning.ranks import end_ranks, watch_ranks
-from uniad_lightning.results.run_folder import CONFIG, LAST, clear, refuse_occupied, write_evaluation, write_text
+from uniad_lightning.results.run_folder import CONFIG, LAST, claim, is_within, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.starting import plain, refuse_other_run, refuse_untrained, start_from, warn_of_forgetting
 
 
+@holds_output_dir
 def train(cfg: DictConfig) -> Evaluation:
     """Train on all categories, evaluate the last weights, and leave the run folder `cfg.output_dir`.
 
@@ -44,7 +45,9 @@ def train(cfg: DictConfig) -> Evaluation:
     folder = Path(cfg.output_dir)
     started = start_from(cfg)
     config = plain(cfg)
-    claim(folder, cfg.overwrite, cfg.ckpt_path)
+    if is_first():
+        _refuse_losing(cfg)
+        claim(folder, overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
     _check_choice_of_best(cfg)
     module = build_module(cfg, announce=started is None)
     if started is not None:
@@ -86,6 +89,7 @@ def train(cfg: DictConfig) -> Evaluation:
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen})
 
 
+@holds_output_dir
 def evaluate(cfg: DictConfig) -> Evaluation:
     """Evaluate `cfg.ckpt_path` on the data it was trained on, or on what `cfg.data` says instead.
 
@@ -93,7 +97,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     """
     folder = Path(cfg.output_dir)
     module, checkpoint = build_saved(cfg.ckpt_path)
-    claim(folder, cfg.overwrite, None)
+    if is_first():
+        claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
     data = build_saved_data(checkpoint, module, cfg.data)
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
@@ -135,11 +140,13 @@ def complexity(cfg: DictConfig) -> Complexity:
     return found
 
 
-def claim(folder: Path, overwrite: bool, resume_from: str | None) -> None:
-    """Refuse a folder that holds another run, or clear it where that was asked for; the first process alone."""
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        refuse_occupied(folder, overwrite=overwrite, resume_from=resume_from)
-        clear(folder)
+def _refuse_losing(cfg: DictConfig) -> None:
+    """Raises InputError where the checkpoint to start from would be removed."""
+    if cfg.init_from is not None and cfg.overwrite and is_within(Path(cfg.output_dir), cfg.init_from):
+        raise InputError(
+            f"init_from={cfg.init_from}: lies in output_dir={cfg.output_dir}, whose run overwrite=true removes; choose "
+            "another output_dir"
+        )
 
 
 def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: DictConfig) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from uniad_lightning.results.run_folder import CALIBRATION, OUTCOMES, write_text
 from uniad_lightning.results.tables import print_table
 from uniad_lightning.threshold import Calibration
+from uniad_lightning.written import note
 
 COLOURS = ("tab:gray", "tab:blue", "tab:red")
 
@@ -92,5 +93,6 @@ def draw_scores(path: Path, calibration: Calibration, scores: Mapping[str, Mappi
     axes.invert_yaxis()
     axes.set_xlabel("image score")
     figure.legend(loc="outside upper center", ncols=5, frameon=False)
+    note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

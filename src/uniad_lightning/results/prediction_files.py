@@ -5,9 +5,8 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from uniad_lightning.errors import InputError, did_you_mean
@@ -16,11 +15,11 @@ from uniad_lightning.processes import ALONE
 from uniad_lightning.results.picture_files import PICTURE_FOLDERS, PictureFiles
 from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_rows import HEADER, Row, empty_row, journal_line, read_rows, said, table_line
-from uniad_lightning.results.run_folder import CALIBRATION, LAST, METRICS, write_text
+from uniad_lightning.results.run_folder import CALIBRATION, JOURNAL, LAST, METRICS, is_within, write_text
 from uniad_lightning.sources.items import Digests, Item, key_of
+from uniad_lightning.written import note
 
 TABLE = "predictions.csv"
-JOURNAL = "predictions.jsonl"
 SETTINGS = "predictions.json"
 PARTS = "predictions.parts"  # the folder of what several processes have written, until it is one
 
@@ -132,14 +131,13 @@ class PredictionWriter:
                 "output_dir, or overwrite=true"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        note(journal)
         self._journal = opened.enter_context(open_alone(journal))
         if resume and kept:
             self._refuse_other_settings()
             self._journal.truncate(self._recover())
         else:
-            for name in (*PICTURE_FOLDERS, PARTS):
-                if (self.folder / name).exists():
-                    rmtree(self.folder / name)
+            _remove_drawn(self.folder)
             self._journal.truncate(0)
             write_text(table, HEADER)
             write_text(self.folder / SETTINGS, self._settings)
@@ -219,6 +217,23 @@ def _write(file: io.FileIO, data: bytes) -> None:
     rest = memoryview(data)
     while rest:  # a nearly full disk takes a part
         rest = rest[file.write(rest) :]
+
+
+def _remove_drawn(folder: Path) -> None:
+    """Remove the pictures that rows of earlier calls name, and the rows of several processes; nothing of the user's."""
+    parts = part_files(folder)
+    for journal in filter(_size, [folder / JOURNAL, *parts]):
+        with suppress(InputError):  # a damaged line: the pictures of the rows behind it stay
+            for _, row in read_rows(journal):
+                for name in filter(None, (row["overlay"], row["mask"])):
+                    if is_within(folder, str(folder / name)):
+                        (folder / name).unlink(missing_ok=True)
+    for part in parts:
+        part.unlink()
+    for name in (*PICTURE_FOLDERS, PARTS):
+        for place, _, _ in os.walk(folder / name, topdown=False):
+            with suppress(OSError):  # something lies there that no row names
+                os.rmdir(place)
 
 
 def _refuse_other_content(folder: Path) -> None:

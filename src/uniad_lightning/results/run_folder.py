@@ -1,56 +1,91 @@
-"""The run folder: its files, written whole or not at all, and the refusal to write over a finished run."""
+"""The run folder: its files, written whole or not at all, and the refusal to write over what is there."""
 
 import csv
 import io
 import json
 import math
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation, Row
 from uniad_lightning.uncertainty import Bounds
+from uniad_lightning.written import foreign, logs, note, real, remove_written, written
 
 METRICS = "metrics.json"
 CALIBRATION = "calibration.json"
 OUTCOMES = "outcomes.csv"
+SCORES = "scores.png"
+JOURNAL = "predictions.jsonl"
+HEATMAPS, MAPS = "heatmaps", "maps"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
+_OUTCOME = (METRICS, RESULTS, CALIBRATION, OUTCOMES, SCORES, HEATMAPS, MAPS)  # not what a training goes on from
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 
-def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None) -> None:
-    """Raises InputError when `folder` holds a run that this one would write over without having been told to.
+def claim(folder: Path, *, overwrite: bool, resume_from: str | None = None, reads: str | None = None) -> None:
+    """Have `folder` ready for a run: refuse one that holds another run, remove what that has written.
 
-    Resuming (`resume_from` is its own checkpoint) may continue an unfinished run in place.
+    Where the run goes on from its own checkpoint `resume_from`, or `reads` one in the folder, only results are removed;
+    otherwise all that this package has written there, and never anything else. Raises InputError for a finished run,
+    and for an unfinished one that is not the one to go on with, without `overwrite`; for predictions; and for a file in
+    the way that this package has not written.
     """
-    if overwrite:
-        return
+    resuming = resume_from is not None and is_within(folder / "checkpoints", resume_from)
+    if not overwrite:
+        _refuse_occupied(folder, resuming=resuming)
+    if (folder / JOURNAL).exists():
+        raise InputError(f"output_dir={folder} holds predictions ({JOURNAL}); choose another output_dir")
+    refuse_in_the_way(folder, (CONFIG, *_OUTCOME, str(LAST)))
+    partly = resuming or (reads is not None and is_within(folder, reads))
+    remove_written(folder, stays=lambda name: partly and Path(name).parts[0] not in _OUTCOME)
+
+
+def _refuse_occupied(folder: Path, *, resuming: bool) -> None:
+    """Raises InputError when `folder` holds a run that is not the unfinished one to resume."""
     if (folder / METRICS).is_file() or (folder / CALIBRATION).is_file():
         raise InputError(
             f"output_dir={folder} already holds a finished run; choose another output_dir, or overwrite=true"
         )
-    own = folder / LAST
-    if own.is_file() and not (resume_from and Path(resume_from).resolve().parent == own.parent.resolve()):
+    if resuming:
+        return
+    if (folder / LAST).is_file():
         raise InputError(
-            f"output_dir={folder} already holds an unfinished run; resume it with ckpt_path={own}, choose another "
-            "output_dir, or overwrite=true"
+            f"output_dir={folder} already holds an unfinished run; resume it with ckpt_path={folder / LAST}, choose "
+            "another output_dir, or overwrite=true"
+        )
+    of_begun_run = {CONFIG, *_OUTCOME, "checkpoints", *(Path(name).parts[0] for name in logs(folder))}
+    others = [name for name in written(folder) if Path(name).parts[0] not in of_begun_run]
+    if others:
+        raise InputError(
+            f"output_dir={folder} already holds {others[0]} of another command; choose another output_dir, or "
+            "overwrite=true"
         )
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier run said and drew, so that it cannot be taken for the next one's."""
-    for name in (METRICS, RESULTS, CALIBRATION, OUTCOMES):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("heatmaps", "maps"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def is_within(folder: Path, path: str) -> bool:
+    """Whether `path` lies in `folder`, links followed."""
+    return real(Path(path).expanduser()).is_relative_to(real(folder))
+
+
+def refuse_in_the_way(folder: Path, names: Iterable[str]) -> None:
+    """Raises InputError for a file at or below one of `names` in `folder` that this package has not written."""
+    for name in names:
+        found = foreign(folder, name)
+        if found is not None:
+            raise InputError(
+                f"{folder / found}: is in the way, and no run of uniad has written it; move it, or choose another "
+                "output_dir"
+            )
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name and rename it, so that no reader ever meets half of it."""
+    note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text)
