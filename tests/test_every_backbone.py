@@ -19,6 +19,7 @@ EXPECTED = {  # option: channels, strides
     "efficientnet_b4": ([24, 32, 56, 160], EFFICIENTNET),
     "efficientnet_b6": ([32, 40, 72, 200], EFFICIENTNET),
     "efficientnet_lite0": ([16, 24, 40, 112], EFFICIENTNET),
+    "efficientnet_lite2": ([16, 24, 48, 120], EFFICIENTNET),
     "resnet18": ([64, 128, 256], PYRAMID),
     "resnet34": ([64, 128, 256], PYRAMID),
     "resnet50": ([256, 512, 1024], PYRAMID),
