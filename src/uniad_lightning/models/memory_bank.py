@@ -1,0 +1,167 @@
+"""A bank of good patches: a patch is as anomalous as it is far from the nearest of them (PatchCore, Roth et al. 2022).
+
+The paper keeps a bank for each category. Here one is for all, and it knows whose each patch is, so that a category can
+join or leave.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.state_shapes import follow_state
+
+LEAST_PATCHES = 1024  # compared at a time where the memory allows it: fewer would waste the matrix product
+
+
+class MemoryBank(nn.Module):
+    """Tokens (B, N, C) -> Euclidean distance (B, N) of each to the nearest patch of the bank, at least 0.
+
+    `patches` (M, C) are float32, or with `half` float16, and `owner` (M,) int64 is the category of each. Both are in
+    the state, which loads whatever M is. `window` is the side of the square of cells that features are averaged over,
+    `neighbors` the number b of Eq. 7, and `megabytes` bounds what a search takes beside its input and output.
+
+    The search compares with every patch. A matrix product of values centred on the bank's mean ranks them, rounding
+    squared distances by about 1e-6 of the squared lengths; the distance to the first is taken by difference, so that a
+    stored patch has distance 0, unless another is as near as the rounding.
+
+    Raises InputError for values out of range.
+    """
+
+    patches: Tensor
+    owner: Tensor
+    center: Tensor
+    half_squares: Tensor
+
+    def __init__(self, *, channels: int, window: int, neighbors: int, half: bool, megabytes: float):
+        super().__init__()
+        if not isinstance(window, int) or window < 1 or window % 2 == 0:
+            raise InputError(f"model.window={window}: expected an odd number of cells, 1 for no averaging")
+        if not isinstance(neighbors, int) or neighbors < 2:
+            raise InputError(f"model.neighbors={neighbors}: expected a whole number of at least 2")
+        if not megabytes > 0:
+            raise InputError(f"model.megabytes={megabytes}: expected more than 0")
+        self.window = window
+        self.neighbors = neighbors
+        self.megabytes = megabytes
+        self.register_buffer("patches", torch.empty(0, channels, dtype=torch.float16 if half else torch.float32))
+        self.register_buffer("owner", torch.empty(0, dtype=torch.int64))
+        # These follow from the patches: their mean (C,), and half of each one's squared distance from it (M,).
+        self.register_buffer("center", torch.zeros(channels), persistent=False)
+        self.register_buffer("half_squares", torch.empty(0), persistent=False)
+        follow_state(self, ["patches", "owner"])
+        self.register_load_state_dict_post_hook(_measure)
+
+    def average(self, features: Tensor) -> Tensor:
+        """Features (B, C, h, w), each the mean over the window around its cell, of the same shape.
+
+        Cells outside count as zeros, as in anomalib's PatchCore.
+        """
+        return F.avg_pool2d(features, self.window, stride=1, padding=self.window // 2)
+
+    def append(self, patches: Tensor, owner: Tensor) -> None:
+        """Adds patches (n, C) of the categories `owner` (n,) behind those in the bank, which stay as they are."""
+        if patches.shape != (len(owner), self.patches.shape[1]):
+            expected = (len(owner), self.patches.shape[1])
+            raise ValueError(f"patches {tuple(patches.shape)}: expected {expected}, a row for each owner")
+        self.patches = torch.cat([self.patches, patches.detach().to(self.patches)])
+        self.owner = torch.cat([self.owner, owner.to(self.owner)])
+        _measure(self)
+
+    def remove(self, owner: int) -> int:
+        """Removes the patches of a category and returns how many there were; the others stay as they are."""
+        others = self.owner != owner
+        self.patches, self.owner = self.patches[others], self.owner[others]
+        _measure(self)
+        return int((~others).sum())
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N); InputError while the bank is empty."""
+        return self.nearest(tokens)[0]
+
+    def nearest(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance of tokens (..., C) to the nearest patch, and which patch that is, both (...)."""
+        self._refuse_fewer_than(1)
+        flat = tokens.float().flatten(0, -2) - self.center
+        if torch.compiler.is_exporting():  # a graph with the bank as a constant and any number of tokens
+            found = [self._nearest_of(flat, slice(None))]
+        else:
+            found = [self._nearest_in_turn(part) for part in flat.split(self._fit(LEAST_PATCHES))]
+        distance, index = (torch.cat(parts).view(tokens.shape[:-1]) for parts in zip(*found, strict=True))
+        return distance, index
+
+    def reweighted(self, tokens: Tensor, distances: Tensor) -> Tensor:
+        """Image scores (B,) by Eq. 7 of tokens (B, N, C) and their `distances` (B, N) to the bank.
+
+        The largest distance, times 1 minus the softmax share that the nearest patch of that token has among its own
+        `neighbors` nearest patches of the bank, itself among them: the rarer that patch, the higher the score.
+
+        Raises InputError with fewer than two patches in the bank, of which none is rare.
+        """
+        self._refuse_fewer_than(2)
+        place = distances.argmax(dim=1)[:, None, None].expand(-1, 1, tokens.shape[2])
+        token = tokens.float().gather(1, place)[:, 0]  # (B, C)
+        largest, index = self.nearest(token)
+        around = self._centred(self._around(self._centred(self.patches[index])))  # (B, b, C)
+        spread = ((token - self.center)[:, None] - around).square().sum(dim=2).sqrt()  # (B, b)
+        return largest * (1 - (largest - spread.logsumexp(dim=1)).exp())
+
+    def _nearest_in_turn(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`_nearest_of` all patches, one part of them at a time."""
+        distance = tokens.new_full(tokens.shape[:1], torch.inf)
+        index = torch.zeros_like(distance, dtype=torch.int64)
+        for part in self._parts(len(tokens)):
+            other, place = self._nearest_of(tokens, part)
+            index = torch.where(other < distance, place + part.start, index)
+            distance = torch.minimum(distance, other)  # not `where`: what is not a number must remain so
+        return distance, index
+
+    def _nearest_of(self, tokens: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        """Distance of centred tokens (n, C) to the nearest in a part of the bank, and its place there, both (n,)."""
+        patches = self._centred(self.patches[part])
+        place = self._rank(tokens, patches, part).min(dim=1).indices
+        return (tokens - patches[place]).square().sum(dim=1).sqrt(), place
+
+    def _around(self, tokens: Tensor) -> Tensor:
+        """The b nearest patches (n, b, C) of centred tokens (n, C), as they are in the bank."""
+        parts = [slice(None)] if torch.compiler.is_exporting() else self._parts(len(tokens))
+        ranks, indices = [], []
+        for part in parts:
+            rank = self._rank(tokens, self._centred(self.patches[part]), part)
+            best = rank.topk(min(self.neighbors, rank.shape[1]), largest=False)
+            ranks.append(best.values)
+            indices.append(best.indices + (part.start or 0))
+        rank, index = torch.cat(ranks, dim=1), torch.cat(indices, dim=1)
+        place = rank.topk(min(self.neighbors, len(self.patches)), largest=False).indices
+        return self.patches[index.gather(1, place)]
+
+    def _rank(self, tokens: Tensor, patches: Tensor, part: slice) -> Tensor:
+        """(n, m): half of each squared distance, less what is the same for all patches; of centred values."""
+        return torch.addmm(self.half_squares[part], tokens, patches.T, alpha=-1)  # |t-p|^2 / 2 - |t|^2 / 2
+
+    def _centred(self, patches: Tensor) -> Tensor:
+        return patches.float() - self.center
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """The bank cut into parts that fit the memory beside `count` tokens."""
+        rows = self._fit(count)
+        return (slice(start, start + rows) for start in range(0, len(self.patches), rows))
+
+    def _fit(self, count: int) -> int:
+        """How many rows fit, with their copies and their ranks against `count` others, half of the memory."""
+        return max(1, int(self.megabytes * 1e6 / (8 * (count + 2 * self.patches.shape[1]))))
+
+    def _refuse_fewer_than(self, least: int) -> None:
+        count = len(self.patches)
+        if count < least:
+            raise InputError(f"the memory bank holds {count} patches; expected {least} or more: fit the detector first")
+
+
+@torch.no_grad()
+def _measure(bank: MemoryBank, _: object = None) -> None:
+    """Brings up to date what follows from the patches."""
+    bank.center = bank.patches.sum(dim=0, dtype=torch.float32) / max(len(bank.patches), 1)
+    squares = [bank._centred(bank.patches[part]).square().sum(dim=1) / 2 for part in bank._parts(0)]
+    bank.half_squares = torch.cat([bank.center.new_empty(0), *squares])
