@@ -19,7 +19,17 @@ from rich.console import Console
 from rich.table import Table
 from timing import Row, machine
 
-BENCHMARKS = ("backbone", "training_step", "epoch", "growth", "latency", "pixel_metrics", "exported", "startup")
+BENCHMARKS = (
+    "backbone",
+    "training_step",
+    "epoch",
+    "growth",
+    "latency",
+    "bank_search",
+    "pixel_metrics",
+    "exported",
+    "startup",
+)
 RESULTS = Path(__file__).with_name("results.json")
 
 
