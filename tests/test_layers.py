@@ -53,6 +53,7 @@ LEVELS = {
     "models.state_shapes": 1,
     "models.coreset": 1,
     "models.memory_bank": 2,
+    "models.gaussian_grid": 2,
     "models.transformer": 2,
     "models.backbone": 2,
     "data.mvtec": 2,
