@@ -94,6 +94,7 @@ LEVELS = {
     "monitors": 4,
     "checkpoint": 4,
     "official": 4,
+    "trainer_settings": 4,
     "build": 5,
     "starting": 5,
     "inspection": 4,

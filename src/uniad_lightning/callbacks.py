@@ -70,7 +70,8 @@ class TrainingProgress(ProgressBar):
             return
         done = trainer.global_step - self._first_step
         speed = done * pl_module.data.batch_size / (time.monotonic() - self._start)
-        epoch, loss = f"{trainer.current_epoch + 1}/{trainer.max_epochs}", float(outputs["loss"])
+        last = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        epoch, loss = f"{trainer.current_epoch + 1}{last}", float(outputs["loss"])
         self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.4f}, {speed:.1f} img/s", refresh=False)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -34,6 +34,7 @@ from uniad_lightning.randomness import key
 from uniad_lightning.results.panels import Renderer, draw_category, draw_sheet
 from uniad_lightning.results.run_folder import refuse_in_the_way
 from uniad_lightning.starting import plain, refuse_other_run
+from uniad_lightning.trainer_settings import check_end, check_trainer
 from uniad_lightning.types import Batch, Size
 from uniad_lightning.written import file_stem, note, remove_written
 
@@ -101,6 +102,8 @@ def train_decoder(cfg: DictConfig) -> Path:
     Raises InputError for what cannot be used in `cfg`, the data, the checkpoint or the decoder to go on with.
     """
     file = Path(cfg.output_dir) / DECODER
+    check_trainer(cfg.trainer)
+    check_end(cfg.trainer)
     config = {name: value for name, value in plain(cfg).items() if name != "resume"}
     resumed = _claim(file, config, resume=cfg.resume, overwrite=cfg.overwrite)
     module, checkpoint = build_saved(cfg.ckpt_path)

@@ -246,15 +246,7 @@ class FeatureReconstruction(AnomalyModule):
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole training."""
-        # Not the trainer's own estimate: asking for it starts the loader before a checkpoint's position is restored.
-        by_epochs = (self.trainer.max_epochs or 0) * self.data.steps_per_epoch
-        limits = [steps for steps in (by_epochs, self.trainer.max_steps) if steps > 0]
-        if not limits:
-            raise InputError(
-                f"trainer.max_epochs={self.trainer.max_epochs} and trainer.max_steps={self.trainer.max_steps} set no "
-                "end; expected at least 1 epoch, or a number of steps"
-            )
-        return min(limits)
+        return self.data.total_steps
 
 
 def fingerprint(backbone: Backbone) -> dict[str, Any]:

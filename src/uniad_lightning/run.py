@@ -34,6 +34,7 @@ from uniad_lightning.ranks import end_ranks, watch_ranks
 from uniad_lightning.results.run_folder import CONFIG, LAST, claim, is_within, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.starting import plain, refuse_other_run, refuse_untrained, start_from, warn_of_forgetting
+from uniad_lightning.trainer_settings import check_end, check_trainer, check_validations, refuse_shifting
 
 
 @holds_output_dir
@@ -45,6 +46,9 @@ def train(cfg: DictConfig) -> Evaluation:
     folder = Path(cfg.output_dir)
     started = start_from(cfg)
     config = plain(cfg)
+    check_trainer(config["trainer"])
+    check_end(config["trainer"])
+    check_validations(cfg.validate_every)
     if is_first():
         _refuse_losing(cfg)
         claim(folder, overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
@@ -75,16 +79,15 @@ def train(cfg: DictConfig) -> Evaluation:
         check_val_every_n_epoch=cfg.validate_every or 1,
         limit_val_batches=1.0 if cfg.validate_every else 0,
     )
-    if trainer.accumulate_grad_batches != 1:
-        raise InputError(
-            "trainer.accumulate_grad_batches: order and randomness count one step per batch; leave it at 1"
-        )
+    refuse_shifting(callbacks)
     _prepare(trainer, data, folder, cfg)
     data.check_batch_size(trainer.world_size)
     if started is not None:
         warn_of_forgetting(started, data)
     with _ended(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        if trainer.global_step < data.total_steps:
+            warn(f"ended after {trainer.global_step} of {data.total_steps} steps, before the end of its learning rates")
         chosen = _leave_checkpoint(trainer, module, folder, callbacks)
         return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen})
 
@@ -96,6 +99,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     Raises InputError for a checkpoint that cannot be read and for data that does not fit it.
     """
     folder = Path(cfg.output_dir)
+    check_trainer(cfg.trainer)
     module, checkpoint = build_saved(cfg.ckpt_path)
     if is_first():
         claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
@@ -152,6 +156,7 @@ def _refuse_losing(cfg: DictConfig) -> None:
 def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: DictConfig) -> None:
     """List the data, show what it holds before anything long starts, and keep the configuration."""
     watch_ranks(trainer, folder)
+    data.trainer = trainer  # as Lightning does later; the number of steps follows from both
     data.prepare_data()  # on every rank: ranks of torchrun or SLURM start together, and writing it twice is harmless
     data.setup()
     if trainer.is_global_zero:

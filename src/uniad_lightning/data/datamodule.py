@@ -119,8 +119,18 @@ class UnifiedDataModule(L.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        return len(self.splits.train) // self.batch_size
+        """Optimizer steps of one epoch, as many as the trainer's limit_train_batches leaves where there is one."""
+        whole = len(self.splits.train) // self.batch_size
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        return min(whole, limit) if isinstance(limit, int) else int(whole * limit)  # as Lightning has it
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole training under the trainer; 0 where nothing sets an end."""
+        # Not the trainer's own estimate: asking for it starts the loader before a checkpoint's position is restored.
+        trainer = self.running_trainer
+        by_epochs = (trainer.max_epochs or 0) * self.steps_per_epoch
+        return min((steps for steps in (by_epochs, trainer.max_steps) if steps > 0), default=0)
 
     def prepare_data(self) -> None:
         """Write the data set where it is the package's own to write."""
@@ -223,6 +233,7 @@ class UnifiedDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             position=lambda: trainer.global_step,
+            steps=self.steps_per_epoch,
         )
         if "train" in self.cache.splits:
             return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False)

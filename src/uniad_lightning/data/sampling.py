@@ -73,7 +73,8 @@ class TrainBatches(Sampler[list[Draw]]):
     """This rank's slice of each global batch: step k of an epoch takes `order(epoch)[k*B:(k+1)*B]`, for any world size.
 
     `position` tells the number of optimizer steps done, from which epoch and step follow; so a resumed run goes on
-    with the batch it would have seen. The incomplete tail of an epoch is dropped.
+    with the batch it would have seen. The incomplete tail of an epoch is dropped. `steps` is how many batches of an
+    epoch are taken where the trainer limits them; None: all.
     """
 
     def __init__(
@@ -85,22 +86,24 @@ class TrainBatches(Sampler[list[Draw]]):
         rank: int,
         world_size: int,
         position: Callable[[], int],
+        steps: int | None = None,
     ):
         self.order = order
         self.count = count
         self.batch_size = batch_size
         self.share = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
         self.position = position
+        self.steps = steps or len(self)
 
     def __len__(self) -> int:
-        return self.count // self.batch_size
+        return self.count // self.batch_size  # without the limit, which Lightning may have as a share of this
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        epoch, start = divmod(self.position(), len(self))
+        epoch, start = divmod(self.position(), self.steps)
         order = self.order(epoch).tolist()
-        for step in range(start, len(self)):
+        for step in range(start, self.steps):
             first = step * self.batch_size
-            done = (epoch * len(self) + step) * self.batch_size
+            done = (epoch * self.steps + step) * self.batch_size
             places = order[first : first + self.batch_size]
             yield [Draw(place, number) for number, place in enumerate(places, start=done)][self.share]
 

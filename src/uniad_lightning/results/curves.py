@@ -77,7 +77,7 @@ def _curves(runs: Sequence[Run], notes: list[str]) -> list[Curve]:
     found = []
     for run in runs:
         epochs = run.settings["trainer.max_epochs"]
-        curve = read_curve(run.folder, epochs=epochs if epochs > 0 else math.inf)
+        curve = read_curve(run.folder, epochs=epochs if (epochs or 0) > 0 else math.inf)
         if curve is None:
             notes.append(f"not in it: {run.folder}: has no {LOGS}; train with logger=csv")
             continue
