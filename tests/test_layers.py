@@ -95,6 +95,7 @@ LEVELS = {
     "checkpoint": 4,
     "official": 4,
     "trainer_settings": 4,
+    "train_images": 3,
     "build": 5,
     "starting": 5,
     "inspection": 4,

@@ -15,6 +15,7 @@ from uniad_lightning.data.selection import lots
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.home import expand
 from uniad_lightning.written import note
+from uniad_lightning.train_images import image_names, pack_names
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,19 +42,23 @@ class CheckpointConfig(L.Callback):
     """Puts what a detector needs on another machine into every checkpoint: plain values and tensors only.
 
     `config` is the resolved configuration, `categories` the names of what was trained on, `trained` which images these
-    were (`selection.lots`; with those of `started`, a checkpoint the training started from), and `ignore`, where there
-    is one, the picture of what is not judged.
+    were (`selection.lots`; with those of `started`, a checkpoint the training started from), `images` the names of
+    those of this training alone, in their order, and `ignore`, where there is one, the picture of what is not judged.
     """
 
     def __init__(self, *, config: dict[str, Any], started: dict[str, Any] | None = None):
         self.config = config
         self.before = (started or {}).get("trained", torch.zeros(0, dtype=torch.int64))
+        self.images: torch.Tensor | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning while it puts a checkpoint together."""
         checkpoint["config"] = self.config
         data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         checkpoint["categories"] = sorted({record.category for record in data.splits.train})
+        if self.images is None:
+            self.images = pack_names(image_names(data.splits.train, data.root))
+        checkpoint["images"] = self.images
         checkpoint["trained"] = torch.cat([self.before, lots(data.splits.train)]).unique()
         if data.framing.ignore is not None:
             checkpoint["ignore"] = pack_ignored(data.framing.ignore)

@@ -34,6 +34,7 @@ from uniad_lightning.ranks import end_ranks, watch_ranks
 from uniad_lightning.results.run_folder import CONFIG, LAST, claim, is_within, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.starting import plain, refuse_other_run, refuse_untrained, start_from, warn_of_forgetting
+from uniad_lightning.train_images import refuse_other_images
 from uniad_lightning.trainer_settings import check_end, check_trainer, check_validations, refuse_shifting
 
 
@@ -56,8 +57,8 @@ def train(cfg: DictConfig) -> Evaluation:
     module = build_module(cfg, announce=started is None)
     if started is not None:
         load_weights(module, started, cfg.init_from, key="init_from")
-    if cfg.ckpt_path is not None:
-        checkpoint = load_checkpoint(cfg.ckpt_path)
+    checkpoint = None if cfg.ckpt_path is None else load_checkpoint(cfg.ckpt_path)
+    if checkpoint is not None:
         refuse_untrained(checkpoint, cfg.ckpt_path)
         refuse_other_run(config, checkpoint["config"], cfg.ckpt_path)
         load_weights(module, checkpoint, cfg.ckpt_path)
@@ -81,6 +82,8 @@ def train(cfg: DictConfig) -> Evaluation:
     )
     refuse_shifting(callbacks)
     _prepare(trainer, data, folder, cfg)
+    if checkpoint is not None:
+        refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
     if started is not None:
         warn_of_forgetting(started, data)
