@@ -22,7 +22,7 @@ SUPPLIED = {
     "uniad_lightning.module.drop_after": {"optimizer", "total_steps"},
     "uniad_lightning.module.warm_up_and_decay": {"optimizer", "total_steps"},
     **{
-        f"uniad_lightning.data.{name}": {"root", "categories"}
+        f"uniad_lightning.data.{name}": {"root", "categories", "train_needed"}
         for name in (
             "mvtec.list_mvtec",
             "cifar10.list_cifar10",

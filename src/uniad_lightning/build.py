@@ -1,5 +1,6 @@
 """From a configuration to the parts it describes. With `run`, the only module of the core that knows Hydra."""
 
+import os
 import sys
 from typing import Any
 
@@ -61,12 +62,17 @@ def build_saved(path: str) -> tuple[FeatureReconstruction, dict[str, Any]]:
 
 
 def build_saved_data(
-    checkpoint: dict[str, Any], module: FeatureReconstruction, given: DictConfig | None = None
+    checkpoint: dict[str, Any],
+    module: FeatureReconstruction,
+    given: DictConfig | None = None,
+    *,
+    evaluates: bool = False,
 ) -> UnifiedDataModule:
     """The data of a checkpoint with what is `given` in its place; nothing is read yet.
 
-    What is looked at in a picture, and which images are held out, is the checkpoint's. Raises InputError for another
-    image size.
+    What is looked at in a picture, and which images are held out, is the checkpoint's. What `evaluates` needs no image
+    to train on, and tests all that is labelled in other data that has no split of its own. Raises InputError for
+    another image size.
     """
     saved = OmegaConf.create(checkpoint["config"]).data
     config = saved if given is None else data_config(given, saved)
@@ -78,7 +84,11 @@ def build_saved_data(
                 config[name] = value
         if "framing" in config:
             config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it
+        other = _is_other_data(config, saved, given) if evaluates and given is not None else None
     data = build_data(config, module)
+    if evaluates:
+        trained = checkpoint.get("trained", torch.zeros(0)).tolist()
+        data.for_evaluation(trained=None if other is None else trained, other=bool(other))
     if "ignore" in checkpoint:
         data.framing.ignore = unpack_ignored(checkpoint["ignore"])
     return data
@@ -100,6 +110,24 @@ def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
             f"evaluate with data.image_size={saved.image_size}"
         )
     return merged
+
+
+def _is_other_data(config: DictConfig, saved: DictConfig, given: DictConfig) -> bool | None:
+    """Whether the data to evaluate are other images than those of the training; None where their split is to stay.
+
+    It stays where nothing else is `given`, and where the data set or the user has split them. Data that a
+    `data.root` alone names are the training's, moved, where its own folder is gone.
+    """
+    source, chosen = config.source, "_target_" in given
+    if "test_share" not in source or (source.test_share is not None if chosen else given.root is None):
+        return None
+    same = os.path.realpath(os.path.expanduser(config.root)) == os.path.realpath(os.path.expanduser(saved.root))
+    if not chosen:
+        return not same and os.path.isdir(os.path.expanduser(saved.root))
+    source.test_share = saved.source.get("test_share", 1.0)
+    if not same or source != saved.source:
+        source.test_share = 1.0
+    return not same
 
 
 def _size(data: DictConfig) -> Size:

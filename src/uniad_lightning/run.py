@@ -106,7 +106,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     module, checkpoint = build_saved(cfg.ckpt_path)
     if is_first():
         claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
-    data = build_saved_data(checkpoint, module, cfg.data)
+    data = build_saved_data(checkpoint, module, cfg.data, evaluates=True)
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
         callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)

@@ -31,7 +31,7 @@ _OK = "ok"
 _EXPECTED = "the categories (01/, 02/, 03/) with train/ok/, test/ok/ and test/ko/"
 
 
-def list_btad(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_btad(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
 
     The kind of defect is `ko`. A category without `test` is one to train on only. In a YAML file quote the names of
@@ -45,7 +45,7 @@ def list_btad(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
     found = category_folders(root, (f"train/{_OK}", f"test/{_OK}"), data_set="BTAD", expected=_EXPECTED)
     return splits_of(
         {name: found[name] for name in choose(categories, found, root)},
-        train=lambda folder, name: training_records(folder / "train" / _OK, name),
+        train=lambda folder, name: training_records(folder / "train" / _OK, name, needed=train_needed),
         test=_list_test,
     )
 

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,19 @@ from uniad_lightning.data.finding import on_disk
 from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.image import DECODING
 from uniad_lightning.data.naming import check_names, composed
-from uniad_lightning.data.passed_over import PassedOver, counting
+from uniad_lightning.data.passed_over import counting
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
 from uniad_lightning.data.sampling import sampling as sampling_called
-from uniad_lightning.data.selection import cut_into_tiles, hold_out, limit_images, normal_against_rest, rehearse
+from uniad_lightning.data.selection import (
+    apart_from,
+    cut_into_tiles,
+    hold_out,
+    limit_images,
+    lots,
+    normal_against_rest,
+    rehearse,
+)
 from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
 from uniad_lightning.home import expand
@@ -94,6 +104,8 @@ class UnifiedDataModule(L.LightningDataModule):
         self.std = tuple(std)
         self.prepare = prepare
         self._known: tuple[frozenset[str], int | None] = (frozenset(), None)
+        self._trained: frozenset[int] | None = None
+        self.is_other = False  # than the data of the training
         self._splits: Splits | None = None
 
     def rehearse(self, known: Collection[str], count: int | None) -> None:
@@ -104,6 +116,19 @@ class UnifiedDataModule(L.LightningDataModule):
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"rehearse={count}: expected a whole number of at least 1, or null for all images")
         self._known = (frozenset(map(composed, known)), count)
+
+    def for_evaluation(self, *, trained: Collection[int] | None, other: bool) -> None:
+        """Say, before `setup`, that nobody trains: then there may be no train image.
+
+        With `trained`, the numbers (`selection.lots`) of the images that were trained on, all that is labelled is
+        tested where it is the source that divides it (`test_share`): of `other` data all, else all but those.
+        """
+        if "train_needed" in signature(self.source).parameters:
+            self.source = partial(self.source, train_needed=False)
+        self.is_other = other
+        if other:
+            self.source = partial(self.source, test_share=1.0)
+        self._trained = None if trained is None else frozenset(trained)
 
     @property
     def splits(self) -> Splits:
@@ -140,15 +165,26 @@ class UnifiedDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """List the records, once."""
         if self._splits is None:
-            splits = self._list()
-            check_names({name: f"data.root={self.root}" for name in splits.categories})
-            if self.normal_classes is not None:
-                splits = normal_against_rest(splits, self.normal_classes)
-            splits = hold_out(splits, self.held_out)
-            if self.limit is not None:
-                splits = limit_images(splits, self.limit)
-            known, count = self._known
-            self._splits = cut_into_tiles(rehearse(splits, known, count), self.framing.count)
+            with counting() as passed_over:
+                splits = self._selected()
+                if self._trained is not None and not self._trained.issuperset(lots(splits.train).tolist()):
+                    self.source = partial(self.source, test_share=1.0)  # for nobody trains on the others
+                    splits = self._selected()
+            _warn(str(passed_over))
+            if self._trained is not None:
+                splits, warning = apart_from(splits, self._trained, other=self.is_other)
+                _warn(warning)
+            self._splits = cut_into_tiles(splits, self.framing.count)
+
+    def _selected(self) -> Splits:
+        splits = self._list()
+        check_names({name: f"data.root={self.root}" for name in splits.categories})
+        if self.normal_classes is not None:
+            splits = normal_against_rest(splits, self.normal_classes)
+        splits = hold_out(splits, self.held_out)
+        if self.limit is not None:
+            splits = limit_images(splits, self.limit)
+        return rehearse(splits, *self._known)
 
     def _list(self) -> Splits:
         # What is no list is left as it is, for the source to say that it wants one.
@@ -157,15 +193,13 @@ class UnifiedDataModule(L.LightningDataModule):
         )
         self.root = on_disk(self.root)
         try:
-            with counting() as passed_over:
-                splits = self.source(self.root, categories=chosen)
+            splits = self.source(self.root, categories=chosen)
             if not splits.test:
                 names = ", ".join(splits.categories)
                 raise InputError(f"data.root={self.root}: no test image in {names}; expected some in test/")
         except InputError as error:
             listing = getattr(self.source, "func", self.source)  # what a partial calls
             raise with_hint(error, root=self.root, listing=listing) from None
-        _warn_of(passed_over)
         return splits
 
     def cache_features(
@@ -298,6 +332,6 @@ class UnifiedDataModule(L.LightningDataModule):
 
 
 @rank_zero_only
-def _warn_of(passed_over: PassedOver) -> None:
-    if str(passed_over):
-        print(f"uniad: warning: {passed_over}", file=sys.stderr)
+def _warn(line: str) -> None:
+    if line:
+        print(f"uniad: warning: {line}", file=sys.stderr)

@@ -50,12 +50,14 @@ def list_folder(
     products: Mapping[str, Mapping] | None = None,
     test_share: float = 0.2,
     categories: Sequence[str] | None = None,
+    train_needed: bool = True,
 ) -> Splits:
     """Records of the products below `root`, all of them or those named, in the order category, defect, file.
 
     `products` gives the images of each product by patterns; None means the folders above. `test_share`, from 0 and
     below 1, of the good images of a product without `test_good` are tested and not trained on: evenly spaced in the
-    order of their names, their number rounded, at least one where there are two images.
+    order of their names, their number rounded, at least one where there are two images. Unless `train_needed` it may be
+    1: all of them.
 
     Raises LayoutError without any product; InputError for a name that cannot be used, an unknown or missing part of a
     product, a pattern that matches no picture or leaves `root`, an image that is given twice, a defective image in a
@@ -63,7 +65,8 @@ def list_folder(
     fit two images or none.
     """
     check_root(root, "your images (good/ and a folder for each kind of defect, or such folders for each product)")
-    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 <= test_share < 1:
+    number = isinstance(test_share, int | float) and not isinstance(test_share, bool)
+    if not number or not (0 <= test_share < 1 or (test_share == 1 and not train_needed)):
         raise InputError(f"data.source.test_share={test_share}: expected a number from 0 and below 1, such as 0.2")
     readers = _by_folders(root) if products is None else _by_patterns(root, products)
     chosen = choose(categories, sorted(readers), root)
@@ -226,7 +229,9 @@ def _refuse_masks(product: _Product) -> None:
 
 
 def _share(images: list[Path], share: float) -> list[Path]:
-    """`share` of the `images`, each from the middle of an equally long stretch of them; never the only image."""
+    """`share` of the `images`, each from the middle of an equally long stretch of them; all or never the last one."""
+    if share == 1:
+        return images
     total = len(images)
     count = min(total - 1, max(1, round(share * total))) if share else 0
     return [images[(2 * i + 1) * total // (2 * count)] for i in range(count)]

@@ -29,7 +29,7 @@ _EVERY = 5
 _EXPECTED = "the items (kos01/, ...) with Part0.jpg, Part0_label.bmp, ..."
 
 
-def list_kolektor_sdd(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_kolektor_sdd(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the one category, `commutator`, in the order defect, item, file name; the kind of defect is `defect`.
 
     Which items are tested goes by their number, so it stays as it is when others are missing.
@@ -52,7 +52,7 @@ def list_kolektor_sdd(root: Path, *, categories: Sequence[str] | None = None) ->
         for record in _list_item(item):
             of_item = good if number % _EVERY == 0 else train
             (defective if record.label else of_item).append(record)
-    if not train:
+    if train_needed and not train:
         raise InputError(f"data.root: {root.absolute()} has no good image to train on; unpack kos01 to kos50 there")
     return Splits(chosen, tuple(train), (*defective, *good))
 

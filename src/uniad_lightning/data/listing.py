@@ -1,6 +1,7 @@
 """What listings of data sets share: check the root, choose categories, find pictures, pair masks. Opens no picture.
 
-A listing is a function `list_<layout>(root, *, categories)` -> `Splits`. What systems and tools leave in folders of
+A listing is a function `list_<layout>(root, *, categories, train_needed)` -> `Splits`; without `train_needed`, where
+nobody trains, there may be no train image. What systems and tools leave in folders of
 images (`is_left_out`) is none of the user's; other files that are no images are counted (`passed_over`). Names are
 compared in one form of Unicode (`naming.composed`), and files opened by their own.
 """
@@ -165,13 +166,18 @@ def good_records(folder: Path, category: str) -> list[Record]:
     return [Record(image, (), category, GOOD, 0) for image in pictures(folder).values()]
 
 
-def training_records(folder: Path, category: str) -> list[Record]:
-    """A good record for each picture of `folder`; LayoutError without it, InputError when it is empty."""
+def training_records(folder: Path, category: str, *, needed: bool) -> list[Record]:
+    """A good record for each picture of `folder`; where they are `needed`, errors without any.
+
+    Raises LayoutError without the folder, InputError when it is empty.
+    """
+    if not needed and not folder.is_dir():
+        return []
     if not folder.is_dir():
         raise LayoutError(f"{folder}: no such folder; {category} needs its good training images there")
     leave_pictures_in(folder.parent)
     records = good_records(folder, category)
-    if not records:
+    if needed and not records:
         raise InputError(f"{folder}: no image in it; expected files ending in {' '.join(sorted(SUFFIXES))}")
     return records
 

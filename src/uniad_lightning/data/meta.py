@@ -33,11 +33,14 @@ class _Line(NamedTuple):
     record: Record
 
 
-def list_meta(root: Path, *, train: str, test: str, categories: Sequence[str] | None = None) -> Splits:
+def list_meta(
+    root: Path, *, train: str | None, test: str, categories: Sequence[str] | None = None, train_needed: bool = True
+) -> Splits:
     """Records of the images that the files `train` and `test` list, of all categories or of those named.
 
-    Both are paths, absolute or relative to `root`; the file names in them are relative to `root`. However the lines are
-    ordered, records are sorted by category, defect and file, so MVTec-AD comes out as from `list_mvtec`.
+    Both are paths, absolute or relative to `root`; the file names in them are relative to `root`. Not `train_needed`,
+    `train` may be None, and images that it lists may be missing. However the lines are ordered, records are sorted by
+    category, defect and file, so MVTec-AD comes out as from `list_mvtec`.
 
     The category is `clsname`, or as in the reference the fourth part from the end of `filename`. The kind of defect is
     `label_name`, or the folder of the image where that is missing or `defective`. A defective image without `maskname`
@@ -50,27 +53,40 @@ def list_meta(root: Path, *, train: str, test: str, categories: Sequence[str] | 
     used or that is in `test` alone; and for a list that is not there or empty.
     """
     check_root(root, "the images that the lists name")
-    lines = {key: _read(root, given, f"data.source.{key}") for key, given in (("train", train), ("test", test))}
-    trained = _check_training(lines["train"])
+    if train is None and train_needed:
+        raise InputError("data.source.train: needs a value; give the list of the good images to train on")
+    lines = {
+        "train": [] if train is None else _read(root, train, "data.source.train"),
+        "test": _read(root, test, "data.source.test"),
+    }
+    trained = _first_lines(lines["test"]) if train is None else _check_training(lines["train"])
     for line in lines["test"]:
         if line.record.category not in trained:
             hint = did_you_mean(line.record.category, trained)
             raise InputError(f"{line.where}: no training image has the category '{line.record.category}'.{hint}")
     _refuse_repeated(lines["train"] + lines["test"])
     chosen = choose(categories, sorted(trained), root)
+    if not train_needed:  # nor its images
+        lines["train"] = [line for line in lines["train"] if Path(str(line.record.image)).is_file()]
     return Splits(chosen, *(_records(lines[key], chosen, root) for key in ("train", "test")))
 
 
 def _check_training(lines: Sequence[_Line]) -> dict[str, str]:
     """The categories of the training lines, with where each comes first; InputError for a defective image."""
-    first: dict[str, str] = {}
     for where, record in lines:
-        first.setdefault(record.category, where)
         if record.label == 1:
             raise InputError(
                 f"{where}: {record.image} is defective (label 1), and training is on good images alone; "
                 "move the line to the test list"
             )
+    return _first_lines(lines)
+
+
+def _first_lines(lines: Sequence[_Line]) -> dict[str, str]:
+    """Where each category comes first; InputError for one whose name cannot be used."""
+    first: dict[str, str] = {}
+    for where, record in lines:
+        first.setdefault(record.category, where)
     check_names(first)
     return first
 

@@ -21,20 +21,29 @@ LISTINGS: dict[str, Callable[..., Splits]] = {
     "meta": list_meta,
 }
 
+_NOT_OF_A_PART = ("root", "categories", "train_needed")
+
 
 def list_mix(
-    root: Path, *, parts: Mapping[str, str | Mapping[str, Any]], categories: Sequence[str] | None = None
+    root: Path,
+    *,
+    parts: Mapping[str, str | Mapping[str, Any]],
+    test_share: float = 0.2,
+    categories: Sequence[str] | None = None,
+    train_needed: bool = True,
 ) -> Splits:
     """Records of all `parts`, in their order: name -> folder, where the name is that of a layout, or name -> settings.
 
     Settings are `layout`, `root`, and further keys of that layout's listing, such as `products` of `folder`. Folders
-    are relative to `root`. A category that two parts have is called `<part>-<category>` in both.
+    are relative to `root`. A category that two parts have is called `<part>-<category>` in both. `test_share` is that
+    of the parts of the layout `folder` that have none of their own.
 
     Raises InputError for no part, an unknown layout or key, what the listings refuse, and names that still collide.
     """
     if not isinstance(parts, Mapping) or not parts:
         raise InputError(f"data.source.parts={parts}: expected folders by layout, such as {{mvtec:DIR,visa:DIR}}")
-    listed = {str(name): _list_part(str(name), part, root) for name, part in parts.items()}
+    given = {"test_share": test_share, "train_needed": train_needed}
+    listed = {str(name): _list_part(str(name), part, root, given) for name, part in parts.items()}
     seen = Counter(category for splits in listed.values() for category in splits.categories)
     named = [
         _renamed(splits, {c: f"{name}-{c}" if seen[c] > 1 else c for c in splits.categories})
@@ -62,7 +71,7 @@ def _refuse_repeated(parts: Sequence[Splits]) -> None:
                 raise InputError(f"{record.image}: in two of data.source.parts; narrow one, so that they are apart")
 
 
-def _list_part(name: str, part: str | Mapping[str, Any], root: Path) -> Splits:
+def _list_part(name: str, part: str | Mapping[str, Any], root: Path, given: Mapping[str, Any]) -> Splits:
     key = f"data.source.parts.{name}"
     settings: dict[str, Any] = {str(k): v for k, v in part.items()} if isinstance(part, Mapping) else {"root": part}
     layout, folder = str(settings.pop("layout", name)), settings.pop("root", None)
@@ -76,14 +85,15 @@ def _list_part(name: str, part: str | Mapping[str, Any], root: Path) -> Splits:
     _check_keys(key, layout, settings)
     path = on_disk(root / expand(folder, within=root))
     try:
-        return LISTINGS[layout](path, categories=None, **settings)
+        taken = {key: value for key, value in given.items() if key in signature(LISTINGS[layout]).parameters}
+        return LISTINGS[layout](path, categories=None, **{**taken, **settings})
     except InputError as error:
         raise InputError(f"{key}: {with_hint(error, root=path, listing=LISTINGS[layout])}") from None
 
 
 def _check_keys(key: str, layout: str, settings: Mapping[str, Any]) -> None:
     """Raises InputError for a key that the layout's listing does not have, and for one that it needs."""
-    known = {n: p for n, p in signature(LISTINGS[layout]).parameters.items() if n not in ("root", "categories")}
+    known = {n: p for n, p in signature(LISTINGS[layout]).parameters.items() if n not in _NOT_OF_A_PART}
     for name in settings:
         if name not in known:
             raise InputError(

@@ -30,7 +30,7 @@ _EXPECTED = "the categories (bottle/, ...) with train/good/ and test/<defect>/"
 MPDD_CATEGORIES = frozenset({"bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"})
 
 
-def list_mvtec(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_mvtec(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
 
     A category without `test` is one to train on only.
@@ -41,7 +41,7 @@ def list_mvtec(root: Path, *, categories: Sequence[str] | None = None) -> Splits
     found = _find_categories(root)
     return splits_of(
         {name: found[name] for name in choose(categories, found, root)},
-        train=lambda folder, name: training_records(folder / "train" / GOOD, name),
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
         test=lambda folder, name: tested_records(folder / "test", folder / "ground_truth", name),
     )
 

@@ -31,7 +31,7 @@ _TRUTH = "gt"
 _EXPECTED = f"the categories (bagel/, ...) with train/good/{_RGB}/ and test/<defect>/{_RGB}/"
 
 
-def list_mvtec_3d(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_mvtec_3d(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
 
     A category without `test` is one to train on only; one without `validation` has no such records.
@@ -44,7 +44,7 @@ def list_mvtec_3d(root: Path, *, categories: Sequence[str] | None = None) -> Spl
     found = category_folders(root, ("train", "test"), data_set="MVTec 3D-AD", expected=_EXPECTED)
     return splits_of(
         {name: found[name] for name in choose(categories, found, root)},
-        train=lambda folder, name: training_records(folder / "train" / GOOD / _RGB, name),
+        train=lambda folder, name: training_records(folder / "train" / GOOD / _RGB, name, needed=train_needed),
         test=_list_test,
         validation=lambda folder, name: good_records(folder / "validation" / GOOD / _RGB, name),
     )

@@ -31,7 +31,7 @@ _TRUTH = "ground_truth"
 _EXPECTED = f"the categories (can/, ...) with train/good/ and {_TEST}/"
 
 
-def list_mvtec_ad2(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_mvtec_ad2(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
 
     Tests on `test_public` only. A category without `validation` has no such records.
@@ -44,7 +44,7 @@ def list_mvtec_ad2(root: Path, *, categories: Sequence[str] | None = None) -> Sp
     found = category_folders(root, ("train", _TEST), data_set="MVTec AD 2", expected=_EXPECTED)
     return splits_of(
         {name: found[name] for name in choose(categories, found, root)},
-        train=lambda folder, name: training_records(folder / "train" / GOOD, name),
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
         test=_list_test,
         validation=lambda folder, name: good_records(folder / "validation" / GOOD, name),
     )

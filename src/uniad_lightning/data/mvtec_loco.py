@@ -36,7 +36,7 @@ _EXPECTED = (
 )
 
 
-def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
 
     `Record.masks` holds every mask of an image, by file name. A category without `validation` has no such records.
@@ -49,7 +49,7 @@ def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None) -> S
     found = category_folders(root, ("train", "test"), data_set="MVTec LOCO AD", expected=_EXPECTED)
     return splits_of(
         {name: found[name] for name in choose(categories, found, root)},
-        train=lambda folder, name: training_records(folder / "train" / GOOD, name),
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
         test=_list_test,
         validation=lambda folder, name: good_records(folder / "validation" / GOOD, name),
     )

@@ -27,7 +27,7 @@ _PICTURES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 _EXPECTED = f"realiad_jsons/<category>.json and the pictures in {_PICTURES[0]}/ (or {', '.join(_PICTURES[1:])})"
 
 
-def list_real_iad(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_real_iad(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order of their JSON files.
 
     A defect is called by its code in the file, such as `AK`. Of several sizes of the pictures the first of 1024 (which
@@ -44,7 +44,7 @@ def list_real_iad(root: Path, *, categories: Sequence[str] | None = None) -> Spl
         missing = "folder of pictures" if jsons else "JSON file"
         raise LayoutError(f"data.root: {root.absolute()} holds no {missing} of Real-IAD; expected {_EXPECTED}")
     chosen = choose(categories, tuple(jsons), root)
-    listed = [_list_category(jsons[category], sizes[0]) for category in chosen]
+    listed = [_list_category(jsons[category], sizes[0], train_needed) for category in chosen]
     train = tuple(record for records, _ in listed for record in records)
     test = tuple(record for _, records in listed for record in records)
     return Splits(chosen, train, test)
@@ -67,7 +67,7 @@ def _find_jsons(root: Path) -> dict[str, Path]:
     return {}
 
 
-def _list_category(file: Path, pictures: Path) -> tuple[list[Record], list[Record]]:
+def _list_category(file: Path, pictures: Path, train_needed: bool) -> tuple[list[Record], list[Record]]:
     """The records to train and to test on of one JSON file."""
     try:
         content = json.loads(read_text(file))
@@ -77,18 +77,21 @@ def _list_category(file: Path, pictures: Path) -> tuple[list[Record], list[Recor
     folder = pictures / _inside(_value(meta, "prefix", str, f"{file}: meta"), f"{file}: meta.prefix")
     normal = _value(meta, "normal_class", str, f"{file}: meta")
     lists = []
+    name = composed(file.stem)
+    if not train_needed:
+        listed = (entry for entry in content.get("train", ()) if isinstance(entry, dict))
+        content["train"] = [entry for entry in listed if (folder / str(entry.get("image_path"))).is_file()]
     for split in ("train", "test"):
         entries = enumerate(_value(content, split, list, f"{file}"))
-        name = composed(file.stem)
         lists.append([_record(entry, f"{file}: {split}[{i}]", folder, normal, name) for i, entry in entries])
+    if train_needed and not lists[0]:
+        raise InputError(f"{file}: train is empty, expected good images; unpack realiad_jsons again")
     _check(file, *lists, normal=normal)
     return lists[0], lists[1]
 
 
 def _check(file: Path, train: list[Record], test: list[Record], *, normal: str) -> None:
-    """Raises InputError unless there are good images to train on, no others, and each image is listed once."""
-    if not train:
-        raise InputError(f"{file}: train is empty, expected good images; unpack realiad_jsons again")
+    """Raises InputError unless the images to train on are good, and each image is listed once."""
     seen = set()
     for split, records in (("train", train), ("test", test)):
         for position, record in enumerate(records):

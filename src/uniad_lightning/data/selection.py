@@ -98,6 +98,25 @@ def lots(records: Iterable[Record]) -> Tensor:
     return torch.tensor([_number(record) - 2**63 for record in records], dtype=torch.int64)
 
 
+def apart_from(splits: Splits, trained: Collection[int], *, other: bool) -> tuple[Splits, str]:
+    """`splits` without the good test images whose numbers (`lots`) are among those `trained` on, and what to warn of.
+
+    Of `other` data than the training's none is left out: there only the names are the same.
+    """
+    numbers = lots(splits.test).tolist()
+    known = {r for r, number in zip(splits.test, numbers, strict=True) if r.label == 0 and number in trained}
+    if not known:
+        return splits, ""
+    first = f"{len(known)} good images, such as {min(str(record.image) for record in known)},"
+    if other:
+        return splits, (
+            f"{first} are called as images that the checkpoint was trained on; if they are the same, these results "
+            "are better than those of new images"
+        )
+    tested = tuple(record for record in splits.test if record not in known)
+    return splits._replace(test=tested), f"{first} are not tested, since the checkpoint was trained on them"
+
+
 def _lot(record: Record) -> float:
     """The same number in [0, 1)."""
     return _number(record) / 2**64

@@ -27,7 +27,7 @@ _COLUMNS = ("object", "split", "label", "image", "mask")
 _EXPECTED = f"{_CSV} and the categories (candle/, ...) with Data/Images/ and Data/Masks/"
 
 
-def list_visa(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
+def list_visa(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories that `root`/split_csv/1cls.csv lists, all of them or those named.
 
     They are in the order category, defect, file name; the kind of defect is `anomaly`. Only the rows of the chosen
@@ -45,13 +45,14 @@ def list_visa(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
     splits: dict[str, list[Record]] = {"train": [], "test": []}
     first: dict[str, int] = {}
     for line, row in rows:
-        if row["object"] in chosen:
+        absent = row["split"] == "train" and not train_needed and not listed_file(root, row["image"]).exists()
+        if row["object"] in chosen and not absent:
             where = f"{file}:{line}"
             if first.setdefault(row["image"], line) != line:
                 raise InputError(f"{where}: {row['image']} is on line {first[row['image']]}, too; delete one of them")
             record = _record(row, root, where)
             splits[row["split"]].append(record)
-    for category in chosen:
+    for category in chosen if train_needed else ():
         if not any(record.category == category for record in splits["train"]):
             raise InputError(f"{file}: no image to train on for {category}; expected rows with the split train")
     train, test = (sorted(part, key=lambda r: (r.category, r.defect, str(r.image))) for part in splits.values())
