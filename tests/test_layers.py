@@ -163,6 +163,7 @@ FENCES = {
         "results.gathering",
     ),
     "optuna": ("search", "study"),
+    "rich": ("results.tables",),
 }
 # Optional packages of `uniad export`: imported inside functions, but for modules that only an export imports.
 FENCES |= {

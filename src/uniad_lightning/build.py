@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, complain
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.randomness import key
@@ -138,4 +138,4 @@ def _size(data: DictConfig) -> Size:
 @rank_zero_only
 def warn(text: str) -> None:
     """One line on stderr, from the first process alone."""
-    print(f"uniad: warning: {text}", file=sys.stderr)
+    complain(f"warning: {text}")

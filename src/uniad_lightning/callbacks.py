@@ -18,6 +18,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.framing import cut
 from uniad_lightning.data.image import read_record, resize, resize_mask
 from uniad_lightning.data.records import Record
+from uniad_lightning.errors import printable
 from uniad_lightning.loggers import logged_step, picture_loggers, show
 from uniad_lightning.module import AnomalyModule
 from uniad_lightning.scoring import upsample
@@ -222,7 +223,8 @@ def draw_panel(records: list[Record], maps: list[Tensor], size: Size, region: Bo
         heat = (matplotlib.colormaps["turbo"](strength)[..., :3] * 255).astype(np.uint8)
         overlay = (0.55 * image + 0.45 * heat).astype(np.uint8)
         top = gap + row * (height + head + gap)
-        draw.text((gap, top + 2), f"{record.category} / {record.defect} / {record.image.name}", fill="black")
+        text = printable(f"{record.category} / {record.defect} / {record.image.name}")
+        draw.text((gap, top + 2), text, fill="black")
         shown = (image, truth, heat, overlay)
         for column, pixels in enumerate(shown):
             sheet.paste(Image.fromarray(pixels), (gap + column * (width + gap), top + head))

@@ -13,7 +13,7 @@ from importlib import import_module
 from uniad_lightning import __version__, completion
 from uniad_lightning.command_line import conf_dir, data_options, parse, start
 from uniad_lightning.commands import CACHE, CLOSED, COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE, OTHERS, usage
-from uniad_lightning.errors import InputError, complain, did_you_mean, one_line
+from uniad_lightning.errors import InputError, complain, did_you_mean, one_line, say
 
 __all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
 
@@ -37,10 +37,10 @@ def main() -> None:
 
 def _status_of(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        say(usage())
         return DONE
     if "--version" in arguments:
-        print(f"uniad-lightning {__version__}")
+        say(f"uniad-lightning {__version__}")
         return DONE
     name, *words = arguments
     if name in ("-sc", "--shell-completion"):

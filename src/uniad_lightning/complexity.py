@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.results.paper import TABLE_A7
-from uniad_lightning.results.tables import print_table
+from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 from uniad_lightning.types import pair
 
 PAPER_FLOPS = 1e9 * TABLE_A7["UniAD"].gflops
@@ -71,14 +70,12 @@ def complexity(module: FeatureReconstruction, image_size: int | Sequence[int]) -
 
 def show_complexity(found: Complexity) -> None:
     """Print the parts and their sum, and beside it the paper's UniAD."""
-    table = Table(title="per image", title_justify="left")
-    for title in ("", "parameters", "learnable", "GFLOPs"):
-        table.add_column(title, justify="left" if not title else "right")
-    for name, part in (("backbone", found.backbone), ("network", found.network), ("total", found.total)):
-        table.add_row(name, f"{part.parameters:,}", f"{part.learnable:,}", f"{part.flops / 1e9:.2f}")
-    table.add_section()
-    table.add_row("UniAD in Table A7", "", f"{PAPER_LEARNABLE:,.0f}", f"{PAPER_FLOPS / 1e9:.2f}")
-    print_table(table)
+    rows: list[Sequence[object] | None] = [
+        (name, f"{part.parameters:,}", f"{part.learnable:,}", f"{part.flops / 1e9:.2f}")
+        for name, part in (("backbone", found.backbone), ("network", found.network), ("total", found.total))
+    ]
+    rows += [None, ("UniAD in Table A7", "", f"{PAPER_LEARNABLE:,.0f}", f"{PAPER_FLOPS / 1e9:.2f}")]
+    print_table("per image", [("", LEFT), ("parameters", RIGHT), ("learnable", RIGHT), ("GFLOPs", RIGHT)], rows)
 
 
 def _count(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]:

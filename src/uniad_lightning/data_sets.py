@@ -7,6 +7,7 @@ from uniad_lightning.data.catalogue import CATALOGUE, describe, differences, wit
 from uniad_lightning.data.finding import on_disk
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
+from uniad_lightning.errors import InputError, did_you_mean, say
 from uniad_lightning.results.tables import show_counts
 
 _ROOT = "data.root="
@@ -26,13 +27,13 @@ def show_data_sets(words: list[str]) -> bool:
     if not names:
         titles = {**{name: published.title for name, published in CATALOGUE.items()}, **own}
         width = max(map(len, titles))
-        print("\n".join(f"{name:{width}}  {title.splitlines()[0]}" for name, title in titles.items()))
+        say("\n".join(f"{name:{width}}  {title.splitlines()[0]}" for name, title in titles.items()))
         return True
     (name,) = names
     if name not in CATALOGUE and (name not in own or roots):
         known = (*CATALOGUE, *(() if roots else own))
         raise InputError(f"uniad data {name}: no such data set.{did_you_mean(name, known)} Known: {', '.join(known)}")
-    print(describe(name) if name in CATALOGUE else own[name])
+    say(describe(name) if name in CATALOGUE else own[name])
     return _verify(name, on_disk(expand(roots[0]))) if roots else True
 
 
@@ -56,5 +57,5 @@ def _verify(name: str, root: Path) -> bool:
         raise with_hint(error, root=root, listing=published.listing) from None
     show_counts(splits)
     wrong = differences(published, splits)
-    print("\n".join(wrong) if wrong else f"no number of images differs from those published of {published.title}")
+    say("\n".join(wrong) if wrong else f"no number of images differs from those published of {published.title}")
     return not wrong

@@ -25,7 +25,7 @@ from uniad_lightning.checkpoint import AtomicCheckpointIO, load_checkpoint, load
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Splits
 from uniad_lightning.detector import find_device, load_engine
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, say
 from uniad_lightning.holding import holds_output_dir
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.models.feature_decoder import FeatureDecoder
@@ -120,7 +120,7 @@ def train_decoder(cfg: DictConfig) -> Path:
     if resumed is not None:
         _refuse_other_features(training.renders, resumed, str(file), ckpt_path=cfg.ckpt_path)
     _fit(training, data, cfg, file, resume_from=None if resumed is None else file)
-    print(f"decoder: {file}   panels: uniad panels ckpt_path={cfg.ckpt_path} decoder={file}")
+    say(f"decoder: {file}   panels: uniad panels ckpt_path={cfg.ckpt_path} decoder={file}")
     return file
 
 
@@ -142,7 +142,7 @@ def _fit(
     data.prepare_data()
     data.setup()
     data.check_batch_size(trainer.world_size)
-    print(f"{len(data.splits.train)} images to train on: all there are, test images and defects too, for display alone")
+    say(f"{len(data.splits.train)} images to train on: all there are, test images and defects too, for display alone")
     trainer.fit(training, datamodule=data, ckpt_path=resume_from, weights_only=True)
     trainer.save_checkpoint(file)
 
@@ -245,7 +245,7 @@ def panels(cfg: DictConfig) -> Path:
         label = "learned queries, straight through the output projection"
         note(folder / QUERIES)
         draw_sheet({name: [image] for name, image in queries.items()}, [label]).save(folder / QUERIES)
-    print(f"panels: {folder / PANELS}   learned queries: {folder / QUERIES if queries else 'there are none'}")
+    say(f"panels: {folder / PANELS}   learned queries: {folder / QUERIES if queries else 'there are none'}")
     return folder / PANELS
 
 

@@ -19,8 +19,8 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
     while not isinstance(cause, InputError) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, InputError):
-        # A data-loading worker hands its error over with a traceback in front.
-        return str(cause).strip().splitlines()[-1].removeprefix("uniad_lightning.errors.InputError: ")
+        # A data-loading worker hands its error over with a traceback in front. Names of files may have line breaks.
+        return str(cause).strip().rpartition("uniad_lightning.errors.InputError: ")[2]
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: ([\w.]+)", str(error))
         return f"{key[1] if key else 'configuration'}: {one_line(cause)}"

@@ -24,7 +24,7 @@ from uniad_lightning.data.image import read_image
 from uniad_lightning.data.records import Splits
 from uniad_lightning.data.selection import limit_images
 from uniad_lightning.detector import Engine, TorchEngine
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, did_you_mean, say
 from uniad_lightning.exported import ABOUT, FORMAT, OnnxEngine, ProgramEngine
 from uniad_lightning.graph import trace
 from uniad_lightning.home import expand
@@ -179,7 +179,7 @@ def report(done: Exported, folder: Path) -> None:
     against = f"{done.real} test images and {done.generated} generated pictures"
     if not done.real:
         against = f"{done.generated} generated pictures alone, for want of the training data: data.root=... says where"
-    print(
+    say(
         f"{done.path}: {done.megabytes:.1f} MB, {done.precision}; largest difference from the checkpoint, as a share "
         f"of a map's range: map {found.map:.1e}, score {found.score:.1e} ({against})"
     )

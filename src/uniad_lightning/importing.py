@@ -16,6 +16,7 @@ from uniad_lightning.build import build_module
 from uniad_lightning.checkpoint import AtomicCheckpointIO
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.home import expand
+from uniad_lightning.errors import InputError, one_line, say
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.official import (
     backbone_names,
@@ -76,7 +77,7 @@ def import_official(cfg: DictConfig) -> Path:
     config = {name: value for name, value in plain(cfg).items() if name not in ("file", "output")}
     checkpoint = {"config": config, "state_dict": module.state_dict(), "loops": {}, "categories": []}
     AtomicCheckpointIO().save_checkpoint(checkpoint, output)
-    print(
+    say(
         f"{output}: {cfg.backbone.name} and UniAD of {cfg.model.num_encoder_layers} + {cfg.model.num_decoder_layers} "
         f"layers, {cfg.model.hidden_dim} wide, on {cfg.model.grid} cells, for images of {cfg.data.image_size} pixels"
     )

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf, read_write
 
 from uniad_lightning.command_line import CommandLine
 from uniad_lightning.commands import COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE
-from uniad_lightning.errors import InputError, complain
+from uniad_lightning.errors import InputError, complain, say
 from uniad_lightning.explain import explain
 from uniad_lightning.home import expand
 
@@ -57,9 +57,10 @@ def job_folder(task: Sequence[str], fixed: Sequence[str]) -> str:
     """
     name = "_".join(f"{key}={value}" for key, value in varied(task, fixed).items())
     name = re.sub(r"[^\w.+-]+", "-", name).strip("-") or "run"
-    if len(name) <= 120:
+    whole = name.encode()
+    if len(whole) <= 120:
         return name
-    return f"{name[:100]}-{hashlib.blake2b(name.encode(), digest_size=6).hexdigest()}"
+    return f"{whole[:100].decode(errors='ignore')}-{hashlib.blake2b(whole, digest_size=6).hexdigest()}"
 
 
 def varied(task: Sequence[str], fixed: Sequence[str]) -> dict[str, str]:
@@ -107,7 +108,7 @@ class Jobs:
         self._write(folder, {**record, "status": status, "reason": reason, "seconds": seconds})
         if os.getpid() != self.process:
             end = "done" if status == DONE else f"failed: {reason}"
-            print(f"uniad: {folder.name}: {end} ({seconds:.0f} s; {folder / LOG})", file=sys.stderr, flush=True)
+            complain(f"{folder.name}: {end} ({seconds:.0f} s; {folder / LOG})")
         return _metrics(folder) if status == DONE else None
 
     def _attempt(self, cfg: Any, hydra_cfg: Any, *, swept: bool) -> tuple[int, str]:
@@ -121,7 +122,7 @@ class Jobs:
                     return self._call(cfg), ""
             _refuse_processes(cfg, self.name)
             if self.name == "train" and _go_on(cfg):
-                print(f"{cfg.output_dir}: finished before with the same settings, left as it is")
+                say(f"{cfg.output_dir}: finished before with the same settings, left as it is")
                 return DONE, ""
             with _device(cfg):
                 return self._call(cfg), ""

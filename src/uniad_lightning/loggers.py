@@ -12,7 +12,7 @@ from lightning.pytorch.loggers.logger import DummyExperiment
 from PIL import Image
 from tqdm import tqdm
 
-from uniad_lightning.errors import one_line
+from uniad_lightning.errors import one_line, printable
 from uniad_lightning.metrics import Evaluation, Row
 from uniad_lightning.roc import Curve
 
@@ -53,7 +53,8 @@ class Forgiving(Logger):
             self._silent = True
             name = type(self.logger).__name__
             # On a line of its own, beside a progress bar, too.
-            tqdm.write(f"uniad: warning: {name} failed and is silent from here on: {one_line(error)}", file=sys.stderr)
+            line = f"uniad: warning: {name} failed and is silent from here on: {one_line(error)}"
+            tqdm.write(printable(line), file=sys.stderr)
             if isinstance(self.logger, Board):
                 with suppress(Exception):
                     self.logger.finish()  # left open, it would take in the next job of a sweep

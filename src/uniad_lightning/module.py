@@ -1,7 +1,6 @@
 """The Lightning side: what every detector shares, and the detector that reconstructs features."""
 
 import hashlib
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
 
@@ -14,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.framing import Framing
-from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.errors import InputError, complain, one_line
 from uniad_lightning.losses import ReconstructionLoss
 from uniad_lightning.metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.models.backbone import Backbone
@@ -130,10 +129,7 @@ class AnomalyModule(L.LightningModule):
         self.vanished_masks = int(self.trainer.strategy.reduce(vanished, reduce_op="sum"))
         if self.vanished_masks and self.trainer.is_global_zero:
             size = " x ".join(map(str, self.data.map_size))
-            print(
-                f"uniad: warning: {self.vanished_masks} masks have no pixel left that is judged at {size}",
-                file=sys.stderr,
-            )
+            complain(f"warning: {self.vanished_masks} masks have no pixel left that is judged at {size}")
         for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
             numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
             self.log_dict(numbers, rank_zero_only=False)

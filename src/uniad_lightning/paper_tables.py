@@ -10,6 +10,7 @@ from uniad_lightning.command_line import conf_dir
 from uniad_lightning.data.published import Published
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
+from uniad_lightning.errors import InputError, did_you_mean, say
 from uniad_lightning.results.filling import Layout, place
 from uniad_lightning.results.gathering import Run, differences, find_runs, settings_of
 from uniad_lightning.results.layouts import LAYOUTS
@@ -57,18 +58,19 @@ def show_table(words: list[str]) -> bool:
     found = found._replace(notes=(*_reservations(layout, rows), *found.notes, *left_out))
     show(found)
     folder = outs[0] if outs else Path()
+    files = {suffix: folder / f"{names[0]}.{suffix}" for suffix in (*_WRITERS, "png")}
     for suffix, text_of in _WRITERS.items():
-        write_text(folder / f"{names[0]}.{suffix}", text_of(found))
-    layout.draw(folder / f"{names[0]}.png", found)
-    print("files:", *(folder / f"{names[0]}.{suffix}" for suffix in (*_WRITERS, "png")))
+        write_text(files[suffix], text_of(found))
+    layout.draw(files["png"], found)
+    say(f"files: {' '.join(map(str, files.values()))}")
     return not unfinished
 
 
 def _list_tables() -> None:
     for name, layout in LAYOUTS.items():
-        print(f"{name:5} {layout.title}")
+        say(f"{name:5} {layout.title}")
         for command in _commands(layout):
-            print(f"{'':5} {command}")
+            say(f"{'':5} {command}")
 
 
 def _commands(layout: Layout) -> list[str]:

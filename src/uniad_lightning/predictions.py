@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from uniad_lightning.detector import Detector, Picture
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, printable, say
 from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_files import PredictionWriter
 from uniad_lightning.results.prediction_parts import PartWriter
@@ -80,7 +80,7 @@ def predict_all(
         counts = writer.finish(counts, loop.listed.hexdigest())
     finally:
         if show and processes.first:
-            print(counts.line(writer.rows_in))
+            say(counts.line(writer.rows_in))
     return counts
 
 
@@ -207,7 +207,7 @@ class _Loop:
         counts.failed += 1
         if self.show and counts.failed <= _FAILURES_SHOWN:
             more = "; further ones are in the files only" if counts.failed == _FAILURES_SHOWN else ""
-            tqdm.write(f"uniad: {row['path']} failed: {row['error']}{more}", file=sys.stderr)
+            tqdm.write(printable(f"uniad: {row['path']} failed: {row['error']}{more}"), file=sys.stderr)
 
     def _warn_uncalibrated(self, uncalibrated: bool) -> None:
         if uncalibrated and self.processes.first and not self._warned:

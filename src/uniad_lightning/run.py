@@ -24,7 +24,7 @@ from uniad_lightning.checkpoint import (
 from uniad_lightning.complexity import Complexity, show_complexity
 from uniad_lightning.complexity import complexity as count
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, say
 from uniad_lightning.holding import holds_output_dir, is_first
 from uniad_lightning.loggers import Forgiving
 from uniad_lightning.metrics import Evaluation
@@ -134,7 +134,7 @@ def cache(cfg: DictConfig) -> None:
     for stage in ("fit", "test"):
         module.fill_cache(data, stage)
     kept = {name: len(split.slots) for name, split in data.cache.splits.items()}
-    print(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
+    say(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
 
 
 def complexity(cfg: DictConfig) -> Complexity:
@@ -210,7 +210,7 @@ def _evaluate(
     if trainer.is_global_zero:
         write_evaluation(folder, evaluation, facts={**facts, "vanished_masks": module.vanished_masks})
         show_evaluation(evaluation)
-        print(f"run folder: {folder}   pictures: {folder / 'heatmaps'}")
+        say(f"run folder: {folder}   pictures: {folder / 'heatmaps'}")
     return evaluation
 
 

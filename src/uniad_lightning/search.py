@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.errors import InputError, did_you_mean, one_line, say
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -98,11 +98,9 @@ class Search(Sweeper):
             values = self._run(batch, shared)
             failed += list(values.values()).count(None)
             for number, value in values.items():
-                print(
-                    f"trial {number}: " + ("failed" if value is None else f"{self.objective} {value:.4f}"), flush=True
-                )
+                say(f"trial {number}: " + ("failed" if value is None else f"{self.objective} {value:.4f}"), flush=True)
         if failed >= self.trials:
-            print(f"gave up: {failed} trials of this call failed")
+            say(f"gave up: {failed} trials of this call failed")
         self._show(shared)
 
     def _open(self, arguments: Sequence[str]) -> SharedStudy:
@@ -189,9 +187,9 @@ class Search(Sweeper):
         picture = Path(self.config.hydra.sweep.dir) / PICTURE
         log = [key for key, known in best.distributions.items() if getattr(known, "log", False)]
         draw_search(list(map(tried, trials)), tried(best), objective=self.objective, log=log, path=picture)
-        print(f"search {self.study}: {len(trials)} trials finished; picture: {picture}")
-        print(f"best {self.objective} {best.value:.4f}, trial {best.number}: {' '.join(written(best.params))}")
-        print("it was chosen on the test split: optimistic by design")
+        say(f"search {self.study}: {len(trials)} trials finished; picture: {picture}")
+        say(f"best {self.objective} {best.value:.4f}, trial {best.number}: {' '.join(written(best.params))}")
+        say("it was chosen on the test split: optimistic by design")
 
 
 def distribution(override: Override) -> BaseDistribution:

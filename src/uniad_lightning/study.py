@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.errors import InputError, one_line, say
 
 SEEN = "seen"  # attribute of a running trial: when its worker last gave a sign of life, in seconds since 1970
 KILLED = "killed"  # how many processes its parameters have died with
@@ -83,7 +83,7 @@ class SharedStudy:
             if claimed or not running:
                 return claimed
             if not waiting:
-                print(f"waiting for {running} trials of other workers", flush=True)
+                say(f"waiting for {running} trials of other workers", flush=True)
             waiting = True
             time.sleep(self.between_signs)
 

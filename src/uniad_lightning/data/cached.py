@@ -25,7 +25,7 @@ from uniad_lightning.data.feature_cache import (
     unpack_mask,
 )
 from uniad_lightning.data.sampling import Draw
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, complain, did_you_mean
 from uniad_lightning.types import Batch
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take
@@ -157,7 +157,7 @@ class FeatureCache:
                 raise StoreError(f"data.cache_dir={self.folder}: the disk has no room for the features")
         except StoreError as error:
             if self.mode == "auto":
-                print(f"uniad: warning: features are computed anew each time; {error}", file=sys.stderr)
+                complain(f"warning: features are computed anew each time; {error}")
                 return None
             raise InputError(f"{error}; choose another folder, or data.cache=off") from error
         return split

@@ -126,7 +126,7 @@ def _number(record: Record) -> int:
     file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
     name = "/".join([record.category, *file.parts[-3:], str(place)])  # `test/good/000.png` is not `train/good/000.png`
     name = composed(name)  # the same after a copy between systems
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
 
 
 def rehearse(splits: Splits, known: Collection[str], count: int | None) -> Splits:

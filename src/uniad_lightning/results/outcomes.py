@@ -1,7 +1,5 @@
 """What a calibration leaves behind: a table of what its boundaries would have done, files, and a picture."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich.table import Table
 
+from uniad_lightning.errors import say
+from uniad_lightning.results.csv_text import csv_text
+from uniad_lightning.results.labels import label
 from uniad_lightning.results.run_folder import CALIBRATION, OUTCOMES, write_text
-from uniad_lightning.results.tables import print_table
+from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 from uniad_lightning.threshold import Calibration
 from uniad_lightning.written import note
 
@@ -43,37 +43,28 @@ def show_calibration(calibration: Calibration, one: Sequence[Outcome], own: Sequ
     """Print the boundary, and false alarms and misses per product, of the one boundary and of the products' own."""
     overall = calibration.overall
     used = "set on" if calibration.method.startswith("rate") else "its rate estimated on"
-    print(
+    say(
         f"boundary for all products ({calibration.method}): {overall.score:.4f}, {used} {overall.images} good images; "
         f"expect {overall.rate:.2%} of good images above it ({overall.low:.2%} to {overall.high:.2%})"
     )
-    table = Table(title="on the test images", title_justify="left")
-    for title in ("product", "good", "defective"):
-        table.add_column(title, justify="left" if title == "product" else "right")
-    for title in ("one boundary:\nfalse alarms", "misses", "own boundary:\nfalse alarms", "misses"):
-        table.add_column(title, justify="right")
+    numbers = ("good", "defective", "one boundary:\nfalse alarms", "misses", "own boundary:\nfalse alarms", "misses")
+    rows: list[Sequence[object] | None] = []
     by_name = {row.product: row for row in own}
     for row in one:
         if row.product == "all":
-            table.add_section()
+            rows.append(None)
         mine = by_name.get(row.product)
-        theirs = (str(mine.false_alarms), str(mine.misses)) if mine else ("", "")
-        table.add_row(
-            row.product, str(row.good), str(row.defective), str(row.false_alarms), str(row.misses), *theirs
-        )  # fmt: skip
-    print_table(table)
+        theirs = (mine.false_alarms, mine.misses) if mine else ("", "")
+        rows.append([row.product, row.good, row.defective, row.false_alarms, row.misses, *theirs])
+    print_table("on the test images", [("product", LEFT), *((title, RIGHT) for title in numbers)], rows)
 
 
 def write_report(
     folder: Path, calibration: Calibration, one: Sequence[Outcome], own: Sequence[Outcome], facts: dict[str, Any]
 ) -> None:
     """`outcomes.csv` and `calibration.json` in `folder`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", *Outcome._fields])
-    for kind, rows in (("one", one), ("own", own)):
-        writer.writerows([kind, *row] for row in rows)
-    write_text(folder / OUTCOMES, text.getvalue())
+    table = [[kind, *row] for kind, rows in (("one", one), ("own", own)) for row in rows]
+    write_text(folder / OUTCOMES, csv_text([["kind", *Outcome._fields], *table]))
     write_text(folder / CALIBRATION, json.dumps({**calibration.plain(), **facts}, indent=2) + "\n")
 
 
@@ -89,7 +80,7 @@ def draw_scores(path: Path, calibration: Calibration, scores: Mapping[str, Mappi
             own = calibration.products[name].score
             axes.plot([own, own], [row - 0.45, row + 0.45], ":", color="black", label="own" if row == 0 else None)
     axes.axvline(calibration.overall.score, color="black", label="one boundary")
-    axes.set_yticks(range(len(scores)), list(scores))
+    axes.set_yticks(range(len(scores)), list(map(label, scores)))
     axes.invert_yaxis()
     axes.set_xlabel("image score")
     figure.legend(loc="outside upper center", ncols=5, frameon=False)

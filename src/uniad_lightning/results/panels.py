@@ -13,6 +13,7 @@ from uniad_lightning.data.framing import cut
 from uniad_lightning.data.image import read_record, resize, resize_mask
 from uniad_lightning.data.records import Record
 from uniad_lightning.detector import TorchEngine
+from uniad_lightning.errors import printable
 from uniad_lightning.inspection import COLOURS
 from uniad_lightning.models.feature_decoder import FeatureDecoder
 from uniad_lightning.models.standardize import Standardize
@@ -138,10 +139,10 @@ def draw_sheet(columns: Mapping[str, Sequence[np.ndarray] | np.ndarray], labels:
     sheet = Image.new("RGB", (len(columns) * (width + gap) + gap, line + len(labels) * step), "white")
     draw = ImageDraw.Draw(sheet)
     for row, label in enumerate(labels):
-        draw.text((gap, line + row * step + 2), label, fill="black")
+        draw.text((gap, line + row * step + 2), printable(label), fill="black")
     for column, (title, pictures) in enumerate(columns.items()):
         left = gap + column * (width + gap)
-        draw.text((left, 4), title, fill="black")
+        draw.text((left, 4), printable(title), fill="black")
         for row, pixels in enumerate(pictures):
             sheet.paste(Image.fromarray(pixels), (left, 2 * line + row * step))
     return sheet

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from uniad_lightning.results.comparison import NONE, Cell, Comparison
+from uniad_lightning.results.labels import label
 
 CHANCE = 50  # per cent: the AUROC of scores that say nothing
 OURS, PAPER = "tab:blue", "tab:orange"
@@ -16,7 +17,7 @@ CURVES = {"loss": "tab:blue", "localization": "tab:red", "detection": "tab:green
 
 def draw_bars(path: Path, comparison: Comparison) -> None:
     """A panel for each group: a bar from chance for each line, its deviation over seeds, and the paper's number."""
-    names = [", ".join(label for label in line.labels if label != NONE) for line in comparison.lines]
+    names = [label(", ".join(one for one in line.labels if one != NONE)) for line in comparison.lines]
     figure, panels = _panels(comparison.groups, height=1.3 + 0.3 * len(names))
     for group, axes in enumerate(panels):
         for place, line in enumerate(comparison.lines):
@@ -50,8 +51,8 @@ def draw_lines(path: Path, comparison: Comparison) -> None:
         )  # fmt: skip
         paper = {x: cell.paper for x, cell in cells.items() if cell.paper is not None}
         axes.plot(list(paper), list(paper.values()), "d--", color=PAPER, markeredgecolor="black", label="paper")
-        axes.set_xticks(list(cells), [line.labels[0] for line in comparison.lines])
-        axes.set(xlabel=comparison.heads[0], ylabel="AUROC, %")
+        axes.set_xticks(list(cells), [label(line.labels[0]) for line in comparison.lines])
+        axes.set(xlabel=label(comparison.heads[0]), ylabel="AUROC, %")
         axes.grid(alpha=0.3)
     _save(figure, path)
 
@@ -79,7 +80,7 @@ def _panels(titles: Sequence[str], *, height: float) -> tuple[Figure, list[Axes]
     figure = Figure(figsize=(1.5 + 3.7 * len(titles), height), layout="constrained")
     panels = list(figure.subplots(1, len(titles), squeeze=False)[0])
     for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title)
+        axes.set_title(label(title))
     return figure, panels
 
 

@@ -1,14 +1,13 @@
 """What is said about one picture as a row: of the journal, which is JSON, and of the table, which is CSV."""
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection import Inspection
+from uniad_lightning.results.csv_text import csv_text
 from uniad_lightning.sources.items import Item
 
 Row = dict[str, Any]
@@ -95,13 +94,7 @@ def table_line(row: Row) -> bytes:
         "num_regions": "" if failed else len(row["regions"]),
         "regions": "" if failed else json.dumps(row["regions"]),
     }
-    return _csv([cells[name] for name in _COLUMNS]).encode(errors="backslashreplace")
+    return csv_text([[cells[name] for name in _COLUMNS]]).encode(errors="backslashreplace")
 
 
-def _csv(cells: Sequence[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
-
-
-HEADER = _csv(_COLUMNS)
+HEADER = csv_text([_COLUMNS])

@@ -1,7 +1,5 @@
 """The run folder: its files, written whole or not at all, and the refusal to write over what is there."""
 
-import csv
-import io
 import json
 import math
 import os
@@ -12,6 +10,7 @@ from typing import Any
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation, Row
 from uniad_lightning.uncertainty import Bounds
+from uniad_lightning.results.csv_text import csv_text
 from uniad_lightning.written import foreign, logs, note, real, remove_written, written
 
 METRICS = "metrics.json"
@@ -88,7 +87,7 @@ def write_text(path: Path, text: str) -> None:
     note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(text.encode(errors="backslashreplace"))  # bytes of a name that are no text are escaped
     temporary.replace(path)
 
 
@@ -99,12 +98,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     each pixel metric of a row may be off, `error_bounds` (`pixel_auroc_error_bound` is one of them under its former
     name). `facts` are further entries of the JSON.
     """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["category", "images", *COLUMNS])
-    for name, row in rows(evaluation):
-        writer.writerow([name, row.images, *(f"{getattr(row, column):.6f}" for column in COLUMNS)])
-    write_text(folder / RESULTS, table.getvalue())
+    table = [
+        [name, row.images, *(f"{getattr(row, column):.6f}" for column in COLUMNS)] for name, row in rows(evaluation)
+    ]
+    write_text(folder / RESULTS, csv_text([["category", "images", *COLUMNS], *table]))
     metrics = {
         "mean": _plain(evaluation.mean),
         "pooled": _plain(evaluation.pooled),

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from uniad_lightning.results.labels import label
+
 _COLUMNS = 3
 
 
@@ -44,8 +46,10 @@ def draw_search(trials: Sequence[Tried], best: Tried, *, objective: str, log: Co
     figure.savefig(path, dpi=110)
 
 
-def _scatter(axes: Axes, points: Sequence[tuple[Any, float]], best: tuple[Any, float], label: str) -> None:
+def _scatter(axes: Axes, points: Sequence[tuple[Any, float]], best: tuple[Any, float], name: str) -> None:
+    if isinstance(best[0], str):
+        points, best = [(label(x), y) for x, y in points], (label(best[0]), best[1])
     axes.scatter([x for x, _ in points], [y for _, y in points], s=18, alpha=0.7)
     axes.scatter([best[0]], [best[1]], s=80, marker="*", color="C3", zorder=3)
-    axes.set_xlabel(label)
+    axes.set_xlabel(label(name))
     axes.grid(alpha=0.3)

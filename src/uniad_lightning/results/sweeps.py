@@ -1,7 +1,5 @@
 """What a sweep has found: a table and a picture, the runs of one setting with other seeds put together."""
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +7,12 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.table import Table
 
+from uniad_lightning.errors import say
+from uniad_lightning.results.csv_text import csv_text
+from uniad_lightning.results.labels import label
 from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
-from uniad_lightning.results.tables import percent, print_table
+from uniad_lightning.results.tables import LEFT, RIGHT, percent, print_table
 
 RUNS, PICTURE = "sweep.csv", "sweep.png"
 SEED = "seed"
@@ -40,21 +40,19 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     """Print the means of each setting; keep in `folder` a row of each run (`sweep.csv`), a picture where any vary."""
     settings = gather(jobs)
     keys = list(settings[0].values) if settings else []
-    table = Table(title=f"sweep {folder}: means over the categories in %, ± deviation over seeds", title_justify="left")
-    for key in keys or ["run"]:
-        table.add_column(key.replace(".", ".\n"))
-    for column in ("runs", *COLUMNS):
-        table.add_column(column.replace("_", "\n"), justify="right")
+    columns = [(key.replace(".", ".\n"), LEFT) for key in keys or ["run"]]
+    columns += [(column.replace("_", "\n"), RIGHT) for column in ("runs", *COLUMNS)]
+    rows = []
     for setting in settings:
         shown = [spread(setting.numbers[column]) for column in COLUMNS] if setting.runs else ["failed"]
-        table.add_row(*(setting.values.values() or ["run"]), str(setting.runs), *shown)
-    print_table(table)
+        rows.append([*(setting.values.values() or ["run"]), setting.runs, *shown])
+    print_table(f"sweep {folder}: means over the categories in %, ± deviation over seeds", columns, rows)
     _write_runs(folder / RUNS, jobs)
-    print(f"each run: {folder / RUNS}")
+    say(f"each run: {folder / RUNS}")
     drawn = [setting for setting in settings if setting.runs]
     if keys and drawn:
         draw_sweep(drawn, folder / PICTURE)
-        print(f"picture: {folder / PICTURE}")
+        say(f"picture: {folder / PICTURE}")
 
 
 def gather(jobs: Sequence[Job]) -> list[Setting]:
@@ -87,10 +85,10 @@ def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, 2), DRAWN.items(), strict=True):
         _draw_metric(axes, settings, metric, first)
-        axes.set(xlabel=first, ylabel=title)
+        axes.set(xlabel=label(first), ylabel=title)
         axes.grid(alpha=0.3)
         if others:
-            axes.legend(title=", ".join(others), fontsize=8, title_fontsize=8)
+            axes.legend(title=label(", ".join(others)), fontsize=8, title_fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -100,15 +98,16 @@ def _draw_metric(axes: Axes, settings: Sequence[Setting], metric: str, first: st
     lines: dict[str, list[Setting]] = {}
     for setting in settings:
         lines.setdefault(", ".join(v for k, v in setting.values.items() if k != first), []).append(setting)
-    for place, (label, line) in enumerate(lines.items()):
+    for place, (name, line) in enumerate(lines.items()):
         drawn = [s for s in line if s.numbers[metric]]
         shift = 0.0 if numeric else 0.12 * (place - (len(lines) - 1) / 2)
         x = [float(s.values[first]) if numeric else ticks.index(s.values[first]) + shift for s in drawn]
         mean = [100 * statistics.fmean(s.numbers[metric]) for s in drawn]
         over_seeds = [100 * statistics.stdev(s.numbers[metric]) if len(s.numbers[metric]) > 1 else 0 for s in drawn]
-        axes.errorbar(x, mean, over_seeds, marker="o", linestyle="-" if numeric else "none", capsize=4, label=label)
+        line_style = "-" if numeric else "none"
+        axes.errorbar(x, mean, over_seeds, marker="o", linestyle=line_style, capsize=4, label=label(name))
     if not numeric:
-        axes.set_xticks(range(len(ticks)), ticks, rotation=30, ha="right")
+        axes.set_xticks(range(len(ticks)), list(map(label, ticks)), rotation=30, ha="right")
     elif min(map(float, ticks)) > 0 and max(map(float, ticks)) / min(map(float, ticks)) >= _LOGARITHMIC:
         axes.set_xscale("log")
 
@@ -122,12 +121,10 @@ def _is_number(text: str) -> bool:
 
 def _write_runs(path: Path, jobs: Sequence[Job]) -> None:
     keys = list(dict.fromkeys(key for job in jobs for key in job.varied))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", *keys, *COLUMNS])
+    rows: list[Sequence[str]] = [["run", *keys, *COLUMNS]]
     for job in jobs:
         metrics = None if job.failed else read_metrics(job.folder)
         numbers = [metrics["mean"].get(column) for column in COLUMNS] if metrics else [None] * len(COLUMNS)
         shown = ["" if number is None else f"{number:.6f}" for number in numbers]
-        writer.writerow([job.folder.name, *(job.varied.get(key, "") for key in keys), *shown])
-    write_text(path, text.getvalue())
+        rows.append([job.folder.name, *(job.varied.get(key, "") for key in keys), *shown])
+    write_text(path, csv_text(rows))

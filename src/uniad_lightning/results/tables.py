@@ -1,31 +1,38 @@
 """Tables in the terminal: one evaluation, the categories of a data set."""
 
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Literal
+
 from rich.console import Console
 from rich.table import Table
 
 from uniad_lightning.data.records import Splits, counts
+from uniad_lightning.errors import printable, say
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.results.run_folder import COLUMNS, rows
+
+Justify = Literal["left", "right"]
+LEFT: Justify = "left"
+RIGHT: Justify = "right"
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print per-category results in percent; a row that needed finer bins is marked."""
-    table = Table(title="results in %", title_justify="left")
-    table.add_column("category")
-    for column in ("images", *COLUMNS):
-        table.add_column(column.replace("_", "\n"), justify="right")
+    columns = [("category", LEFT), *((column.replace("_", "\n"), RIGHT) for column in ("images", *COLUMNS))]
+    shown: list[Sequence[object] | None] = []
     for name, row in rows(evaluation):
         if name == "mean":
-            table.add_section()
+            shown.append(None)
         mark = " *" if name in evaluation.refined else ""
-        table.add_row(name + mark, str(row.images), *(percent(getattr(row, column)) for column in COLUMNS))
-    print_table(table)
+        shown.append([name + mark, row.images, *(percent(getattr(row, column)) for column in COLUMNS)])
+    print_table("results in %", columns, shown)
     incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
     if incomplete:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
-        print(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
+        say(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
     if evaluation.refined:
-        print("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
+        say("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
 
 
 def show_counts(splits: Splits) -> None:
@@ -34,17 +41,13 @@ def show_counts(splits: Splits) -> None:
     shown = {"train_good": "train", "test_good": "test good", "test_defective": "test defective"}
     if splits.validation:
         shown["validation_good"] = "kept apart"
-    table = Table(title="images", title_justify="left")
-    table.add_column("category")
-    for title in shown.values():
-        table.add_column(title, justify="right")
-    table.add_column("defects")
+    columns = [("category", LEFT), *((title, RIGHT) for title in shown.values()), ("defects", LEFT)]
+    rows: list[Sequence[object] | None] = []
     for row in listed:
         kinds = ", ".join(f"{name} {n}" for name, n in row["by_defect"].items())
-        table.add_row(row["category"], *(str(row[field]) for field in shown), kinds)
-    table.add_section()
-    table.add_row("all", *(str(sum(row[field] for row in listed)) for field in shown), "")
-    print_table(table)
+        rows.append([row["category"], *(row[field] for field in shown), kinds])
+    rows += [None, ["all", *(sum(row[field] for row in listed) for field in shown), ""]]
+    print_table("images", columns, rows)
 
 
 def percent(value: float | None) -> str:
@@ -52,8 +55,20 @@ def percent(value: float | None) -> str:
     return "nan" if value is None or value != value else f"{100 * value:.2f}"
 
 
-def print_table(table: Table) -> None:
-    """Print a table; off a terminal 140 columns wide."""
-    console = Console()
+def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> None:
+    """Print a table of `rows`, None for a rule; each column has its heading and its side. Off a terminal 140 wide.
+
+    Every text is shown as it stands: the names of products and files may hold what would be markup.
+    """
+    table = Table(title=printable(title), title_justify="left")
+    for heading, side in columns:
+        table.add_column("\n".join(map(printable, heading.split("\n"))), justify=side, overflow="fold")
+    for row in rows:
+        if row is None:
+            table.add_section()
+        else:
+            table.add_row(*(printable(str(cell)) for cell in row))
+    plain = partial(Console, markup=False, emoji=False, highlight=False)
+    console = plain()
     # Off a terminal rich assumes 80 columns and would fold the numbers.
-    console.print(table) if console.is_terminal else Console(width=140).print(table)
+    (console if console.is_terminal else plain(width=140)).print(table)

@@ -1,29 +1,24 @@
 """A table on the terminal and as Markdown, LaTeX and CSV."""
 
-import csv
-import io
-
-from rich.table import Table
-
+from uniad_lightning.errors import printable, say
 from uniad_lightning.results.comparison import NONE, Cell, Comparison, Line
-from uniad_lightning.results.tables import print_table
+from uniad_lightning.results.csv_text import csv_text
+from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 
-_LATEX = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "±": r"$\pm$"})
+_LATEX = str.maketrans(
+    {**{sign: rf"\{sign}" for sign in "_%&#${}"}, "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "±": r"$\pm$"}
+)
 
 
 def show(comparison: Comparison) -> None:
     """Print the table, but for the other methods, and its notes."""
-    table = Table(title=f"{comparison.title}; AUROC in %", title_justify="left")
-    for head in comparison.heads:
-        table.add_column(head)
-    for group, columns in comparison.columns().items():
-        for place, column in enumerate(columns):
-            table.add_column(f"{'' if place else group}\n{column}", justify="right")
-    for line in comparison.lines:
-        table.add_row(*line.labels, *_cells(comparison, line))
-    print_table(table)
+    columns = [(head, LEFT) for head in comparison.heads]
+    for group, names in comparison.columns().items():
+        columns += [(f"{'' if place else group}\n{name}", RIGHT) for place, name in enumerate(names)]
+    rows = [[*line.labels, *_cells(comparison, line)] for line in comparison.lines]
+    print_table(f"{comparison.title}; AUROC in %", columns, rows)
     for note in comparison.notes:
-        print(note)
+        say(note)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -32,8 +27,9 @@ def markdown(comparison: Comparison) -> str:
     heads = [*comparison.heads, *comparison.others, *columns]
     aligned = ["---"] * len(comparison.heads) + ["---:"] * (len(heads) - len(comparison.heads))
     rows = [[*line.labels, *line.others, *_cells(comparison, line)] for line in comparison.lines]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (heads, aligned, *rows))
-    notes = "\n".join(f"- {note}" for note in comparison.notes)
+    shown = [[printable(cell).replace("|", r"\|") for cell in row] for row in (heads, aligned, *rows)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in shown)
+    notes = "\n".join(f"- {printable(note)}" for note in comparison.notes)
     return f"{comparison.title}; AUROC in %\n\n{table}\n" + (f"\n{notes}\n" if notes else "")
 
 
@@ -47,7 +43,7 @@ def latex(comparison: Comparison) -> str:
     rows = [[*line.labels, *line.others, *_cells(comparison, line)] for line in comparison.lines]
     spec = "l" * len(comparison.heads) + "r" * (len(heads) - len(comparison.heads))
     lines = [
-        *(f"% {comment}" for comment in comments),
+        *(f"% {printable(comment)}" for comment in comments),
         rf"\begin{{tabular}}{{{spec}}}",
         r"\toprule",
         " & ".join([*[""] * len(labels), *wide]) + r" \\",
@@ -62,14 +58,13 @@ def latex(comparison: Comparison) -> str:
 
 def comma_separated(comparison: Comparison) -> str:
     """One row for each line, every number in a column of its own, empty where there is none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     parts = ("mean", "deviation", "n", "paper", "paper_deviation", "difference")
     numbers = [f"{group} {part}".replace(", ", "_").replace(" ", "_") for group in comparison.groups for part in parts]
-    writer.writerow([*(head.replace(" ", "_") for head in comparison.heads), *comparison.others, *numbers])
-    for line in comparison.lines:
-        writer.writerow([*line.labels, *line.others, *(number for cell in line.cells for number in _numbers(cell))])
-    return text.getvalue()
+    heads = [*(head.replace(" ", "_") for head in comparison.heads), *comparison.others, *numbers]
+    rows = [
+        [*line.labels, *line.others, *(n for cell in line.cells for n in _numbers(cell))] for line in comparison.lines
+    ]
+    return csv_text([heads, *rows])
 
 
 def _cells(comparison: Comparison, line: Line) -> list[str]:
@@ -85,5 +80,5 @@ def _numbers(cell: Cell) -> list[str]:
 
 
 def _latex_row(texts: list[str]) -> str:
-    signed = (f"${text}$" if text[:1] in ("+", "-") and text != NONE else text for text in texts)
-    return " & ".join(text.translate(_LATEX) for text in signed) + r" \\"
+    shown = (printable(text).translate(_LATEX) for text in texts)
+    return " & ".join(f"${text}$" if text[:1] in ("+", "-") and text != NONE else text for text in shown) + r" \\"

@@ -23,7 +23,7 @@ from watchdog.events import (
 )
 
 from uniad_lightning.data.listing import is_picture
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, complain
 from uniad_lightning.sources.arrivals import GRACE, Arrivals, Look, look
 from uniad_lightning.sources.items import Digests, Item, broken, key_of, picture
 from uniad_lightning.sources.walking import Found, walk
@@ -84,10 +84,9 @@ class Watch:
                 observer = _observe(self._root, self._events)
                 self._pause = _ROUND
             except OSError as error:  # such as the limit of inotify watches
-                print(
-                    f"uniad: warning: {self.folder}: the system does not tell of new files ({error.strerror}); looking "
-                    "for them every second instead",
-                    file=sys.stderr,
+                complain(
+                    f"warning: {self.folder}: the system does not tell of new files ({error.strerror}); looking "
+                    "for them every second instead"
                 )
         try:
             yield
