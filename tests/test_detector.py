@@ -1,6 +1,8 @@
 """From a checkpoint to a decision on a picture: calibrate, load, predict."""
 
+import csv
 import json
+import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -300,6 +302,58 @@ def test_what_was_trained_on_never_sets_the_boundary(uniad, tmp_path):
     status, _, err = uniad("calibrate", checkpoint, f"output_dir={tmp_path}/d", *given)
     assert status == 2
     assert "held-out images of flask; the checkpoint was trained on bottle" in err
+
+
+def outcomes_of(folder):
+    with (folder / "outcomes.csv").open(newline="") as file:
+        return {(row["kind"], row["product"]): row for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("how", ["as they lie", "linked", "copied", "one by one"])
+def test_test_images_that_set_the_boundary_are_not_in_the_report(calibrated, products, uniad, tmp_path, how):
+    checkpoint = shutil.copy(calibrated[0], tmp_path / "last.ckpt")
+    good = {"as they lie": f"good={products}/bottle/test/good", "linked": f"good={tmp_path}/g"}.get(how)
+    if how == "linked":
+        (tmp_path / "g").symlink_to(products / "bottle/test/good")
+    elif how == "copied":
+        shutil.copytree(products / "bottle/test/good", tmp_path / "elsewhere")
+        good = f"good={tmp_path}/elsewhere"
+    elif how == "one by one":
+        good = f"good=[{','.join(map(str, sorted((products / 'bottle/test/good').iterdir())))}]"
+    words = [f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "rate=0.1", good]
+    status, _, err = uniad("calibrate", *words)
+    assert status == 0, err
+    assert "6 of these are test images" in err
+    rows = outcomes_of(tmp_path / "c")
+    assert (rows["one", "bottle"]["good"], rows["one", "cable"]["good"]) == ("0", "6")
+    assert int(rows["one", "bottle"]["defective"]) > 0
+
+
+def test_other_good_images_leave_the_report_whole(calibrated, products, uniad, tmp_path):
+    checkpoint = shutil.copy(calibrated[0], tmp_path / "last.ckpt")
+    other = mvtec_tree(tmp_path / "other", categories=["bottle"], train=3, size=(50, 50))
+    words = [f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "rate=0.1", f"good={other}/bottle/train/good"]
+    status, _, err = uniad("calibrate", *words)
+    assert status == 0, err
+    assert "test images" not in err
+    assert outcomes_of(tmp_path / "c")["one", "bottle"]["good"] == "6"
+
+
+def test_without_held_out_images_calibrate_ends_before_anything_long_and_the_training_says_so(uniad, tree, tmp_path):
+    words = [*SMALL, "data=mix", f"data.source.parts={{a:{{layout:mvtec,root:{tree}}}}}", f"output_dir={tmp_path}/run"]
+    status, _, err = uniad("train", *words, "trainer=smoke")
+    assert status == 0, err
+    assert "warning: no good images are held out" in err
+    report = tmp_path / "c"
+    report.mkdir()
+    status, _, err = uniad("calibrate", f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", f"output_dir={report}")
+    assert status == 2
+    assert "data.held_out=0.1" in err
+    assert "test:" not in err  # the bar of the scoring
+    assert not any(report.iterdir())
+    status, _, err = uniad("train", *words, "trainer=smoke", "data.held_out=0.2", "overwrite=true")
+    assert status == 0, err
+    assert "held out" not in err
 
 
 def test_many_threads_may_predict_first_while_others_load(calibrated, products):

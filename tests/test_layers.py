@@ -66,6 +66,7 @@ LEVELS = {
     "data.mvtec_3d": 2,
     "data.cifar10": 2,
     "data.finding": 2,
+    "data.recognising": 2,
     "data.folder": 2,
     "data.meta": 2,
     "data.selection": 2,

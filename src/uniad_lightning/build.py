@@ -1,7 +1,6 @@
 """From a configuration to the parts it describes. With `run`, the only module of the core that knows Hydra."""
 
 import os
-import sys
 from typing import Any
 
 import torch

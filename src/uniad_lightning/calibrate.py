@@ -19,6 +19,7 @@ from tqdm import tqdm
 from uniad_lightning.data.finding import matches
 from uniad_lightning.data.image import DATA_SET_PIXELS, read_image
 from uniad_lightning.data.naming import composed
+from uniad_lightning.data.recognising import among
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.data.selection import lots
 from uniad_lightning.detector import TorchEngine
@@ -170,6 +171,12 @@ def _by_labels(held_out: Scores, labelled: Scores, choose: Callable[..., float])
     return at_score(choose(good.score, defective.score), known.score, known.peak)
 
 
+def refuse_without_images(good: Sequence[Record], test: Sequence[Record], *, by: str) -> None:
+    """Raises InputError where the images are missing that a boundary set `by` needs, before any of them is scored."""
+    if not (good if by == "rate" else {0, 1} == {record.label for record in test}):
+        raise InputError(_nothing_to_calibrate_on(by))
+
+
 def _nothing_to_calibrate_on(by: str) -> str:
     if by == "rate":
         return (
@@ -268,14 +275,24 @@ def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:
     if not listed or not all(isinstance(one, str) and one for one in listed):
         raise InputError(f"good={patterns}: expected a folder, a file, a glob, or a list of them; quote a number")
     found = {path.resolve(): path for one in listed for path in matches(*_rooted(one), key="good")}
-    trained = {r.image.resolve() for r in known.train if isinstance(r.image, Path)} & found.keys()
+    trained = among(found, known.train)
     if trained:
         raise InputError(
-            f"good={patterns}: {min(trained)} and {len(trained) - 1} more were trained on, and their scores would set "
-            "the boundary too low; give others"
+            f"good={patterns}: {found[min(trained)]} and {len(trained) - 1} more were trained on, and their scores "
+            "would set the boundary too low; give others"
         )
-    held_out = {r.image.resolve() for r in known.validation if isinstance(r.image, Path)}
+    held_out = among(found, known.validation)
     return [Record(path, (), "", GOOD, 0) for real, path in sorted(found.items()) if real not in held_out]
+
+
+def without(splits: Splits, further: Sequence[Record]) -> tuple[Splits, int]:
+    """`splits` without the test images that are among the `further` ones, and how many these are.
+
+    They set the boundary, so that of them it cannot be said what it does.
+    """
+    reused = among({r.image.resolve() for r in splits.test if isinstance(r.image, Path)}, further)
+    rest = tuple(r for r in splits.test if not (isinstance(r.image, Path) and r.image.resolve() in reused))
+    return splits._replace(test=rest), len(splits.test) - len(rest)
 
 
 def _rooted(pattern: str) -> tuple[Path, str]:

@@ -14,8 +14,8 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import lots
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.home import expand
-from uniad_lightning.written import note
 from uniad_lightning.train_images import image_names, pack_names
+from uniad_lightning.written import note
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -5,9 +5,8 @@ from pathlib import Path
 from uniad_lightning.command_line import conf_dir, data_options
 from uniad_lightning.data.catalogue import CATALOGUE, describe, differences, with_hint
 from uniad_lightning.data.finding import on_disk
-from uniad_lightning.errors import InputError, did_you_mean
-from uniad_lightning.home import expand
 from uniad_lightning.errors import InputError, did_you_mean, say
+from uniad_lightning.home import expand
 from uniad_lightning.results.tables import show_counts
 
 _ROOT = "data.root="

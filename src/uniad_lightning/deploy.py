@@ -17,11 +17,13 @@ from uniad_lightning.calibrate import (
     not_trained_on,
     only_chosen_on,
     outcomes,
+    refuse_without_images,
     score_records,
     set_boundaries,
     share_unfamiliar,
     spread_over,
     too_few,
+    without,
 )
 from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
 from uniad_lightning.detector import Detector, find_device, load_engine
@@ -52,11 +54,13 @@ def calibrate(cfg: DictConfig) -> Calibration:
     engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
     checkpoint = load_checkpoint(cfg.ckpt_path)
     data = build_saved_data(checkpoint, engine.module, cfg.data, evaluates=True)
-    claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
     data.prepare_data()
     data.setup()
     unseen = data.splits if data.is_other else not_trained_on(data.splits, checkpoint)
     further = [] if cfg.good is None else further_good(cfg.good, known=data.splits)
+    unseen, reused = without(unseen, further)
+    refuse_without_images([*unseen.validation, *further], unseen.test, by=cfg.by)
+    claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
     held_out = score_records(engine, [*unseen.validation, *further], label="held out")
     test = score_records(engine, unseen.test, label="test")
     calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
@@ -68,6 +72,10 @@ def calibrate(cfg: DictConfig) -> Calibration:
         entries["familiarity"] = familiarity.plain()
         facts["unfamiliar"] = share_unfamiliar(familiarity, test)
     update_checkpoint(cfg.ckpt_path, **entries)
+    if reused:
+        warn(
+            f"good={cfg.good}: {reused} of these are test images; they set the boundary and are left out of the report"
+        )
     for line in too_few(calibration, cfg.rate) if cfg.by == "rate" else only_chosen_on(held_out):
         warn(line)
     one, own = outcomes(calibration, test)

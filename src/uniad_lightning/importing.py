@@ -14,9 +14,8 @@ from torch import Tensor
 
 from uniad_lightning.build import build_module
 from uniad_lightning.checkpoint import AtomicCheckpointIO
-from uniad_lightning.errors import InputError, one_line
-from uniad_lightning.home import expand
 from uniad_lightning.errors import InputError, one_line, say
+from uniad_lightning.home import expand
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.official import (
     backbone_names,

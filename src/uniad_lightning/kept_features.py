@@ -5,10 +5,8 @@ import re
 import time
 
 from uniad_lightning.data.cache_space import bound, stores
-from uniad_lightning.errors import InputError
-from uniad_lightning.home import expand
-from uniad_lightning.results.tables import print_table
 from uniad_lightning.errors import InputError, say
+from uniad_lightning.home import expand
 from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}

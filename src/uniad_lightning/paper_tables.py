@@ -8,9 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from uniad_lightning.command_line import conf_dir
 from uniad_lightning.data.published import Published
-from uniad_lightning.errors import InputError, did_you_mean
-from uniad_lightning.home import expand
 from uniad_lightning.errors import InputError, did_you_mean, say
+from uniad_lightning.home import expand
 from uniad_lightning.results.filling import Layout, place
 from uniad_lightning.results.gathering import Run, differences, find_runs, settings_of
 from uniad_lightning.results.layouts import LAYOUTS

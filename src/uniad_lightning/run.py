@@ -85,6 +85,7 @@ def train(cfg: DictConfig) -> Evaluation:
     if checkpoint is not None:
         refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
+    _warn_of_nothing_held_out(trainer, data)
     if started is not None:
         warn_of_forgetting(started, data)
     with _ended(trainer):
@@ -165,6 +166,16 @@ def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: Dic
     if trainer.is_global_zero:
         show_counts(data.splits)
         write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def _warn_of_nothing_held_out(trainer: L.Trainer, data: UnifiedDataModule) -> None:
+    """One line where `uniad calibrate` will have no images; not in a sweep, nor where whole classes are defects."""
+    alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
+    if trainer.is_global_zero and alone and not data.splits.validation and data.normal_classes is None:
+        warn(
+            "no good images are held out, so uniad calibrate will need others (good=FOLDER); data.held_out=0.1 holds "
+            "some out"
+        )
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from typing import Any
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics import Evaluation, Row
-from uniad_lightning.uncertainty import Bounds
 from uniad_lightning.results.csv_text import csv_text
+from uniad_lightning.uncertainty import Bounds
 from uniad_lightning.written import foreign, logs, note, real, remove_written, written
 
 METRICS = "metrics.json"
