@@ -36,6 +36,7 @@ LEVELS = {
     "histogram": 1,
     "metrics": 1,
     "roc": 1,
+    "precision": 1,
     "recount": 1,
     "refinement": 1,
     "uncertainty": 1,

@@ -30,6 +30,7 @@ from uniad_lightning.holding import holds_output_dir
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.models.feature_decoder import FeatureDecoder
 from uniad_lightning.module import FeatureReconstruction, fingerprint
+from uniad_lightning.precision import check_precision
 from uniad_lightning.randomness import key
 from uniad_lightning.results.panels import Renderer, draw_category, draw_sheet
 from uniad_lightning.results.run_folder import refuse_in_the_way
@@ -138,6 +139,7 @@ def _fit(
         logger=False,
         limit_val_batches=0,
     )
+    check_precision(trainer.precision)
     warnings.filterwarnings("ignore", message=".*have no `validation_step`")  # the data module offers a test split
     data.prepare_data()
     data.setup()

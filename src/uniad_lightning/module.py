@@ -18,6 +18,7 @@ from uniad_lightning.losses import ReconstructionLoss
 from uniad_lightning.metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.models.standardize import Standardize
+from uniad_lightning.precision import in_float32
 from uniad_lightning.randomness import seed_step
 from uniad_lightning.scoring import ImageScore, upsample
 from uniad_lightning.types import Batch, Size
@@ -62,7 +63,14 @@ class AnomalyModule(L.LightningModule):
         return None
 
     def look(self, batch: Batch, *, framing: Framing, size: Size) -> Look:
-        """Judge pictures, each one image or (B, T, 3, H, W) of `framing`'s tiles, their maps scored at `size`."""
+        """Judge pictures, each one image or (B, T, 3, H, W) of `framing`'s tiles, their maps scored at `size`.
+
+        Everything is computed in float32, also under autocast.
+        """
+        with in_float32(self.device):
+            return self._look(batch, framing=framing, size=size)
+
+    def _look(self, batch: Batch, *, framing: Framing, size: Size) -> Look:
         if "image" in batch and batch["image"].ndim == 5:
             batch = {**batch, "image": batch["image"].flatten(0, 1)}
         features = self.features(batch)
@@ -98,10 +106,14 @@ class AnomalyModule(L.LightningModule):
         self.vanished_masks = 0
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
-        """Score a batch; for callbacks, `map` (B, H, W) at the mask's size and `score` (B,)."""
-        assert self.metrics is not None
+        """Score a batch in float32; for callbacks, `map` (B, H, W) at the mask's size and `score` (B,)."""
         if len(batch["index"]) == 0:
             return None
+        with in_float32(self.device):
+            return self._score(batch)
+
+    def _score(self, batch: Batch) -> dict[str, Tensor]:
+        assert self.metrics is not None
         framing = self.data.framing
         look = self.look(batch, framing=framing, size=self.data.map_size)
         self._refuse_not_finite(look.grid, batch)
@@ -132,7 +144,7 @@ class AnomalyModule(L.LightningModule):
             complain(f"warning: {self.vanished_masks} masks have no pixel left that is judged at {size}")
         for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
             numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
-            self.log_dict(numbers, rank_zero_only=False)
+            self.log_dict(numbers, sync_dist=True, reduce_fx="max")  # all ranks have the same
 
     def _refuse_not_finite(self, maps: Tensor, batch: Batch) -> None:
         bad = ~maps.isfinite().flatten(1).all(dim=1)
@@ -174,8 +186,8 @@ class FeatureReconstruction(AnomalyModule):
         self.schedule = schedule
 
     def features(self, batch: Batch) -> Tensor:
-        """The backbone's features (B, C, h, w), from the cache or from images."""
-        return batch["feature"].float() if "feature" in batch else self.backbone(batch["image"])
+        """The backbone's features (B, C, h, w) float32, from the cache or from images."""
+        return (batch["feature"] if "feature" in batch else self.backbone(batch["image"])).float()
 
     def tokens(self, batch: Batch) -> Tensor:
         """The features as tokens (B, N, C), row-major, standardised where asked for."""
@@ -212,9 +224,9 @@ class FeatureReconstruction(AnomalyModule):
             self.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The reconstruction loss; the target is the unjittered feature (Eq. 4)."""
+        """The reconstruction loss, in float32; the target is the unjittered feature (Eq. 4)."""
         tokens = self.tokens(batch)
-        loss = self.loss(tokens, self.network(tokens))
+        loss = self.loss(tokens, self.network(tokens).float())
         if (batch_idx % 10 == 0 or self.trainer.is_last_batch) and not loss.isfinite():
             raise InputError(
                 f"the loss is {loss.item()} at step {self.trainer.global_step}: the training has diverged; lower "

@@ -30,6 +30,7 @@ from uniad_lightning.loggers import Forgiving
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.monitors import EvaluationMonitor
+from uniad_lightning.precision import EVALUATION, check_precision
 from uniad_lightning.ranks import end_ranks, watch_ranks
 from uniad_lightning.results.run_folder import CONFIG, LAST, claim, is_within, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
@@ -81,6 +82,7 @@ def train(cfg: DictConfig) -> Evaluation:
         limit_val_batches=1.0 if cfg.validate_every else 0,
     )
     refuse_shifting(callbacks)
+    check_precision(trainer.precision)
     _prepare(trainer, data, folder, cfg)
     if checkpoint is not None:
         refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
@@ -93,7 +95,7 @@ def train(cfg: DictConfig) -> Evaluation:
         if trainer.global_step < data.total_steps:
             warn(f"ended after {trainer.global_step} of {data.total_steps} steps, before the end of its learning rates")
         chosen = _leave_checkpoint(trainer, module, folder, callbacks)
-        return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen})
+        return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
 
 
 @holds_output_dir
@@ -112,9 +114,12 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     if cfg.save_maps:
         callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)
     trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=False, enable_checkpointing=False)
+    check_precision(trainer.precision)
     _prepare(trainer, data, folder, cfg)
+    trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # none of an imported one
     with _ended(trainer):
-        return _evaluate(trainer, module, data, folder, facts={"checkpoint": str(cfg.ckpt_path)})
+        facts = {"checkpoint": str(cfg.ckpt_path)}
+        return _evaluate(trainer, module, data, folder, facts=facts, trained_in=trained_in)
 
 
 def cache(cfg: DictConfig) -> None:
@@ -211,7 +216,13 @@ def _leave_checkpoint(
 
 
 def _evaluate(
-    trainer: L.Trainer, module: FeatureReconstruction, data: UnifiedDataModule, folder: Path, *, facts: dict[str, Any]
+    trainer: L.Trainer,
+    module: FeatureReconstruction,
+    data: UnifiedDataModule,
+    folder: Path,
+    *,
+    facts: dict[str, Any],
+    trained_in: str | None,
 ) -> Evaluation:
     """Test `module` and write the results; the first rank prints them."""
     trainer.test(module, datamodule=data, verbose=False)
@@ -219,7 +230,10 @@ def _evaluate(
     if evaluation is None:
         raise RuntimeError("the evaluation ended without a result")
     if trainer.is_global_zero:
-        write_evaluation(folder, evaluation, facts={**facts, "vanished_masks": module.vanished_masks})
+        features = "float16" if data.tests_on_cache else "float32"
+        precision = {"training": trained_in, "evaluation": EVALUATION, "test_features": features}
+        facts |= {"vanished_masks": module.vanished_masks, "precision": precision}
+        write_evaluation(folder, evaluation, facts=facts)
         show_evaluation(evaluation)
         say(f"run folder: {folder}   pictures: {folder / 'heatmaps'}")
     return evaluation

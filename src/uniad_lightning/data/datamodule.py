@@ -274,7 +274,15 @@ class UnifiedDataModule(L.LightningDataModule):
         return self._loader(ResumableLoader, self.splits.train, batches)
 
     def test_dataloader(self) -> DataLoader | CachedLoader:
-        """This rank's share of the test split."""
+        """This rank's share of the test split; features of half precision only where a cache was asked for."""
+        return self._evaluation_loader(cached=self.tests_on_cache)
+
+    @property
+    def tests_on_cache(self) -> bool:
+        """Whether the test split is tested on features of the cache, which are float16."""
+        return self.cache.mode != "auto" and "test" in self.cache.splits
+
+    def _evaluation_loader(self, *, cached: bool) -> DataLoader | CachedLoader:
         trainer = self.running_trainer
         batches = EvaluationBatches(
             count=len(self.splits.test),
@@ -282,13 +290,13 @@ class UnifiedDataModule(L.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        if "test" in self.cache.splits:
+        if cached:
             return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True)
         return self._loader(DataLoader, self.splits.test, batches)
 
     def val_dataloader(self) -> DataLoader | CachedLoader:
         """The test split: there is no other set with anomalies, and only `validate_every` looks at it."""
-        return self.test_dataloader()
+        return self._evaluation_loader(cached="test" in self.cache.splits)
 
     @property
     def running_trainer(self) -> L.Trainer:

@@ -23,6 +23,7 @@ from uniad_lightning.errors import InputError, did_you_mean, one_line
 from uniad_lightning.home import expand
 from uniad_lightning.models.folding import GATE, Folded
 from uniad_lightning.models.static_padding import pad_as_for
+from uniad_lightning.precision import in_float32
 from uniad_lightning.types import Size, pair
 
 # On a CPU, activations of more images than these pixels leave its caches and its allocator's reach: half the speed.
@@ -98,14 +99,15 @@ class Backbone(nn.Module):
         return super().train(mode and self.trainable)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, h, w)."""
+        """(B, 3, H, W) -> (B, C, h, w), in float32 also under autocast, unless the backbone learns."""
         image = image.contiguous(memory_format=torch.channels_last)
         learning = self.model.training or any(parameter.requires_grad for parameter in self.model.parameters())
         if learning or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return self._features(self.model, image)
         at_once = PIXELS_AT_ONCE // image.shape[2:].numel() if image.device.type == "cpu" else len(image)
         model = self._folded(self.model)
-        return torch.cat([self._features(model, part) for part in image.split(max(at_once, 1))])
+        with in_float32(image.device):  # as they are kept, and as a detector computes them that is not being trained
+            return torch.cat([self._features(model, part) for part in image.split(max(at_once, 1))])
 
     def prepare(self) -> None:
         """Fold batch norms now, alone, so that threads may run the backbone from then on (`folding.GATE`)."""
