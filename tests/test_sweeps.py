@@ -2,23 +2,25 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 from PIL import Image
 
 from conftest import SMALL
 from test_journey import UNIAD
-from uniad_lightning.devices import claimed
-from uniad_lightning.jobs import job_folder, sweep_folder
+from uniad_lightning.devices import claimed, visible_gpus
+from uniad_lightning.jobs import _device, job_folder, sweep_folder
 from uniad_lightning.results.sweeps import Job, gather, show_sweep, spread
 
 QUICK = [*SMALL, "trainer.max_epochs=1", "data.cache=disk"]
@@ -196,33 +198,78 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from uniad_lightning.devices import claimed
-with claimed(2, folder=Path(sys.argv[1])) as number:
-    print(number, flush=True)
+gpus = sys.argv[2].split(",")
+with claimed(gpus, folder=Path(sys.argv[1])) as number:
+    print("claimed", gpus[number], flush=True)
     time.sleep(60)
 """
 
 
-def test_each_process_has_a_device_of_its_own_until_it_ends(tmp_path):
-    claims = [
-        subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]  # fmt: skip
+def test_each_process_has_a_device_of_its_own_until_it_ends_whatever_its_number(tmp_path):
+    # As with other CUDA_VISIBLE_DEVICES in each: the same GPUs in another order, or only one of them.
+    visible = ["GPU-a,GPU-b", "GPU-b,GPU-a", "GPU-b"]
+    claims = []
     try:
-        for claim in claims:
-            os.set_blocking(claim.stdout.fileno(), False)
-        numbers = {}
-        while len(numbers) < 2:
-            numbers |= {i: int(line) for i, claim in enumerate(claims) if (line := claim.stdout.readline())}
-            time.sleep(0.05)
-        assert sorted(numbers.values()) == [0, 1]
-        (waiting,) = {0, 1, 2} - numbers.keys()
-        killed = min(numbers)
-        claims[killed].kill()
-        while not (line := claims[waiting].stdout.readline()):
-            time.sleep(0.05)
-        assert int(line) == numbers[killed]
+        for gpus in visible:
+            claims.append(
+                subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path), gpus], stdout=subprocess.PIPE, text=True)
+            )
+            first = claims[-1].stdout.readline()
+            if len(claims) == 1:
+                assert first == "claimed GPU-a\n"
+            elif len(claims) == 2:
+                assert first == "claimed GPU-b\n"
+        assert first.startswith("waits for the GPU that is visible")
+        claims[1].kill()
+        assert claims[2].stdout.readline().startswith("goes on with GPU 0 (GPU-b)")
+        assert claims[2].stdout.readline() == "claimed GPU-b\n"
     finally:
         for claim in claims:
             claim.kill()
-    with claimed(2, folder=Path(tmp_path)) as number:
-        assert number in (0, 1)
+            claim.wait()
+    with claimed(["GPU-b", "GPU-a"], folder=Path(tmp_path)) as number:
+        assert number == 0
+
+
+@pytest.fixture
+def stub_gpus(monkeypatch):
+    """Have torch.cuda tell of GPUs with these identifiers; that is all this package asks of it here."""
+
+    def call(*identifiers, visible=None):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(identifiers))
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=identifiers[number])
+        )
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return call
+
+
+def test_a_gpu_goes_by_its_own_identifier_and_a_part_of_one_by_its_name(stub_gpus):
+    stub_gpus("1234-ab", "5678-cd", visible="3,1")
+    assert visible_gpus() == ["1234-ab", "5678-cd"]
+    stub_gpus("1234-ab", visible="GPU-1234-ab")
+    assert visible_gpus() == ["1234-ab"]
+    stub_gpus("1234-ab", visible="MIG-7f-1, MIG-7f-2")  # CUDA shows the first alone
+    assert visible_gpus() == ["MIG-7f-1"]
+    stub_gpus()
+    assert visible_gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "accelerator", "devices"),
+    [(["a"], "auto", [0]), (["a", "b"], "gpu", [0]), (["a", "b"], "cpu", 1), ([], "auto", 1)],
+)
+def test_a_run_of_a_sweep_claims_a_gpu_also_where_there_is_one(
+    stub_gpus, monkeypatch, tmp_path, gpus, accelerator, devices
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    stub_gpus(*gpus)
+    cfg = OmegaConf.create({"trainer": {"accelerator": accelerator, "devices": 1}})
+    with _device(cfg):
+        assert cfg.trainer.devices == devices
+        held = [path.name for folder in tmp_path.iterdir() for path in folder.iterdir()]
+        assert held == (["a"] if devices == [0] else [])

@@ -1,26 +1,40 @@
 """One GPU for each of the trainings that run at the same time on a machine."""
 
-import getpass
+import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 
-_WAIT = 1.0  # seconds between two looks
+_WAIT = 1.0  # seconds between two tries
+
+
+def visible_gpus() -> list[str]:
+    """An identifier of each GPU that this process sees, the same in all processes, whatever number it has in them."""
+    # A part of a GPU (MIG) goes by the name that made it visible: a process sees only one, under number 0.
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return [
+        named[number]
+        if number < len(named) and named[number].startswith("MIG-")
+        else str(torch.cuda.get_device_properties(number).uuid)
+        for number in range(torch.cuda.device_count())
+    ]
 
 
 @contextmanager
-def claimed(count: int, *, folder: Path | None = None) -> Iterator[int]:
-    """The number of one of `count` devices that no other process claims; waits for one where there is none.
+def claimed(gpus: Sequence[str], *, folder: Path | None = None) -> Iterator[int]:
+    """The position among `gpus`, by identifier, of one that no other process claims; waits where there is none.
 
     Claims are locked files in `folder`, the user's own below the system's temporary one; they end with it, too.
     """
-    folder = folder or Path(tempfile.gettempdir()) / f"uniad-devices-{getpass.getuser()}"
+    folder = folder or Path(tempfile.gettempdir()) / f"uniad-devices-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
-    locks = [FileLock(folder / str(number)) for number in range(count)]
+    locks = [FileLock(folder / gpu.replace(os.sep, "-")) for gpu in gpus]
+    waiting = False
     while True:
         for number, lock in enumerate(locks):
             try:
@@ -28,8 +42,14 @@ def claimed(count: int, *, folder: Path | None = None) -> Iterator[int]:
             except Timeout:
                 continue
             try:
+                if waiting:
+                    print(f"goes on with GPU {number} ({gpus[number]})", flush=True)
                 yield number
             finally:
                 lock.release()
             return
+        if not waiting:
+            which = "the GPU that is" if len(gpus) == 1 else f"one of the {len(gpus)} GPUs that are"
+            print(f"waits for {which} visible, used by other runs of a sweep ({folder})", flush=True)
+        waiting = True
         time.sleep(_WAIT)

@@ -233,16 +233,15 @@ def _own_log(path: Path, *, here: bool) -> Iterator[None]:
 
 @contextmanager
 def _device(cfg: Any) -> Iterator[None]:
-    """Give a training one GPU of its own where there are several, for as long as it lasts."""
-    import torch
+    """Give a training one GPU of its own where there are any, for as long as it lasts; on one GPU runs take turns."""
+    from uniad_lightning.devices import claimed, visible_gpus
 
-    from uniad_lightning.devices import claimed
-
-    count = torch.cuda.device_count()
-    if "trainer" not in cfg or cfg.trainer.accelerator not in ("auto", "gpu", "cuda") or count < 2:
+    wanted = "trainer" in cfg and cfg.trainer.accelerator in ("auto", "gpu", "cuda")
+    gpus = visible_gpus() if wanted else []
+    if not gpus:
         yield
         return
-    with claimed(count) as number:
+    with claimed(gpus) as number:
         cfg.trainer.devices = [number]
         yield
 
