@@ -19,6 +19,7 @@ from uniad_lightning.data.framing import cut
 from uniad_lightning.data.image import read_record, resize, resize_mask
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import printable
+from uniad_lightning.interrupts import end_if_interrupted
 from uniad_lightning.loggers import logged_step, picture_loggers, show
 from uniad_lightning.module import AnomalyModule
 from uniad_lightning.scoring import upsample
@@ -98,6 +99,17 @@ class TrainingProgress(ProgressBar):
         """Close the bar."""
         assert self._bar is not None
         self._bar.close()
+
+
+class EndWhenInterrupted(L.Callback):
+    """Ends a run before its next batch where an interrupt has arrived that something kept to itself."""
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Called by Lightning before each batch."""
+        end_if_interrupted()
+
+    on_validation_batch_start = on_train_batch_start
+    on_test_batch_start = on_train_batch_start
 
 
 class SaveMaps(L.Callback):

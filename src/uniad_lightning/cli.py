@@ -14,6 +14,7 @@ from uniad_lightning import __version__, completion
 from uniad_lightning.command_line import conf_dir, data_options, parse, start
 from uniad_lightning.commands import CACHE, CLOSED, COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE, OTHERS, usage
 from uniad_lightning.errors import InputError, complain, did_you_mean, one_line, say
+from uniad_lightning.interrupts import end_if_interrupted, remembered
 
 __all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
 
@@ -21,8 +22,9 @@ __all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
 def main() -> None:
     """Entry point of the console script `uniad`."""
     try:
-        status = _status_of(sys.argv[1:])
-        sys.stdout.flush()
+        with remembered():
+            status = _status_of(sys.argv[1:])
+            sys.stdout.flush()
     except InputError as error:
         complain(str(error))
         status = MISTAKE
@@ -91,6 +93,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
         complain(f"interrupted; {how}")
         return INTERRUPTED
     except Exception as error:
+        end_if_interrupted()
         jobs.finish()  # of a sweep whose launcher failed
         # A plain ValueError is Hydra's, about options that contradict each other: a job's own does not come this far.
         status, _ = report(InputError(one_line(error)) if type(error) is ValueError else error, name, line)

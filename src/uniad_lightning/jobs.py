@@ -28,6 +28,7 @@ from uniad_lightning.commands import COMMANDS, DONE, FAILED, INTERRUPTED, MISTAK
 from uniad_lightning.errors import InputError, complain, say
 from uniad_lightning.explain import explain
 from uniad_lightning.home import expand
+from uniad_lightning.interrupts import end_if_interrupted, remembered
 
 RECORD, LOG = "job.json", "log.txt"
 _OUTPUT = re.compile(r"\+{0,2}(output_dir|hydra\.run\.dir)=")
@@ -111,6 +112,7 @@ class Jobs:
             complain(f"{folder.name}: {end} ({seconds:.0f} s; {folder / LOG})")
         return _metrics(folder) if status == DONE else None
 
+    @remembered()  # in a process of its own, too
     def _attempt(self, cfg: Any, hydra_cfg: Any, *, swept: bool) -> tuple[int, str]:
         """Run a job; its exit status and, where it failed, the reason."""
         try:
@@ -130,6 +132,7 @@ class Jobs:
             self.status = INTERRUPTED
             raise KeyboardInterrupt from None
         except Exception as error:
+            end_if_interrupted()  # some libraries make another error of an interrupt
             return report(error, self.name, self.line)
 
     def _call(self, cfg: Any) -> int:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.build import build_data, build_module, build_saved, build_saved_data, warn
-from uniad_lightning.callbacks import SaveMaps
+from uniad_lightning.callbacks import EndWhenInterrupted, SaveMaps
 from uniad_lightning.checkpoint import (
     AtomicCheckpointIO,
     CheckpointConfig,
@@ -73,6 +73,7 @@ def train(cfg: DictConfig) -> Evaluation:
         cfg.trainer,
         callbacks=[
             *callbacks.values(),
+            EndWhenInterrupted(),
             CheckpointConfig(config=config, started=started),
             EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
         ],
@@ -113,6 +114,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
         callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)
+    callbacks["interrupts"] = EndWhenInterrupted()
     trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=False, enable_checkpointing=False)
     check_precision(trainer.precision)
     _prepare(trainer, data, folder, cfg)
