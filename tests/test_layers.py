@@ -129,6 +129,7 @@ LEVELS = {
     "search": 7,
     "ranks": 5,
     "settings": 0,
+    "texts": 0,
     "devices": 1,
     "written": 1,
     "holding": 4,

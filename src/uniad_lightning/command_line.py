@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
+from uniad_lightning.texts import as_text
 
 
 class CommandLine(NamedTuple):
@@ -52,7 +53,7 @@ def parse(command: str, words: Sequence[str]) -> CommandLine:
 
     parser.error = refuse  # type: ignore[method-assign]
     given = vars(parser.parse_intermixed_args(_bare_info_spelt_out(words)))
-    overrides = given.pop("overrides") or []
+    overrides = [as_text(word) for word in given.pop("overrides") or []]
     config_name, folder = given.pop("config_name"), given.pop("config_path")
     own_folder = given["config_dir"]
     if own_folder is not None:

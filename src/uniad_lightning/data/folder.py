@@ -172,7 +172,7 @@ def _by_patterns(root: Path, products: Mapping[str, Mapping]) -> dict[str, Calla
                 )
         if parts.get(GOOD) is None:
             raise InputError(f"{PRODUCTS}.{name}: no '{GOOD}'; give the folder or glob of its good images")
-    named = {composed(name): parts for name, parts in products.items()}
+    named = {composed(name.lstrip(" ")): parts for name, parts in products.items()}
     check_names({name: PRODUCTS for name in named})
     return {name: partial(_read_patterns, root, name, parts) for name, parts in named.items()}
 

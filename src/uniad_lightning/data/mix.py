@@ -11,6 +11,7 @@ from uniad_lightning.data.finding import on_disk
 from uniad_lightning.data.folder import list_folder
 from uniad_lightning.data.listing import choose
 from uniad_lightning.data.meta import list_meta
+from uniad_lightning.data.naming import composed
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
@@ -43,7 +44,11 @@ def list_mix(
     if not isinstance(parts, Mapping) or not parts:
         raise InputError(f"data.source.parts={parts}: expected folders by layout, such as {{mvtec:DIR,visa:DIR}}")
     given = {"test_share": test_share, "train_needed": train_needed}
-    listed = {str(name): _list_part(str(name), part, root, given) for name, part in parts.items()}
+    for name in parts:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise InputError(f"data.source.parts: the name {name!r} is no text; quote it")
+    settings = {composed(str(name).lstrip(" ")): part for name, part in parts.items()}
+    listed = {name: _list_part(name, part, root, given) for name, part in settings.items()}
     seen = Counter(category for splits in listed.values() for category in splits.categories)
     named = [
         _renamed(splits, {c: f"{name}-{c}" if seen[c] > 1 else c for c in splits.categories})

@@ -1,0 +1,92 @@
+"""Names and paths on a command line as the texts they are: Hydra would take `4711E2`, `1_000` or `true` for values."""
+
+import re
+
+# The keys whose values are names or paths, and those below which all are. `null` alone stays what it is.
+KEYS = (
+    "product", "name", "input", "good", "file", "output", "output_dir", "ckpt_path", "init_from", "decoder",
+    "data.root", "data.categories", "data.normal_classes", "data.cache_dir", "data.framing.ignore", "data.source.train",
+    "data.source.test",
+)  # fmt: skip
+BELOW = ("data.source.products", "data.source.parts")
+NUMBERS = ("test_share",)  # of a part: what is a number after all
+
+_INT = r"(?:0|[1-9](?:_?[0-9])*)"
+_POINT = rf"(?:{_INT}\.|{_INT}?\.[0-9](?:_?[0-9])*)"
+_EXPONENT = rf"(?:(?:{_POINT}|{_INT})[eE][+-]?[0-9](?:_?[0-9])*)"
+_NULL = re.compile("null", re.IGNORECASE)
+_VALUE = re.compile(rf"[+-]?(?:{_INT}|{_POINT}|{_EXPONENT}|inf|nan)|true|false|null", re.IGNORECASE)
+_PLAIN = re.compile(r"[\w/\-+.$%*@?|: \t]*", re.ASCII)  # what Hydra reads without quotes
+_FUNCTION = re.compile(r"\s*[a-z_]+\(.*\)\s*", re.DOTALL)  # such as choice(a,b)
+_PART = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[][{},]|:|[^][{},:'"]+""")
+
+
+def as_text(word: str) -> str:
+    """An override with the names and paths in its value quoted where Hydra would read them as something else."""
+    given, equals, value = word.partition("=")
+    key = given.lstrip("+")
+    if not equals or not (key in KEYS or key.startswith(tuple(f"{one}." for one in BELOW)) or key in BELOW):
+        return word
+    if key.rpartition(".")[2] in NUMBERS or "${" in value or _FUNCTION.fullmatch(value):
+        return word
+    return f"{given}={_quoted(value, key)}"
+
+
+def _quoted(value: str, key: str) -> str:
+    parts = _joined(_PART.findall(value))
+    if "".join(parts) != value:  # something that Hydra will refuse, too
+        return value
+    depth: list[str] = []
+    done: list[str] = []
+    for place, part in enumerate(parts):
+        if part in ("[", "{"):
+            depth.append(part)
+        elif part in ("]", "}") and depth:
+            depth.pop()
+        elif part not in (",", ":"):
+            in_mapping = bool(depth) and depth[-1] == "{"
+            if in_mapping and parts[place + 1 : place + 2] == [":"]:
+                part = part if _is_count(part) and key == "data.source.parts" else _as_key(part)
+            elif in_mapping and place > 1 and parts[place - 2].strip() in NUMBERS:
+                pass
+            elif not (_is_count(part) and key == "data.normal_classes"):
+                part = _as_value(part, in_list=bool(depth) and depth[-1] == "[")
+        done.append(part)
+    return "".join(done)
+
+
+def _joined(parts: list[str]) -> list[str]:
+    """`parts` with those put together that a colon divides outside of a mapping, as in `12:30`."""
+    joined: list[str] = []
+    depth: list[str] = []
+    glue = False
+    for part in parts:
+        if part in ("[", "{"):
+            depth.append(part)
+        elif part in ("]", "}") and depth:
+            depth.pop()
+        outside = not depth or depth[-1] == "["
+        if outside and joined and (glue or part == ":") and part not in ("[", "]", "{", "}", ","):
+            joined[-1] += part
+        else:
+            joined.append(part)
+        glue = outside and part == ":"
+    return joined
+
+
+def _is_count(part: str) -> bool:
+    """Whether a part is a whole number as one would print it, so that it is the same as a text."""
+    return re.fullmatch(r"\s*(0|[1-9][0-9]*)\s*", part) is not None
+
+
+def _as_value(part: str, *, in_list: bool) -> str:
+    text = part.strip()
+    read_otherwise = _VALUE.fullmatch(text) and (in_list or not _NULL.fullmatch(text))
+    if not text or text[0] in "'\"" or "\\" in text or not (read_otherwise or not _PLAIN.fullmatch(text)):
+        return part
+    return part.replace(text, f"'{text}'")
+
+
+def _as_key(part: str) -> str:
+    """A key of a mapping, which Hydra lets nobody quote: an escaped space before it makes a text of it, too."""
+    return f"\\ {part.strip()}" if _VALUE.fullmatch(part.strip()) else part
