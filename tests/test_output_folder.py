@@ -13,6 +13,7 @@ from conftest import SMALL
 from uniad_lightning.errors import InputError
 from uniad_lightning.holding import hold, hold_free
 from uniad_lightning.results.run_folder import claim, write_text
+from uniad_lightning.results.sweeps import Job, show_sweep
 from uniad_lightning.written import MARK, file_stem, written
 
 QUICK = [*SMALL, "trainer.max_epochs=1"]
@@ -51,7 +52,7 @@ FOREIGN = (
 COMMANDS = ("train", "evaluate", "calibrate", "predict", "export", "panels", "train_decoder")
 
 
-@pytest.mark.parametrize(("name", "file"), zip(COMMANDS, FOREIGN, strict=True))
+@pytest.mark.parametrize(("name", "file"), list(zip(COMMANDS, FOREIGN, strict=True)))
 def test_what_no_run_has_written_is_refused_and_left_alone(uniad, tree, finished, tmp_path, name, file):
     last = finished / "checkpoints" / "last.ckpt"
     given = {
@@ -255,6 +256,8 @@ def test_trainings_begun_in_the_same_second_have_a_folder_each_also_of_two_proce
     words = [sys.executable, "-m", "uniad_lightning.cli", "train", "--config-dir=own", "experiment=same_second", *QUICK]
     words += [f"data.root={tree}", "callbacks.heatmaps.per_category=1"]
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    with hold(tmp_path / "runs" / "train" / "2026-01-01_00-00-00"):
+        write_text(tmp_path / "runs" / "train" / "2026-01-01_00-00-00" / "config.yaml", "of a third one")
     processes = [
         subprocess.Popen([*words, *more], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
         for more in ([], two)
@@ -262,11 +265,26 @@ def test_trainings_begun_in_the_same_second_have_a_folder_each_also_of_two_proce
     for process in processes:
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err.decode()
-    folders = sorted((tmp_path / "runs" / "train").iterdir())
-    assert [folder.name[19:] for folder in folders] == ["", "-2"]
+    first, *folders = sorted((tmp_path / "runs" / "train").iterdir())
+    assert contents(first).keys() == {"config.yaml"}
+    assert [folder.name[19:] for folder in folders] == ["-2", "-3"]
     for folder in folders:
         assert {"metrics.json", "checkpoints/last.ckpt", "heatmaps/bottle.png"} <= contents(folder).keys()
         assert f"output_dir: {folder}" in (folder / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["sweep.csv", "sweep.png"])
+def test_a_sweeps_table_does_not_replace_a_users(capsys, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="is in the way"):
+        show_sweep(tmp_path, [Job(tmp_path / "a", {"seed": "0"}, failed=True)])
+    assert contents(tmp_path) == {name: b"mine"}
+    assert "failed" in capsys.readouterr().out
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        show_sweep(tmp_path, [Job(tmp_path / "a", {"seed": "0"}, failed=True)])
+        shutil.rmtree(tmp_path / MARK)  # as version 0.1.0 left it
+    assert contents(tmp_path).keys() == {"sweep.csv"}
 
 
 def test_a_long_name_becomes_a_files_and_stays_one_of_its_own(tmp_path):

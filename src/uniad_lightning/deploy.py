@@ -28,7 +28,7 @@ from uniad_lightning.calibrate import (
 from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
 from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
-from uniad_lightning.export import Exported, export_detector, plan_export, report, splits_of
+from uniad_lightning.export import EXPORT, Exported, export_detector, plan_export, report, splits_of
 from uniad_lightning.holding import holds_output_dir
 from uniad_lightning.home import expand
 from uniad_lightning.predictions import predict_all
@@ -91,6 +91,7 @@ def export(cfg: DictConfig) -> Exported:
 
     Raises InputError for what cannot be used in `cfg`, and for a file that differs from the checkpoint.
     """
+    refuse_in_the_way(Path(cfg.output_dir), [EXPORT])
     plan = plan_export(
         cfg.ckpt_path, output=cfg.output, format=cfg.format, precision=cfg.precision, overwrite=cfg.overwrite
     )  # fmt: skip

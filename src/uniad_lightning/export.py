@@ -30,6 +30,7 @@ from uniad_lightning.graph import trace
 from uniad_lightning.home import expand
 from uniad_lightning.results.run_folder import write_text
 
+EXPORT = "export.json"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 PRECISIONS = ("fp32", "fp16", "int8")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -184,7 +185,7 @@ def report(done: Exported, folder: Path) -> None:
         f"of a map's range: map {found.map:.1e}, score {found.score:.1e} ({against})"
     )
     facts = {**done._asdict(), "path": str(done.path), "agreement": found._asdict()}
-    write_text(folder / "export.json", json.dumps(facts, indent=2) + "\n")
+    write_text(folder / EXPORT, json.dumps(facts, indent=2) + "\n")
 
 
 def _temporary(path: Path) -> Path:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from uniad_lightning.errors import say
 from uniad_lightning.results.csv_text import csv_text
 from uniad_lightning.results.labels import label
-from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
+from uniad_lightning.results.run_folder import COLUMNS, read_metrics, refuse_in_the_way, write_text
 from uniad_lightning.results.tables import LEFT, RIGHT, percent, print_table
+from uniad_lightning.written import listing, note
 
 RUNS, PICTURE = "sweep.csv", "sweep.png"
 SEED = "seed"
@@ -37,7 +38,10 @@ class Setting(NamedTuple):
 
 
 def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
-    """Print the means of each setting; keep in `folder` a row of each run (`sweep.csv`), a picture where any vary."""
+    """Print the means of each setting; keep in `folder` a row of each run (`sweep.csv`), a picture where any vary.
+
+    Raises InputError, after the table, where files of these names are not of a sweep.
+    """
     settings = gather(jobs)
     keys = list(settings[0].values) if settings else []
     columns = [(key.replace(".", ".\n"), LEFT) for key in keys or ["run"]]
@@ -47,12 +51,15 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
         shown = [spread(setting.numbers[column]) for column in COLUMNS] if setting.runs else ["failed"]
         rows.append([*(setting.values.values() or ["run"]), setting.runs, *shown])
     print_table(f"sweep {folder}: means over the categories in %, ± deviation over seeds", columns, rows)
-    _write_runs(folder / RUNS, jobs)
-    say(f"each run: {folder / RUNS}")
-    drawn = [setting for setting in settings if setting.runs]
-    if keys and drawn:
-        draw_sweep(drawn, folder / PICTURE)
-        say(f"picture: {folder / PICTURE}")
+    with listing(folder, [RUNS, PICTURE] if _is_of_a_sweep(folder / RUNS) else []):
+        refuse_in_the_way(folder, (RUNS, PICTURE))
+        _write_runs(folder / RUNS, jobs)
+        say(f"each run: {folder / RUNS}")
+        drawn = [setting for setting in settings if setting.runs]
+        if keys and drawn:
+            note(folder / PICTURE)
+            draw_sweep(drawn, folder / PICTURE)
+            say(f"picture: {folder / PICTURE}")
 
 
 def gather(jobs: Sequence[Job]) -> list[Setting]:
@@ -117,6 +124,15 @@ def _is_number(text: str) -> bool:
         return float(text) == float(text)
     except ValueError:
         return False
+
+
+def _is_of_a_sweep(path: Path) -> bool:
+    """Whether it is a table of ours, as version 0.1.0 left it without a list of what it had written."""
+    if not path.is_file():
+        return False
+    with path.open(errors="replace") as file:
+        head = file.readline(10_000)
+    return head.startswith("run,") and head.endswith(f",{','.join(COLUMNS)}\n")
 
 
 def _write_runs(path: Path, jobs: Sequence[Job]) -> None:
