@@ -108,6 +108,38 @@ def tiff(path: Path, data: bytes, *, size: tuple[int, int], depth: int) -> Path:
     return path
 
 
+def channels_tiff(
+    path: Path, pixels: np.ndarray, *, extra: int | None = None, planes: bool = False, deflate: bool = False
+) -> Path:
+    """A TIFF of `pixels` (H, W, C), uint8 or uint16: grey for two channels, else RGB; which Pillow does not all write.
+
+    `extra` says what the last channel is (1: premultiplied opacity, 2: opacity), `planes` puts each channel by itself.
+    """
+    height, width, count = pixels.shape
+    parts = [pixels[..., channel] for channel in range(count)] if planes else [pixels]
+    packed = [zlib.compress(part.tobytes()) if deflate else part.tobytes() for part in parts]
+    lengths = [len(part) + len(part) % 2 for part in packed]  # what follows is on an even byte
+    starts = [8 + sum(lengths[:i]) for i in range(len(packed))]
+    tags = {
+        256: [width], 257: [height], 258: [8 * pixels.itemsize] * count, 259: [8 if deflate else 1],
+        262: [1 if count == 2 else 2], 273: starts, 277: [count], 278: [height], 279: [len(part) for part in packed],
+        284: [2 if planes else 1], **({} if extra is None else {338: [extra]}),
+    }  # fmt: skip
+    data = b"".join(part.ljust(length, b"\0") for part, length in zip(packed, lengths, strict=True))
+    entries = b""
+    for tag, values in tags.items():
+        kind, form = (4, "I") if tag in (256, 257, 273, 278, 279) else (3, "H")
+        raw = struct.pack(f"<{len(values)}{form}", *values)
+        if len(raw) > 4:  # beside the table; its place in the entry
+            place = struct.pack("<I", 8 + len(data))
+            data += raw.ljust(len(raw) + len(raw) % 2, b"\0")
+            raw = place
+        entries += struct.pack("<HHI", tag, kind, len(values)) + raw.ljust(4, b"\0")
+    table = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + table)
+    return path
+
+
 def cifar10_arrays(count: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows (count, 3072) uint8, red then green then blue, and labels (count,) int64 that take turns."""
     rng = np.random.default_rng(seed)

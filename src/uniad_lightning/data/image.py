@@ -1,33 +1,32 @@
 """The one definition of decoding and resizing, shared by training, prediction and export.
 
-Any picture file becomes RGB uint8: its first frame, turned upright by its EXIF orientation, deep grey scaled by its
-range, transparency composed on white. Colour profiles are ignored. Resizing is bilinear and antialiased on each axis
-by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
+Any image file becomes RGB uint8: its first frame, turned upright by its EXIF orientation, more than 8 bits scaled by
+their range, transparency composed on white. Colour profiles are ignored. Resizing is bilinear and antialiased on each
+axis by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps
 
 from uniad_lightning.data.cifar10 import read_packed
+from uniad_lightning.data.deep import FULL_RANGE, Deep, deep_grey, is_deep, is_unfilled, read_deep, rgb_of_deep
+from uniad_lightning.data.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened
+from uniad_lightning.data.raw_bytes import decoded, rawmode_of, tiles_of, told
 from uniad_lightning.data.records import Packed, Record
-from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.errors import InputError
 
-DECODING = 2  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # TIFF 6.0, section 8
+DECODING = 3  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
 _JPEG_HALF = 128
-MAX_PIXELS = 100_000_000  # 300 MB once decoded; line-scan cameras stay below, a file made to fill the memory does not
-DATA_SET_PIXELS = 178_956_970  # Pillow's own; a training has no setting to raise it
 
 
-def read_record(record: Record) -> tuple[np.ndarray, np.ndarray]:
+def read_record(record: Record, *, white_level: int = FULL_RANGE) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 3) uint8 and defect mask (H, W) bool of a record, both as large as the picture.
 
     The mask is the union of the record's masks, empty without any. Raises InputError as `read_image` and `read_mask`.
     """
-    image = read_image(record.image, max_pixels=DATA_SET_PIXELS)
+    image = read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level)
     size = (image.shape[0], image.shape[1])
     mask = np.zeros(size, dtype=bool)
     for path in record.masks:
@@ -35,30 +34,55 @@ def read_record(record: Record) -> tuple[np.ndarray, np.ndarray]:
     return image, mask
 
 
-def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decoded picture (H, W, 3) uint8 RGB, upright, writable.
+def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level: int = FULL_RANGE) -> np.ndarray:
+    """Decoded image (H, W, 3) uint8 RGB, upright, writable.
 
     One of more than `max_pixels` is refused by what its header says, before anything is decoded.
 
-    Grey of 16 bits is `round(v / 257)`, of 12 bits `round(v * 255 / 4095)`, of floats in [0, 1] `round(v * 255)`.
-    Pillow itself cuts 16-bit *colour* to the upper byte, at most one level below that.
+    A value v of more than 8 bits, grey or colour, is `round(v * 255 / white_level)`, or 255 above: 16 bits hold what
+    the camera had, which may be 10 or 12. Where the format declares its range (12-bit TIFF, PGM of another maximum than
+    65535), that counts instead. Floats in [0, 1] are `round(v * 255)`.
 
-    Raises InputError when the file is missing, no picture, truncated or damaged, larger than `max_pixels`, or its grey
-    has no known range (integers outside [0, 65535], floats outside [0, 1]).
+    An image that is transparent everywhere counts as opaque: nobody filled its opacity. That is said once, and so are
+    values above `white_level`.
+
+    Raises InputError when the file is missing, no image, no regular file, truncated or damaged, larger than
+    `max_pixels`, transparent and black everywhere, or its grey has no known range (integers outside [0, 65535], floats
+    outside [0, 1]); TemporaryError when the system cannot read it now.
     """
     if isinstance(path, Packed):
         return read_packed(path)
-    return rgb_of(_open(path, max_pixels), path)
+    with faults_of(path, max_pixels):
+        found = _load(path, max_pixels)
+        rgb = _rgb(found, path, white_level)
+        if not rgb.any() and _is_transparent(found):
+            raise InputError(
+                f"{path}: is transparent everywhere and has no colours left, which WebP drops below transparency; save "
+                "it again without transparency"
+            )
+        return rgb
 
 
-def rgb_of(image: Image.Image, path: Path | str) -> np.ndarray:
-    """A Pillow image as `read_image` gives it, (H, W, 3) uint8, as it lies; `path` names it in errors."""
-    if _is_deep(image):
-        return np.repeat(_deep_grey(image, path)[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
+def rgb_of(image: Image.Image, name: str, *, white_level: int = FULL_RANGE) -> np.ndarray:
+    """A Pillow image as `read_image` gives a file, (H, W, 3) uint8, upright; `name` stands for it in errors.
+
+    Of 16-bit colour Pillow itself has kept the upper byte. Raises InputError for one that cannot be decoded.
+    """
+    with faults_of(name):
+        found = deep_grey(image) if image.mode.startswith(("I", "F")) else ImageOps.exif_transpose(image)
+        return _rgb(found, name, white_level)
+
+
+def peak_of(path: Path) -> int:
+    """The largest value of an image of more than 8 bits whose format does not declare its range; 0 of any other.
+
+    Of another image only the header is read. Raises InputError as `read_image`.
+    """
+    with opened(path, DATA_SET_PIXELS) as image:
+        deep = read_deep(image, lambda: opened(path, DATA_SET_PIXELS)) if is_deep(image) else None
+        if deep is None or deep.white is not None or deep.values.dtype.kind == "f":
+            return 0
+        return int(deep.colour.max())
 
 
 def read_mask(path: Path, *, image_path: Path | Packed, image_size: tuple[int, int]) -> np.ndarray:
@@ -81,20 +105,22 @@ def read_marks(path: Path) -> np.ndarray:
     """What a mask marks as defective, (H, W) bool: every pixel that is not black.
 
     Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,
-    because editors order palettes as they like. What is fully transparent is good, whatever its colour. JPEG cannot
-    keep an edge sharp and leaves small values around it: there only a value of 128 or more counts.
+    because editors order palettes as they like. What is fully transparent is good, whatever its colour. A mask that is
+    transparent everywhere is taken as opaque, as an image is, since nobody filled its opacity; unless it marks every
+    pixel then, as an empty layer of an editor would. JPEG cannot keep an edge sharp and leaves small values around it:
+    there only a value of 128 or more counts.
 
     Raises InputError when the file cannot be decoded (as `read_image`).
     """
-    mask = _open(path, DATA_SET_PIXELS)
-    if _is_deep(mask):
-        return _deep_values(mask)[0] != 0
-    red, green, blue = mask.convert("RGB").split()
-    brightest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
-    defective = brightest >= (_JPEG_HALF if mask.format == "JPEG" else 1)
-    if mask.has_transparency_data:
-        defective &= np.asarray(mask.convert("RGBA").getchannel("A")) > 0
-    return defective
+    with faults_of(path, DATA_SET_PIXELS):
+        mask = _load(path, DATA_SET_PIXELS)
+        if isinstance(mask, Deep):
+            return _not_transparent(_marks_of_deep(mask), mask.opacity, path)
+        colour, opacity = _split(mask)
+        red, green, blue = colour.split()
+        brightest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+        defective = brightest >= (_JPEG_HALF if mask.format in ("JPEG", "MPO") else 1)
+        return _not_transparent(defective, None if opacity is None else np.asarray(opacity), path)
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -122,82 +148,60 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(grey.resize((width, height), Image.Resampling.NEAREST), dtype=bool)
 
 
-def refuse_above(max_pixels: int, size: tuple[int, int], path: Path | str) -> None:
-    """Raises InputError for a picture or video frame of more than `max_pixels`; `size` is (width, height)."""
-    if size[0] * size[1] > max_pixels:
-        raise _too_large(path, f"{size[0]} x {size[1]} pixels are {size[0] * size[1] / 1e6:.1f} megapixels", max_pixels)
-
-
-def _too_large(path: Path | str, found: str, max_pixels: int) -> InputError:
-    return InputError(
-        f"{path}: {found}, more than the limit of {max_pixels / 1e6:g}; save it smaller, or raise max_megapixels where "
-        "there is that setting"
-    )
-
-
-def _open(path: Path, max_pixels: int) -> Image.Image:
+def _load(path: Path, max_pixels: int) -> Image.Image | Deep:
     """First frame of the file, loaded and upright."""
-    # Pillow refuses at twice its own limit, which is for the whole process: ours alone is to count, so that one is
-    # only ever raised, and stays as the guard of what a file may embed.
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        # By its path, Pillow would map an uncompressed TIFF into memory, and mixes up its rows if the tags say it lies
-        # on its side (13.0; orientations 5 to 8).
-        with path.open("rb") as file, Image.open(file) as image:
-            refuse_above(max_pixels, image.size, path)
-            ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a picture") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: {_what_else(path)}; save it as PNG or delete it") from None
-    except Image.DecompressionBombError as error:
-        pixels = re.search(r"\d{4,}", str(error))
-        raise _too_large(path, f"{int(pixels[0]) / 1e6:.1f} megapixels" if pixels else "huge", max_pixels) from None
-    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
-        raise InputError(f"{path}: the picture cannot be decoded ({one_line(error)}); replace or delete it") from None
+    with opened(path, max_pixels) as image:
+        deep = read_deep(image, lambda: opened(path, max_pixels))
+        if deep is not None:
+            return deep
+        tiles = tiles_of(image)
+        ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
+    if any("RGBa" in rawmode_of(tile) for tile in tiles) and image.getchannel("A").getextrema() == (0, 0):
+        with opened(path, max_pixels) as image:  # without dividing the colours by that 0
+            return decoded(image, [told(tile, rawmode_of(tile).replace("RGBa", "RGBA")) for tile in tiles])
     return image
 
 
-def _what_else(path: Path) -> str:
-    """What a file is that is no picture."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    if not head:
-        return "the file is empty"
-    return f"not a picture in a format that Pillow knows (it begins with {head!r})"
+def _rgb(found: Image.Image | Deep, name: Path | str, white_level: int) -> np.ndarray:
+    """(H, W, 3) uint8 of what a file holds."""
+    if isinstance(found, Deep):
+        return rgb_of_deep(found, name, white_level)
+    colour, opacity = _split(found)
+    if opacity is not None and not is_unfilled(np.asarray(opacity), name):
+        colour.putalpha(opacity)
+        colour = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+    return np.array(colour)
 
 
-def _is_deep(image: Image.Image) -> bool:
-    """Whether the picture is grey of more than 8 bits, which Pillow converts by cutting off at 255."""
-    return image.mode.startswith(("I", "F"))
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colour (RGB) and opacity (L) of an image of 8 bits; None for one that has no opacity."""
+    if not image.has_transparency_data:
+        return image.convert("RGB"), None
+    straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    opacity = straight.getchannel("A")
+    if image.mode in ("La", "RGBa") and opacity.getextrema() == (0, 0):  # premultiplied: colours divided by 0
+        bands = image.split()[:-1]
+        straight = Image.merge("RGB", bands * 3 if len(bands) == 1 else bands)
+    return straight.convert("RGB"), opacity
 
 
-def _deep_values(image: Image.Image) -> tuple[np.ndarray, int]:
-    """Values (H, W) of a deep grey picture, 0 = black, and the value of full brightness in its format.
-
-    A transparent value (PNG tRNS) is not regarded.
-    """
-    values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})  # TIFF only
-    # Integers of 16 bits open in mode I or I;16, depending on the format.
-    integer_top = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
-    top = 1 if image.mode == "F" else integer_top
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns only 8 bits round
-        values = top - values
-    return values, top
+def _is_transparent(found: Image.Image | Deep) -> bool:
+    """Whether no pixel has any opacity."""
+    opacity = found.opacity if isinstance(found, Deep) else _split(found)[1]
+    return opacity is not None and not np.asarray(opacity).any()
 
 
-def _deep_grey(image: Image.Image, path: Path | str) -> np.ndarray:
-    """Deep grey picture as (H, W) uint8, scaled by the range of its format."""
-    values, top = _deep_values(image)
-    if not (values.min() >= 0 and values.max() <= top):  # also when a value is NaN
-        raise InputError(
-            f"{path}: grey values from {values.min()} to {values.max()}, expected 0 to {top}, "
-            "so which is white cannot be known; save it as 8 or 16-bit grey"
-        )
-    if image.mode == "F":
-        return np.rint(values * 255).astype(np.uint8)
-    return np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)[values]
+def _marks_of_deep(mask: Deep) -> np.ndarray:
+    """What is not black in a mask of more than 8 bits, (H, W) bool."""
+    black = 0 if not mask.inverted else 1 if mask.values.dtype.kind == "f" else mask.white or FULL_RANGE
+    defective = mask.colour != black
+    return defective.any(axis=2) if defective.ndim == 3 else defective
+
+
+def _not_transparent(defective: np.ndarray, opacity: np.ndarray | None, path: Path) -> np.ndarray:
+    """What is `defective` and not transparent, both (H, W), as `read_marks` says."""
+    if opacity is None or not defective.any():
+        return defective
+    if defective.all() and not opacity.any():
+        return np.zeros_like(defective)
+    return defective if is_unfilled(opacity, path) else defective & (opacity > 0)

@@ -10,19 +10,18 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from uniad_lightning.data.formats import SUFFIXES, USUAL_SUFFIXES
 from uniad_lightning.data.naming import composed
 from uniad_lightning.data.passed_over import leave_beside, pass_over
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 _LEFT_BY_SYSTEMS = frozenset(
     {
         "@eadir", "#recycle", "@recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx",
         "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini",
     }
 )  # fmt: skip
-
 
 class LayoutError(InputError):
     """The folder does not have the layout that was asked for; it may have another (`catalogue.recognise`)."""
@@ -178,7 +177,7 @@ def training_records(folder: Path, category: str, *, needed: bool) -> list[Recor
     leave_pictures_in(folder.parent)
     records = good_records(folder, category)
     if needed and not records:
-        raise InputError(f"{folder}: no image in it; expected files ending in {' '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{folder}: no image in it; expected files ending in {USUAL_SUFFIXES}")
     return records
 
 

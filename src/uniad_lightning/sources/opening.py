@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from glob import has_magic
 from pathlib import Path
 
+from uniad_lightning.data.formats import USUAL_SUFFIXES
 from uniad_lightning.data.image import MAX_PIXELS
-from uniad_lightning.data.listing import SUFFIXES
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
 from uniad_lightning.sources.items import Item, Source, broken, picture
@@ -79,7 +79,7 @@ def _walked(input: str, path: Path, max_pixels: int, without: Path | None) -> So
     folder: Path = path
     pattern: tuple[str, ...] = ALL
     if path.is_dir():  # a name is taken as it stands before it is taken as a pattern
-        nothing = f"the folder holds no picture ({' '.join(sorted(SUFFIXES))}); give the folder they are in"
+        nothing = f"the folder holds no picture ({USUAL_SUFFIXES}); give the folder they are in"
     elif has_magic(input):
         folder, pattern = split(str(path))
         nothing = f"matches no picture in {folder.absolute()}; ** stands for any number of folders"

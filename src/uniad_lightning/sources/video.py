@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uniad_lightning.data.image import refuse_above
+from uniad_lightning.data.image_file import refuse_above
 from uniad_lightning.errors import InputError
 from uniad_lightning.sources.items import Item, broken
 
