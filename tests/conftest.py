@@ -1,6 +1,7 @@
 """What several tests share: a tree of two products, the smallest sensible model, and the command line in-process."""
 
 import os
+import subprocess
 import tempfile
 
 import pytest
@@ -46,6 +47,20 @@ def pytest_collection_modifyitems(items):
 def tree(tmp_path_factory):
     """Two products: 9 train images each, 5 test images each, sizes other than the model's."""
     return mvtec_tree(tmp_path_factory.mktemp("tree"), train=9, size=(80, 72))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 4 MB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
 
 
 @pytest.fixture

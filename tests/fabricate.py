@@ -167,3 +167,27 @@ def cifar10_binary(root: Path, *, count: int = 20) -> Path:
 def _cifar10_batches(count: int) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     return [(name, cifar10_arrays(count, seed=seed)) for seed, name in enumerate(names)]
+
+
+def damaged(content, count, seed=0):
+    """`count` copies of the bytes of a file, each damaged in another way, a third of them near its beginning or end."""
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        place = int(rng.integers(len(content)))
+        if i % 3 == 0:
+            near = int(rng.integers(min(2000, len(content))))
+            place = near if i % 2 else len(content) - 1 - near
+        before, one, after = content[:place], content[place], content[place + 1 :]
+        many = np.frombuffer(content, np.uint8).copy()
+        many[rng.integers(len(content), size=64)] ^= 255
+        changed = (
+            before + bytes([one ^ 1 << int(rng.integers(8))]) + after,
+            before + bytes([one ^ int(rng.integers(1, 256))]) + after,
+            many.tobytes(),
+            before + bytes(min(512, len(after) + 1)) + after[511:],
+            before,
+            before + bytes([7, one]) + after,
+            before + after,
+        )[i % 7]
+        if changed != content:
+            yield changed

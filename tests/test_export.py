@@ -20,6 +20,7 @@ from PIL import Image
 import uniad_lightning.export
 import uniad_lightning.onnx_graph
 from conftest import SMALL
+from fabricate import damaged
 from uniad_lightning.agreement import agreement, generated_pictures
 from uniad_lightning.build import build_module
 from uniad_lightning.checkpoint import pack_ignored
@@ -352,7 +353,7 @@ def test_weights_that_one_file_cannot_hold_are_refused(folder, monkeypatch, tmp_
 
 def altered(source, target, **entries):
     model = onnx.load(source)
-    kept = {one.key: one.value for one in model.metadata_props} | {
+    kept = {one.key: one.value for one in model.metadata_props if one.key != "uniad.digest"} | {
         f"uniad.{name}": text for name, text in entries.items()
     }
     del model.metadata_props[:]
@@ -387,6 +388,52 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
     assert "does not say its region" in refusal(altered(whole, path, region=None))
     assert "Did you mean 'cuda'?" in refusal(whole, "cude")
     assert "has no CUDA" in refusal(whole, "cuda:1")
+
+
+@pytest.mark.parametrize(("name", "count"), [("whole.onnx", 40), ("half.onnx", 10), ("whole.pt2", 12)])
+def test_a_damaged_file_is_refused_or_says_the_same(folder, tmp_path, name, count):
+    make = (lambda path: OnnxEngine(str(path), "cpu")) if name.endswith(".onnx") else (lambda path: ProgramEngine(path))
+    pictures, path, refused = generated_pictures()[5], tmp_path / name, []
+    expected = make(folder / name)(pictures).scores
+    for content in damaged((folder / name).read_bytes(), count):
+        path.write_bytes(content)
+        try:
+            found = make(path)(pictures).scores
+        except InputError as error:
+            refused.append(str(error))
+        else:
+            np.testing.assert_array_equal(found, expected)
+    assert len(refused) > 0.8 * count
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in refused)
+
+
+def test_a_file_that_another_program_changed_says_how_it_is_taken(folder, tmp_path):
+    model = onnx.load(folder / "whole.onnx")
+    model.doc_string = "optimised by another program"
+    onnx.save(model, tmp_path / "x.onnx")
+    with pytest.raises(InputError, match="take uniad.digest out of its metadata"):
+        OnnxEngine(str(tmp_path / "x.onnx"), "cpu")
+    entries = [one for one in model.metadata_props if one.key != "uniad.digest"]
+    del model.metadata_props[:]
+    model.metadata_props.add(key="uniad.digest", value='"0"')
+    model.metadata_props.extend(entries)
+    onnx.save(model, tmp_path / "x.onnx")  # not at its end any more
+    with pytest.raises(InputError, match="take uniad.digest out of its metadata"):
+        OnnxEngine(str(tmp_path / "x.onnx"), "cpu")
+    del model.metadata_props[:]
+    model.metadata_props.extend(entries)
+    onnx.save(model, tmp_path / "x.onnx")
+    expected = OnnxEngine(str(folder / "whole.onnx"), "cpu")(mixed()).scores
+    np.testing.assert_array_equal(OnnxEngine(str(tmp_path / "x.onnx"), "cpu")(mixed()).scores, expected)
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("torch", ".pt2"), ("onnx", ".onnx")])
+def test_a_full_disk_ends_an_export_in_one_line(folder, small_disk, form, suffix):
+    engine = load_engine(str(folder / "whole.ckpt"), CPU)
+    (small_disk / "filler").write_bytes(bytes(3_800_000))
+    with pytest.raises(InputError, match=r"output: .*small cannot take the file; No space left .* the disk is full"):
+        export_detector(engine, Plan(small_disk / f"x{suffix}", form, "fp32"), categories=[], splits=None)
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
 def test_pillow_pictures_are_judged_alike(folder):

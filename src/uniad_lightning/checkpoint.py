@@ -1,6 +1,6 @@
 """Checkpoints: tensors and plain values, written whole or not at all, with the configuration inside."""
 
-import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import nn
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import lots
-from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.errors import InputError, one_line, system_reason
 from uniad_lightning.home import expand
+from uniad_lightning.sealed import seal_archive, write_whole
+from uniad_lightning.torch_file import read_torch_file
 from uniad_lightning.train_images import image_names, pack_names
 from uniad_lightning.written import note
 
@@ -21,21 +23,22 @@ from uniad_lightning.written import note
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames, so that a kill at any moment leaves the old checkpoint or the new one.
 
-    Lightning's own stages in the system's temporary folder, from where a move to another file system is a copy.
+    Lightning's own stages in the system's temporary folder, from where a move to another file system is a copy. A
+    checkpoint ends with a digest (`sealed`). Raises InputError where it cannot be written.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Save `checkpoint` at `path`."""
         target = Path(path)
         note(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        content = BytesIO()  # a full disk meets torch's own writer with an error of no kind, or ends the process
+        torch.save(checkpoint, content)
         try:
-            torch.save(checkpoint, temporary)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, seal_archive(content))
+        except OSError as error:
+            kept = f" and stays as it was, go on with ckpt_path={target}" if target.is_file() else ""
+            raise InputError(f"{target}: cannot be written{kept}; {system_reason(error)}") from error
 
 
 class CheckpointConfig(L.Callback):
@@ -77,21 +80,18 @@ def unpack_ignored(packed: dict[str, Any]) -> np.ndarray:
 
 def update_checkpoint(path: str, **entries: Any) -> None:
     """Put `entries`, plain values and tensors, into a checkpoint, which stays whole if this is interrupted."""
-    try:
-        AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, str(expand(path)))
-    except (OSError, RuntimeError) as error:  # the second is torch's, of a full disk or a folder it cannot write
-        raise InputError(f"ckpt_path={path}: cannot be written and stays as it was; {one_line(error)}") from None
+    AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, str(expand(path)))
 
 
 def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     """A checkpoint of this package: tensors and plain values, on the CPU; InputError names `key` for another file."""
-    path = str(expand(path))
-    if not Path(path).is_file():
-        raise InputError(f"{key}={path}: no such file; expected a checkpoint such as RUN/checkpoints/last.ckpt")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise InputError(f"{key}={path}: cannot be read as a checkpoint; {one_line(error)}") from None
+    file = expand(path)
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "no such file"
+        last = file / "checkpoints" / "last.ckpt"
+        expected = last if last.is_file() else "a checkpoint such as RUN/checkpoints/last.ckpt"
+        raise InputError(f"{key}={path}: {found}; expected {expected}")
+    checkpoint = read_torch_file(file, f"{key}={path}")
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "loops"} <= checkpoint.keys():
         raise InputError(f"{key}={path}: is no checkpoint of uniad-lightning; expected one written by uniad train")
     return checkpoint

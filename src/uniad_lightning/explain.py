@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uniad_lightning.command_line import CommandLine
-from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.errors import InputError, did_you_mean, explain_system, one_line
 
 
 def explain(error: Exception, command: str, line: CommandLine) -> str | None:
@@ -23,7 +23,8 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
         return str(cause).strip().rpartition("uniad_lightning.errors.InputError: ")[2]
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: ([\w.]+)", str(error))
-        return f"{key[1] if key else 'configuration'}: {one_line(cause)}"
+        said = explain_system(cause) if isinstance(cause, OSError) else None
+        return f"{key[1] if key else 'configuration'}: {said or one_line(cause)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_config(error, command, line)
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
@@ -31,9 +32,7 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
         return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
     if isinstance(error, MisconfigurationException):
         return one_line(error)
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}; choose another path or mend its permissions"
-    return None
+    return explain_system(error) if isinstance(error, OSError) else None
 
 
 def _explain_config(error: Exception, command: str, line: CommandLine) -> str:

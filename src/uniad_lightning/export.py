@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,11 +25,12 @@ from uniad_lightning.data.image import read_image
 from uniad_lightning.data.records import Splits
 from uniad_lightning.data.selection import limit_images
 from uniad_lightning.detector import Engine, TorchEngine
-from uniad_lightning.errors import InputError, did_you_mean, say
+from uniad_lightning.errors import InputError, did_you_mean, say, system_reason
 from uniad_lightning.exported import ABOUT, FORMAT, OnnxEngine, ProgramEngine
 from uniad_lightning.graph import trace
 from uniad_lightning.home import expand
 from uniad_lightning.results.run_folder import write_text
+from uniad_lightning.sealed import seal_archive, seal_model
 
 EXPORT = "export.json"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -90,7 +92,7 @@ def _refuse_unwritable(path: Path) -> None:
         _temporary(path).touch()
         _temporary(path).unlink()
     except OSError as error:
-        raise InputError(f"output={path}: cannot be written ({error.strerror}); choose another output") from None
+        raise InputError(f"output={path}: cannot be written; {system_reason(error)}") from None
 
 
 def splits_of(data: UnifiedDataModule, *, demanded: bool) -> Splits | None:
@@ -138,11 +140,11 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
     """Write `engine` at `path`; returns what runs it from there."""
     program = trace(engine)
     if plan.format == "torch":
-        torch.export.save(program, path, extra_files={ABOUT: json.dumps(about)})
+        content = BytesIO()  # a full disk would end the process within torch's own writer
+        torch.export.save(program, content, extra_files={ABOUT: json.dumps(about)})
+        _put(path, seal_archive(content))
         return ProgramEngine(str(path))
     # Imported late, since these packages are optional and `plan_export` says which one is missing.
-    import onnx
-
     from uniad_lightning.low_precision import to_fp16, to_int8
     from uniad_lightning.onnx_graph import described, to_onnx
 
@@ -155,8 +157,15 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
     elif plan.precision == "int8":
         assert splits is not None
         model = to_int8(model, (read_image(one.image) for one in spread_over(splits.train, RANGES_FROM)))
-    onnx.save(described(model, about), path)
+    _put(path, seal_model(described(model, about).SerializeToString()))
     return OnnxEngine(str(path), "cpu")
+
+
+def _put(path: Path, content: BytesIO) -> None:
+    try:
+        path.write_bytes(content.getbuffer())
+    except OSError as error:
+        raise InputError(f"output: {path.parent} cannot take the file; {system_reason(error)}") from error
 
 
 def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from uniad_lightning import __version__
+from uniad_lightning import __version__, sealed
 from uniad_lightning.detector import Seen
-from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.errors import InputError, did_you_mean, one_line, system_reason
 from uniad_lightning.models.backbone import PIXELS_AT_ONCE
 from uniad_lightning.threshold import Calibration
 from uniad_lightning.types import Box, Size
@@ -37,6 +37,8 @@ class OnnxEngine:
     def __init__(self, path: str, device: str = "auto"):
         self.session = _open(path, device)
         said = self.session.get_modelmeta().custom_metadata_map
+        if sealed.KEY in said and not sealed.is_sealed(Path(path)):
+            raise InputError(f"{path}: was changed after its digest was taken; take {sealed.KEY} out of its metadata")
         given = {name.removeprefix(KEY): text for name, text in said.items() if name.startswith(KEY)}
         inputs = ", ".join(f"{one.name} {one.type}" for one in self.session.get_inputs())
         self.about = _read_about(given, path, inputs)
@@ -58,6 +60,9 @@ class ProgramEngine:
 
     def __init__(self, path: str):
         extra = {ABOUT: ""}
+        _refuse_damaged(path, "a .pt2 file of uniad export format=torch")
+        if not sealed.is_archive(Path(path)):  # torch would print its own traceback first
+            raise InputError(f"{path}: cannot be read as a program of torch.export; it is another kind, or not whole")
         try:
             self.program = torch.export.load(path, extra_files=extra).module()
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
@@ -121,8 +126,7 @@ def onnxruntime() -> Any:
 
 
 def _open(path: str, device: str) -> Any:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; expected an .onnx file of uniad export")
+    _refuse_damaged(path, "an .onnx file of uniad export")
     runtime = onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # which OMP_NUM_THREADS sets
@@ -135,6 +139,22 @@ def _open(path: str, device: str) -> Any:
             f"{path}: ONNX Runtime {runtime.__version__} cannot read it; expected a file of uniad export "
             f"({one_line(error)})"
         ) from None
+
+
+def _refuse_damaged(path: str, expected: str) -> None:
+    """Raises InputError where there is no such file, and where it is not what was written."""
+    if not Path(path).is_file():
+        found = "is a folder" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{path}: {found}; expected {expected}")
+    try:
+        damaged = sealed.is_damaged(Path(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read; {system_reason(error)}") from None
+    if damaged:
+        raise InputError(
+            f"{path}: is damaged, its content is not what was exported; copy it anew, or export it again (of a file "
+            f"that another program has changed, take {sealed.KEY} out of its metadata)"
+        )
 
 
 def _providers(available: Sequence[str], device: str) -> list[Any]:

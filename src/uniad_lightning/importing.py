@@ -5,7 +5,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from uniad_lightning.build import build_module
 from uniad_lightning.checkpoint import AtomicCheckpointIO
-from uniad_lightning.errors import InputError, one_line, say
+from uniad_lightning.errors import InputError, say, system_reason
 from uniad_lightning.home import expand
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.official import (
@@ -26,6 +25,7 @@ from uniad_lightning.official import (
     reference_name,
 )
 from uniad_lightning.starting import plain
+from uniad_lightning.torch_file import read_torch_file
 
 # The image size each EfficientNet was made for, whose padding EfficientNet-PyTorch keeps at every other size.
 NATIVE_SIZES = (224, 240, 260, 300, 380, 456, 528, 600)
@@ -146,19 +146,8 @@ _STAND_INS = [
 
 
 def _load(path: str) -> Any:
-    try:
-        with torch.serialization.safe_globals(_STAND_INS):  # type: ignore[arg-type]
-            return torch.load(expand(path), map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign is None:
-            raise InputError(f"file={path}: cannot be read as a checkpoint; expected the reference's file") from None
-        raise InputError(
-            f"file={path}: holds an object of {foreign[1]} and was not loaded; expected tensors, plain values and the "
-            "reference's own settings"
-        ) from None
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise InputError(f"file={path}: cannot be read as a checkpoint; {one_line(error)}") from None
+    with torch.serialization.safe_globals(_STAND_INS):  # type: ignore[arg-type]
+        return read_torch_file(expand(path), f"file={path}")
 
 
 def _settings_said(arch: Any) -> dict[str, Any]:
@@ -242,5 +231,5 @@ def _free(path: str, overwrite: bool) -> Path:
         if not os.access(output.parent, os.W_OK):
             raise PermissionError(13, "Permission denied")
     except OSError as error:
-        raise InputError(f"output={path}: cannot be written ({error.strerror}); choose another output") from None
+        raise InputError(f"output={path}: cannot be written; {system_reason(error)}") from None
     return output

@@ -24,10 +24,13 @@ from uniad_lightning.home import expand
 from uniad_lightning.models.folding import GATE, Folded
 from uniad_lightning.models.static_padding import pad_as_for
 from uniad_lightning.precision import in_float32
+from uniad_lightning.torch_file import read_torch_file
 from uniad_lightning.types import Size, pair
 
 # On a CPU, activations of more images than these pixels leave its caches and its allocator's reach: half the speed.
 PIXELS_AT_ONCE = 4 * 224 * 224
+# Arguments of `timm.create_model` by which a configuration of unknown origin would have other files read.
+_NAMES_OF_FILES = ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 PACKAGED_WEIGHTS = Path(__file__).parents[1] / "weights"
 
 # timm warns of every tensor behind the last tapped level; what counts is checked in `_check_all_loaded`.
@@ -168,6 +171,9 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
         raise InputError(f"backbone.name={name!r} is no timm model.{hint}")
     if list(levels) != sorted(set(levels)) or levels[0] < 0:
         raise InputError(f"backbone.levels={list(levels)}: expected each level once, shallow first, counted from 0")
+    files = [argument for argument in _NAMES_OF_FILES if argument in arguments]
+    if files:
+        raise InputError(f"backbone.arguments: has {files[0]}; weights are given as backbone.weights alone")
     state = None if weights in ("random", "pretrained") else read_weights(weights)
     if weights == "pretrained":
         _give_up_early_without_network()
@@ -199,17 +205,17 @@ def read_weights(path_or_name: str) -> dict[str, Tensor]:
             f"backbone.weights={path_or_name}: no such file; expected a .safetensors or .pth file, or the word "
             "pretrained or random"
         )
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state.get("model", state))
-        return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    except (SafetensorError, RuntimeError, EOFError, AttributeError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a file of weights; {one_line(error)}") from None
-    except Exception as error:  # pickle.UnpicklingError has no narrower base that torch promises
-        raise InputError(f"{path}: holds more than tensors and was not loaded; {one_line(error)}") from None
+    if path.suffix == ".safetensors":
+        try:
+            state: Any = load_file(path)
+        except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as a file of weights; {one_line(error)}") from None
+    else:
+        state = read_torch_file(path, str(path), "a file of weights")
+        state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: cannot be read as a file of weights; expected tensors by name")
+    return {str(name): value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def _check_all_loaded(model: nn.Module, state: dict[str, Tensor], name: str, weights: str) -> None:

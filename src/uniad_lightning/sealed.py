@@ -1,0 +1,107 @@
+"""Files that end with a digest of all that is before it, by which damage is found before anything of them is used.
+
+The end is laid out as an entry of an ONNX model's metadata, which Protocol Buffers take anywhere. In a ZIP archive, as
+`torch.save` and `torch.export.save` write them, the same bytes are the archive's comment. So every other program reads
+the files as before.
+"""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+KEY = "uniad.digest"
+_END_OF_ARCHIVE = b"PK\x05\x06"  # a record of 22 bytes, the last two the length of the comment behind it
+_DIGITS = 64
+_CHUNK = 1 << 20
+
+
+def _field(tag: int, content: bytes) -> bytes:
+    """A field of a message of Protocol Buffers, shorter than 128 bytes."""
+    return bytes([tag, len(content)]) + content
+
+
+def _end(digest: str) -> bytes:
+    """The entry `metadata_props` {key: KEY, value: the digest as JSON} of an ONNX model."""
+    return _field(0x72, _field(0x0A, KEY.encode()) + _field(0x12, f'"{digest}"'.encode()))
+
+
+_LENGTH = len(_end("0" * _DIGITS))
+_START = _end("0" * _DIGITS)[: -_DIGITS - 1]
+
+
+def seal_archive(archive: BytesIO) -> BytesIO:
+    """A ZIP archive without a comment, with its digest at the end; raises ValueError for anything else."""
+    with archive.getbuffer() as content:
+        if bytes(content[-22:-18]) != _END_OF_ARCHIVE:
+            raise ValueError("no ZIP archive without a comment")
+        content[-2:] = _LENGTH.to_bytes(2, "little")
+        end = _end(_digest(content))
+    archive.seek(0, os.SEEK_END)
+    archive.write(end)
+    return archive
+
+
+def seal_model(model: bytes) -> BytesIO:
+    """A serialised ONNX model with its digest at the end."""
+    return BytesIO(model + _end(_digest(model)))
+
+
+def write_whole(path: Path, content: BytesIO) -> None:
+    """Write a file beside `path` and rename it, so that a kill at any moment leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.getbuffer())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the file ends with a digest."""
+    return _read_end(path).startswith(_START)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file is a ZIP archive, sound or not."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether the file is not what was written: by its digest, or of an archive without one by its own checksums."""
+    end = _read_end(path)
+    if end.startswith(_START):
+        return end != _end(_digest_of_file(path, path.stat().st_size - _LENGTH))
+    if not is_archive(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError):
+        return True  # `zipfile` has no one error for what damage does to its records
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
+
+
+def _digest_of_file(path: Path, size: int) -> str:
+    """The digest of the first `size` bytes."""
+    digest = hashlib.blake2b(digest_size=_DIGITS // 2)
+    with path.open("rb") as file:
+        while chunk := file.read(min(size, _CHUNK)):
+            digest.update(chunk)
+            size -= len(chunk)
+    return digest.hexdigest()
+
+
+def _read_end(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _LENGTH, 0))
+        return file.read()
