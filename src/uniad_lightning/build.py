@@ -1,6 +1,8 @@
 """From a configuration to the parts it describes. With `run`, the only module of the core that knows Hydra."""
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.errors import InputError, complain
+from uniad_lightning.errors import InputError, complain, one_line
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.randomness import key
+from uniad_lightning.trust import refuse_foreign
 from uniad_lightning.types import Size, pair
 
 
@@ -44,20 +47,33 @@ def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataMod
     return data
 
 
-def build_saved(path: str) -> tuple[FeatureReconstruction, dict[str, Any]]:
-    """The detector in a checkpoint, and the checkpoint itself.
+def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[FeatureReconstruction, dict[str, Any]]:
+    """The detector in a checkpoint, and the checkpoint itself; `trust` are packages as `refuse_foreign` takes them.
 
-    Raises InputError for a checkpoint that cannot be read.
+    Raises InputError for a checkpoint that cannot be read, or whose configuration cannot or may not be built.
     """
     checkpoint = load_checkpoint(path)
     if "renders" in checkpoint:
         raise InputError(f"ckpt_path={path}: is a decoder of backbone features; expected a detector, of uniad train")
-    saved = OmegaConf.create(checkpoint["config"])
-    saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
-    with torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
+    refuse_foreign(checkpoint["config"], f"ckpt_path={path}", trust)
+    with as_saved(path), torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
+        saved = OmegaConf.create(checkpoint["config"])
+        saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
         module = build_module(saved, announce=False)
     load_weights(module, checkpoint, path)
     return module, checkpoint
+
+
+@contextmanager
+def as_saved(path: str) -> Iterator[None]:
+    """What goes wrong within with a checkpoint's own configuration as an InputError that names the checkpoint."""
+    try:
+        yield
+    except Exception as error:  # a value that does not fit raises whatever the class it is for raises
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise InputError(f"ckpt_path={path}: its configuration does not fit; {one_line(cause)}") from error
 
 
 def build_saved_data(

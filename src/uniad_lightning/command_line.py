@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.home import expand
+from uniad_lightning.settings import conf_dir
 from uniad_lightning.texts import as_text
 
 
@@ -22,12 +23,6 @@ class CommandLine(NamedTuple):
     own_folder: str | None  # --config-dir: the user's own YAML files
     overrides: list[str]
     options: list[str]  # of Hydra, one word each, such as --cfg=job
-
-
-def conf_dir() -> Path:
-    """The folder of the YAML files: inside an installed package, at the top of a checkout."""
-    packaged = Path(__file__).parent / "conf"
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def data_options() -> list[str]:

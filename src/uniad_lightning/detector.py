@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from uniad_lightning.build import build_saved, build_saved_data
+from uniad_lightning.build import as_saved, build_saved, build_saved_data
 from uniad_lightning.data.dataset import normalise
 from uniad_lightning.data.framing import Framing
 from uniad_lightning.data.image import MAX_PIXELS, read_image, rgb_of
@@ -109,18 +109,26 @@ class Detector:
         self.max_pixels = max_pixels
 
     @classmethod
-    def load(cls, path: str | PathLike, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> "Detector":
+    def load(
+        cls,
+        path: str | PathLike,
+        *,
+        device: str = "auto",
+        max_pixels: int = MAX_PIXELS,
+        trust: str | Sequence[str] = (),
+    ) -> "Detector":
         """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
-        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. Raises InputError for a file that
-        cannot be used, and for a device that is not there.
+        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. A checkpoint trained with classes of
+        your own is built with those of the packages that `trust` names. Raises InputError for a file that cannot be
+        used, and for a device that is not there.
         """
         path = expand(path)
         if path.suffix == ".onnx":
             from uniad_lightning.exported import OnnxEngine  # late: it imports this module
 
             return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
-        return cls(engine=load_engine(str(path), find_device(device)), max_pixels=max_pixels)
+        return cls(engine=load_engine(str(path), find_device(device), trust), max_pixels=max_pixels)
 
     @property
     def calibration(self) -> Calibration | None:
@@ -186,7 +194,10 @@ class Detector:
 
     def _pixels(self, picture: Picture) -> np.ndarray:
         if isinstance(picture, str | PathLike):
-            return read_image(expand(picture), max_pixels=self.max_pixels)
+            path = expand(picture)
+            if path.is_dir():
+                raise InputError(f"image: {picture} is a folder; give its files, or use uniad predict input={picture}")
+            return read_image(path, max_pixels=self.max_pixels)
         if isinstance(picture, Image.Image):
             return rgb_of(ImageOps.exif_transpose(picture), "image")
         if isinstance(picture, Tensor):
@@ -195,10 +206,11 @@ class Detector:
         return rgb_from_array(np.asarray(picture))
 
 
-def load_engine(path: str, device: torch.device) -> TorchEngine:
-    """What a checkpoint holds, on `device`. Raises InputError for a file that cannot be used."""
-    module, checkpoint = build_saved(path)
-    data = build_saved_data(checkpoint, module)
+def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()) -> TorchEngine:
+    """What a checkpoint holds, on `device`, as `Detector.load` says."""
+    module, checkpoint = build_saved(path, trust)
+    with as_saved(path):
+        data = build_saved_data(checkpoint, module)
     calibration, familiarity = checkpoint.get("calibration"), checkpoint.get("familiarity")
     return TorchEngine(
         module=module,

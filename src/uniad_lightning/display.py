@@ -36,6 +36,7 @@ from uniad_lightning.results.panels import Renderer, draw_category, draw_sheet
 from uniad_lightning.results.run_folder import refuse_in_the_way
 from uniad_lightning.starting import plain, refuse_other_run
 from uniad_lightning.trainer_settings import check_end, check_trainer
+from uniad_lightning.trust import refuse_foreign
 from uniad_lightning.types import Batch, Size
 from uniad_lightning.written import file_stem, note, remove_written
 
@@ -173,6 +174,7 @@ def load_decoder(path: str, backbone: Backbone, image_size: Size, *, ckpt_path: 
     """
     checkpoint = load_checkpoint(path, key="decoder")
     _refuse_other_features(features_of(backbone, image_size), checkpoint, path, ckpt_path=ckpt_path)
+    refuse_foreign(checkpoint["config"], f"decoder={path}")
     decoder = _build_decoder(OmegaConf.create(checkpoint["config"]["decoder"]), backbone, image_size)
     load_weights(nn.ModuleDict({"decoder": decoder}), checkpoint, path, key="decoder")
     return decoder

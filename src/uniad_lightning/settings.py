@@ -1,6 +1,13 @@
-"""A configuration as a table of settings."""
+"""A configuration as a table of settings, and where the package's own lies."""
 
+from pathlib import Path
 from typing import Any
+
+
+def conf_dir() -> Path:
+    """The folder of the YAML files: inside an installed package, at the top of a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def flat(node: Any, name: str = "") -> dict[str, Any]:

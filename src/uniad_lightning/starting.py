@@ -14,6 +14,7 @@ from uniad_lightning.data.naming import composed
 from uniad_lightning.errors import InputError
 from uniad_lightning.results.run_folder import CONFIG
 from uniad_lightning.settings import flat
+from uniad_lightning.trust import refuse_foreign
 
 # What a resumed run may change; everything else decides the result and is compared with the checkpoint.
 FREE_TO_CHANGE = (
@@ -41,6 +42,7 @@ def start_from(cfg: DictConfig) -> dict[str, Any] | None:
         return None
     checkpoint = load_checkpoint(cfg.init_from, key="init_from")
     saved = checkpoint["config"]
+    refuse_foreign(saved, f"init_from={cfg.init_from}")
     with open_dict(cfg):
         for name in INHERITED:
             cfg[name] = saved[name]

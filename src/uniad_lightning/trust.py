@@ -1,0 +1,122 @@
+"""What a configuration out of a file may have built: nothing but what this package's own configuration names.
+
+A checkpoint may come from anyone, and Hydra calls whatever `_target_` names. So a target has to be one that `conf/` has
+in the same place, or there an optimizer, scheduler, callback, logger or strategy of torch or Lightning; all else in the
+configuration is plain values. Classes of the user's own are built where he names their packages: UNIAD_TRUST=mine,
+`Detector.load(..., trust=("mine",))`.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib import import_module
+from pkgutil import resolve_name
+from types import FunctionType
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.settings import conf_dir
+
+TARGET = "_target_"
+MOST_LEVELS = 32  # of dicts and lists in each other: a file may hold a list that holds itself
+# In the place at the left also the classes of that package, below that class.
+FAMILIES: dict[str, tuple[str, type]] = {
+    "optimizer": ("torch.optim", Optimizer),
+    "schedule": ("torch.optim.lr_scheduler", LRScheduler),
+    "callbacks": ("lightning.pytorch.callbacks", Callback),
+    "logger": ("lightning.pytorch.loggers", Logger),
+    "trainer": ("lightning.pytorch.strategies", Strategy),
+}
+
+
+def refuse_foreign(config: Any, name: str, trust: str | Sequence[str] = ()) -> None:
+    """Raises InputError for a configuration that is not plain values, or would have something else built.
+
+    The line begins with `name`, the file, and says which key is at fault; `trust` are packages of the user's own,
+    besides those of UNIAD_TRUST.
+    """
+    given = (trust,) if isinstance(trust, str) else trust
+    trusted = (*given, *filter(None, os.environ.get("UNIAD_TRUST", "").replace(" ", "").split(",")))
+    if not isinstance(config, dict):
+        raise InputError(f"{name}: its configuration is no mapping; expected a checkpoint written by uniad train")
+    for key, node in _nodes(config, name):
+        if isinstance(node, dict) and TARGET in node:
+            _refuse_target(f"{key}.{TARGET}".lstrip("."), node, name, trusted)
+        elif isinstance(node, str) and "${" in node:
+            raise InputError(f"{name}: its {key} is {node!r:.80}, which would be computed anew; expected plain values")
+        elif not isinstance(node, dict | list | tuple | str | int | float | None):
+            raise InputError(f"{name}: its {key} is a {type(node).__name__}; expected plain values")
+
+
+def _nodes(config: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every value of nested dicts and lists with its dotted key, and every key of a dict."""
+    waiting = [("", config, 0)]
+    while waiting:
+        key, node, level = waiting.pop()
+        if level > MOST_LEVELS:
+            raise InputError(f"{name}: its {key[:40]} is nested more than {MOST_LEVELS} levels deep; expected settings")
+        yield key, node
+        if isinstance(node, dict):
+            yield from ((f"{key}, a key,", one) for one in node)
+            waiting += [(f"{key}.{one}".lstrip("."), value, level + 1) for one, value in node.items()]
+        elif isinstance(node, list | tuple):
+            waiting += [(f"{key}[{place}]", value, level + 1) for place, value in enumerate(node)]
+
+
+def _refuse_target(key: str, node: dict[Any, Any], name: str, trusted: Sequence[str]) -> None:
+    target, place = node[TARGET], re.split(r"[.\[]", key)[0]
+    if isinstance(target, str):
+        if target in _named_in_conf().get(place, ()):
+            # What is called at once is a class: a function of ours may write to the folder it is given.
+            if _is_class_name(target) or node.get("_partial_") is True:
+                return
+        elif _is_of_family(target, place) or _is_trusted(target, trusted, name):
+            return
+    raise InputError(
+        f"{name}: its {key} is {target!r:.120}, which this package does not build there, so nothing was built; take "
+        "another file, or where that is a class of your own name its package, as in UNIAD_TRUST=PACKAGE"
+    )
+
+
+def _is_class_name(target: str) -> bool:
+    return target.rpartition(".")[2][:1].isupper()
+
+
+@cache
+def _named_in_conf() -> dict[str, frozenset[str]]:
+    """The targets that conf/ has in each group; those of its own files, which have no group, are a decoder's."""
+    found: dict[str, set[str]] = {}
+    folder = conf_dir()
+    for path in folder.rglob("*.yaml"):
+        group = path.relative_to(folder).parts[0] if path.parent != folder else "decoder"
+        found.setdefault(group, set()).update(re.findall(rf"^ *{TARGET}: *([\w.]+)", path.read_text(), re.MULTILINE))
+    return {group: frozenset(targets) for group, targets in found.items()}
+
+
+def _is_of_family(target: str, place: str) -> bool:
+    module, _, name = target.rpartition(".")
+    package, kind = FAMILIES.get(place, ("", object))
+    if not module or module != package:
+        return False
+    found = getattr(import_module(package), name, None)
+    return isinstance(found, type) and issubclass(found, kind)
+
+
+def _is_trusted(target: str, trusted: Sequence[str], name: str) -> bool:
+    """Whether a target is a class or function that a trusted package defines, none that it imports from elsewhere."""
+    own = [package for package in trusted if target.startswith(f"{package}.")]
+    if not own:
+        return False
+    try:
+        found = resolve_name(target)
+    except Exception as error:  # importing a module may raise anything
+        raise InputError(f"{name}: {target} cannot be imported; {one_line(error)}") from error
+    module = getattr(found, "__module__", None) or ""
+    return isinstance(found, type | FunctionType) and any(f"{module}.".startswith(f"{package}.") for package in own)
