@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ import torch
 
 from conftest import SMALL
 from fabricate import mvtec_tree
-from uniad_lightning.data.cache_space import bound, stores
+from uniad_lightning.data import feature_cache
+from uniad_lightning.data.cache_space import bound, make_room, stores
 from uniad_lightning.data.feature_cache import (
     MISSING,
     DiskStore,
@@ -85,7 +89,7 @@ def test_features_that_are_damaged_are_missing_and_can_be_kept_again(tmp_path):
 def test_a_file_that_is_cut_or_gone_is_mended(tmp_path):
     disk(tmp_path).add(names(3), features(3), [b""] * 3)
     (path,) = (tmp_path / "cache").glob("*/features-00000.bin")
-    os.truncate(path, 60)
+    os.truncate(path, 60)  # within the second of three slots
     assert (disk(tmp_path).find(names(3)) == MISSING).tolist() == [False, True, True]
     path.unlink()
     store = disk(tmp_path)
@@ -144,23 +148,48 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         disk(tmp_path)
 
 
-@pytest.mark.parametrize("fault", ["unwritable", "full"])
+def test_a_full_disk_ends_the_filling_with_a_reason_and_nothing_else(small_disk, monkeypatch):
+    monkeypatch.setattr(feature_cache, "SPARE_BYTES", -(1 << 40))  # nobody looks for room beforehand
+    store = DiskStore(cache=small_disk / "cache", about={}, shape=(64, 32, 32))
+    values, count = torch.ones(4, 64, 32, 32), 0
+
+    def fill():
+        nonlocal count
+        for count in range(0, 64, 4):
+            store.add(names(4, first=count), values, [b""] * 4)
+
+    with pytest.raises(StoreError, match=r"data\.cache_dir=.*(full|No space left)"):
+        fill()
+    assert count > 16
+    slots = store.find(names(count + 4))
+    assert (slots[:count] != MISSING).all()
+    assert (slots[count:] == MISSING).all()
+    assert torch.equal(store.features(slots[:count])[::8], values[:1].half().expand(-(-count // 8), -1, -1, -1))
+
+
+@pytest.mark.parametrize("fault", ["unwritable", "full", "fills up", "bounded"])
 def test_where_nothing_can_be_kept_auto_goes_without_and_disk_says_why(
     losses, uniad, tree, tmp_path, monkeypatch, fault
 ):
+    said = f"data.cache_dir={tmp_path}/cache: "
+    option = "data.cache_size=1e-6" if fault == "bounded" else "data.cache_size=null"
     if fault == "full":
         monkeypatch.setattr(DiskStore, "room_for", lambda self, count: count == 0)
-    else:
+    elif fault == "fills up":  # while the features are computed: of 18 images 8 have room
+        room = iter([True, True, True, *[False] * 100])
+        monkeypatch.setattr(DiskStore, "room_for", lambda self, count: next(room))
+    elif fault == "unwritable":
         (tmp_path / "cache").write_text("a file")
-    _, _, err = losses("auto")
-    assert "uniad: warning: features are computed anew each time; data.cache_dir=" in err
+    _, _, err = losses("auto", option, "data.eval_batch_size=4")
+    assert err.count("warning: features") == 1
+    assert f"uniad: warning: features are computed anew each time; {said}" in err
     status, _, err = uniad(
         "train", *SMALL, f"data.root={tree}", f"data.cache_dir={tmp_path}/cache", f"output_dir={tmp_path}/disk",
-        "data.cache=disk",
+        "data.cache=disk", option,
     )  # fmt: skip
     assert status == 2
     last = err.strip().splitlines()[-1]
-    assert last.startswith(f"uniad: data.cache_dir={tmp_path}/cache: ")
+    assert last.startswith(f"uniad: {said}")
     assert last.endswith("choose another folder, or data.cache=off")
 
 
@@ -190,27 +219,125 @@ def test_a_signature_follows_the_files_and_nothing_else(tmp_path):
         signatures(records)
 
 
-def test_the_stores_used_least_go_first(tmp_path):
-    for i, name in enumerate(("old", "middle", "new")):
+def kept(tmp_path, *backbones):
+    """A cache with a store of each, the first used longest ago, that no process holds."""
+    for i, name in enumerate(backbones):
         store = disk(tmp_path, backbone=name)
         store.add(names(1), features(1), [b""])
         os.utime(store.folder, (1000 + i, 1000 + i))
-    cache = tmp_path / "cache"
+    return tmp_path / "cache"
+
+
+def backbones(cache):
+    return [store.about.get("backbone") for store in stores(cache)]
+
+
+def test_the_stores_used_least_go_first(tmp_path):
+    cache = kept(tmp_path, "old", "middle", "new")
     listed = stores(cache)
-    assert [store.about["backbone"] for store in listed] == ["new", "middle", "old"]
+    assert backbones(cache) == ["new", "middle", "old"]
     assert all(store.images == 1 and 0 < store.size < 1e6 for store in listed)
-    unfinished = cache / "unfinished"
-    unfinished.mkdir()
-    (unfinished / "about.json").write_text('{"backbone": "unfinished"}')
+    unfinished = disk(tmp_path, backbone="unfinished").folder  # its process died before it had an index
+    (unfinished / "index.sqlite").unlink()
     os.utime(unfinished, (0, 0))
     assert [(store.about["backbone"], store.images) for store in stores(cache)][-1] == ("unfinished", 0)
     assert bound(cache, sum(store.size for store in listed))[0].folder == unfinished
     gone = bound(cache, listed[0].size + listed[1].size)
     assert [store.about["backbone"] for store in gone] == ["old"]
-    assert [store.about["backbone"] for store in stores(cache)] == ["new", "middle"]
+    assert backbones(cache) == ["new", "middle"]
     assert bound(cache, 10**9) == []
     assert len(bound(cache, 0)) == 2
     assert stores(cache) == []
+
+
+HOLDING = """
+import sys
+from test_feature_cache import disk, features, names
+from pathlib import Path
+store = disk(Path(sys.argv[1]), backbone="held")
+store.add(names(1), features(1), [b""])
+print("held", flush=True)
+sys.stdin.readline()
+store.add(names(1, first=1), features(1), [b""])  # goes on filling
+print(len(store.find(names(2))), (store.find(names(2)) >= 0).all(), flush=True)
+"""
+
+
+def test_a_store_that_a_process_holds_is_left_until_it_ends(tmp_path, command, monkeypatch):
+    monkeypatch.setenv("UNIAD_CACHE", str(kept(tmp_path, "free")))
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert other.stdout.readline() == "held\n"
+    _, out, _ = command("cache", "keep=0")
+    assert out.count("deleted") == 1
+    assert "these are in use" in out
+    assert backbones(tmp_path / "cache") == ["held"]
+    assert other.communicate("go on\n")[0] == "2 True\n"
+    assert other.returncode == 0
+    assert len(bound(tmp_path / "cache", 0)) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"notes/about.json": "{}"},
+        {"notes/about.json": "{}", "notes/index.sqlite": ""},
+        {f"{'0' * 24}/about.json": '{"title": "my own"}'},
+        {f"{'a' * 24}/about.json": "", f"{'a' * 24}/thesis.tex": "x"},
+        {f"{'b' * 24}/sub/about.json": ""},
+        {f"{'c' * 24}": "a file"},
+        {"about.json": "{}"},
+    ],
+)
+def test_what_is_none_of_the_cache_is_neither_listed_nor_removed(tmp_path, files):
+    cache = kept(tmp_path, "ours")
+    for name, text in files.items():
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text(text)
+    (cache / ("d" * 24)).symlink_to(tmp_path)
+    assert backbones(cache) == ["ours"]
+    assert len(bound(cache, 0)) == 1
+    assert {name: (cache / name).read_text() for name in files} == files
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"backbone": '])
+def test_a_damaged_record_breaks_nothing_and_its_store_can_go(tmp_path, command, monkeypatch, text):
+    monkeypatch.setenv("UNIAD_CACHE", str(kept(tmp_path, "x", "y")))
+    folder = next(store.folder for store in stores(tmp_path / "cache") if store.about["backbone"] == "x")
+    (folder / "about.json").write_text(text)
+    status, out, err = command("cache")
+    assert (status, err) == (0, "")
+    assert "is damaged" in out
+    assert "2 settings" in out
+    disk(tmp_path, backbone="x")  # its next use mends it
+    assert backbones(tmp_path / "cache") == ["x", "y"]
+    (folder / "about.json").write_text(text)
+    assert len(bound(tmp_path / "cache", 0)) == 2
+
+
+def test_a_cache_makes_room_within_its_bound_and_refuses_what_exceeds_it(tmp_path):
+    cache = kept(tmp_path, "old", "middle", "new")
+    one = stores(cache)[0].size
+    store = disk(tmp_path, backbone="next")
+    make_room(store, 4, 3 * one)
+    assert "old" not in backbones(cache)
+    assert {"next", "new"} <= {*backbones(cache)}
+    with pytest.raises(StoreError, match=r"of 1000000 images take 0\.048 GB, .*data\.cache_size=\.\.\. allows more"):
+        make_room(store, 10**6, 10 * one)
+    assert "new" in backbones(cache)
+    make_room(store, 4, None)  # a tenth of the disk
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many", "true"])
+def test_a_bound_that_is_none_is_refused(uniad, tree, tmp_path, size):
+    status, _, err = uniad(
+        "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", f"data.cache_size={size}"
+    )
+    assert status == 2
+    assert "expected GB above 0" in err.splitlines()[-1]
 
 
 @pytest.fixture

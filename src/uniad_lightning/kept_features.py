@@ -22,15 +22,19 @@ def show_kept_features(words: list[str]) -> None:
         size = re.fullmatch(r"keep=(\d+(?:\.\d+)?)\s*([kmgt]?b)?", word.lower())
         if not size:
             raise InputError(f"uniad cache {word}: expected keep=SIZE, such as keep=20GB, keep=0 for nothing")
-        for store in bound(cache, int(float(size[1]) * UNITS[size[2] or ""])):
+        most = int(float(size[1]) * UNITS[size[2] or ""])
+        for store in bound(cache, most):
             say(f"deleted {store.folder} ({store.images} images)")
+        if sum(store.size for store in stores(cache)) > most:
+            say(f"more than {word} is left: these are in use")
     kept, rows = stores(cache), []
     for store in kept:
         about = store.about
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used))
-        sizes = (",".join(map(str, about["levels"])), "x".join(map(str, about["grid"])))
-        side = "x".join(map(str, about["image_size"]))
-        rows.append([store.folder.name, about["backbone"], *sizes, side, store.images, f"{store.size / 1e6:.1f}", used])
+        signs = (("levels", ","), ("grid", "x"), ("image_size", "x"))
+        sizes = [sign.join(map(str, about.get(name, ()))) for name, sign in signs]
+        backbone = about.get("backbone", "(about.json is damaged)")
+        rows.append([store.folder.name, backbone, *sizes, store.images, f"{store.size / 1e6:.1f}", used])
     columns = [("folder", LEFT), ("backbone", LEFT)]
     columns += [(title, RIGHT) for title in ("levels", "grid", "image size", "images", "MB", "last used")]
     print_table(f"features in {cache}", columns, rows)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from uniad_lightning.data.cache_space import make_room
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.feature_cache import (
     MISSING,
@@ -25,7 +26,7 @@ from uniad_lightning.data.feature_cache import (
     unpack_mask,
 )
 from uniad_lightning.data.sampling import Draw
-from uniad_lightning.errors import InputError, complain, did_you_mean
+from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.types import Batch
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take
@@ -126,41 +127,30 @@ class CachedSplit:
 class FeatureCache:
     """The feature cache of one data module: what is asked of it, and the `splits` whose features it has by now.
 
-    `mode` is `auto`, `off`, `memory` or `disk`; with `auto` what cannot be cached is computed anew each time.
+    `mode` is `auto`, `off`, `memory` or `disk`; with `auto` what cannot be cached is computed anew each time. `size` is
+    what all stores in `folder` may take together, in GB, None for a tenth of the disk.
 
-    Raises InputError for another mode.
+    Raises InputError for another mode or size.
     """
 
     MODES = ("auto", "off", "memory", "disk")
 
-    def __init__(self, *, mode: str, folder: Path):
+    def __init__(self, *, mode: str, folder: Path, size: float | None = None):
         if mode not in self.MODES:
             hint = did_you_mean(str(mode), self.MODES)
             raise InputError(f"data.cache={mode}: expected one of {', '.join(self.MODES)}.{hint}")
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not size > 0):
+            raise InputError(f"data.cache_size={size}: expected GB above 0, or null for a tenth of the disk")
         self.mode = mode
         self.folder = folder
+        self.most = None if size is None else int(size * 1e9)
         self.splits: dict[str, CachedSplit] = {}
 
     def refuse(self, reason: str) -> None:
-        """Raises InputError with the `reason` where the cache was asked for; with `auto` there is none then."""
+        """Raises InputError where the cache was asked for, with the `reason`; with `auto` there is none then."""
         if self.mode in ("memory", "disk"):
             raise InputError(f"data.cache={self.mode}: {reason}; use data.cache=off")
 
-    def _open(self, dataset: InspectionDataset, about: Mapping[str, Any], shape: Sequence[int]) -> CachedSplit | None:
-        """The split with its store; None, with a warning, where that cannot be had and the mode is `auto`."""
-        if self.mode == "memory":
-            return CachedSplit(dataset=dataset, store=MemoryStore(shape=shape))
-        try:
-            store = DiskStore(cache=self.folder, about=about, shape=shape)
-            split = CachedSplit(dataset=dataset, store=store)
-            if not store.room_for(len(split.missing())):
-                raise StoreError(f"data.cache_dir={self.folder}: the disk has no room for the features")
-        except StoreError as error:
-            if self.mode == "auto":
-                complain(f"warning: features are computed anew each time; {error}")
-                return None
-            raise InputError(f"{error}; choose another folder, or data.cache=off") from error
-        return split
 
     def fill(
         self,
@@ -178,23 +168,59 @@ class FeatureCache:
 
         Raises InputError when the folder cannot be written or has no room; with `auto` that is a warning.
         """
-        split = self._open(dataset, about, shape)
-        # One rank without a cache is all without: the others would wait for it.
-        if not trainer.strategy.reduce_boolean_decision(split is not None) or split is None:
-            return
+        split = self._agreed(trainer, lambda: self._open(dataset, about, shape, makes_room=trainer.local_rank == 0))
         # The second time is for a rank that does not see the others' files.
         for share in (slice(trainer.global_rank, None, trainer.world_size), slice(None)):
-            split.fill(
-                split.missing()[share],
-                extract=extract,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                show=trainer.is_global_zero,
-            )
-            trainer.strategy.barrier("features")
-            split.refresh()
-        split.move_to(trainer.strategy.root_device)
-        self.splits[name] = split
+            if split is None:
+                return
+
+            def filled(split: CachedSplit = split, share: slice = share) -> CachedSplit:
+                split.fill(
+                    split.missing()[share],
+                    extract=extract,
+                    batch_size=batch_size,
+                    num_workers=num_workers,
+                    show=trainer.is_global_zero,
+                )
+                return split
+
+            split = self._agreed(trainer, filled)
+            if split is not None:
+                split.refresh()
+        if split is not None:
+            split.move_to(trainer.strategy.root_device)
+            self.splits[name] = split
+
+    def _open(
+        self, dataset: InspectionDataset, about: Mapping[str, Any], shape: Sequence[int], *, makes_room: bool
+    ) -> CachedSplit:
+        """The split with its store. Raises StoreError where that cannot be had."""
+        if self.mode == "memory":
+            return CachedSplit(dataset=dataset, store=MemoryStore(shape=shape))
+        store = DiskStore(cache=self.folder, about=about, shape=shape)
+        split = CachedSplit(dataset=dataset, store=store)
+        if makes_room:  # one process of a machine
+            make_room(store, len(split.missing()), self.most)
+        return split
+
+    def _agreed(self, trainer: L.Trainer, action: Callable[[], CachedSplit]) -> CachedSplit | None:
+        """What `action` makes, after every rank has; None, with a warning, where one cannot and the mode is `auto`.
+
+        One rank without a cache is all without: the others would wait for it.
+        """
+        made, reason = None, None
+        try:
+            made = action()
+        except StoreError as error:
+            reason = error
+        if trainer.strategy.reduce_boolean_decision(reason is None):
+            return made
+        said = reason or f"data.cache_dir={self.folder}: another process cannot keep them"
+        if self.mode != "auto":
+            raise InputError(f"{said}; choose another folder, or data.cache=off") from reason
+        if trainer.is_global_zero:
+            print(f"uniad: warning: features are computed anew each time; {said}", file=sys.stderr)
+        return None
 
 
 class ResumableLoader(DataLoader):

@@ -72,6 +72,7 @@ class UnifiedDataModule(L.LightningDataModule):
         std: Sequence[float],
         cache: str,
         cache_dir: str,
+        cache_size: float | None = None,
         prepare: Callable[[Path], object] | None = None,
         held_out: float = 0.0,
         framing: Framing = WHOLE,
@@ -85,7 +86,7 @@ class UnifiedDataModule(L.LightningDataModule):
         ):
             if not isinstance(value, int) or value < least:
                 raise InputError(f"data.{name}={value}: expected a whole number of at least {least}")
-        self.cache = FeatureCache(mode=cache, folder=Path(cache_dir))
+        self.cache = FeatureCache(mode=cache, folder=Path(cache_dir), size=cache_size)
         self.source = source
         self.root = expand(root)
         self.chosen = categories

@@ -2,7 +2,8 @@
 
     CACHE/<key>/about.json           what the features depend on; the key is its digest
     CACHE/<key>/index.sqlite         signature of an image -> slot, checksum, mask
-    CACHE/<key>/features-00000.bin   slots of (h, w, C) float16, mapped into memory; as the tokens lie
+    CACHE/<key>/features-00000.bin   slots of (h, w, C) float16, as the tokens lie
+    CACHE/<key>/held                 locked by each process that uses the store
 
 An image's signature holds the path, size and modification time of its files, so a changed image is another one. Its
 entry is written after its features, in one transaction; features that are damaged all the same are found by their
@@ -15,8 +16,11 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,12 +30,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from uniad_lightning.data.records import Packed, Record
-from uniad_lightning.errors import InputError
+from uniad_lightning.data.store_folder import INDEX, digest, hold, shard_name, write_about
+from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.home import expand
 
 SHARD_BYTES = 1 << 30
+SPARE_BYTES = 1 << 30  # that a cache leaves free on its disk
+MOST_OPEN = 256  # shards at the same time
 MISSING = -1
-INDEX, ABOUT = "index.sqlite", "about.json"
+NO_ROOM = "the disk has no room for the features"
 _BUSY_SECONDS = 120  # what a process waits for another one's transaction
 _TABLES = """
 create table if not exists entry (signature blob primary key, slot integer, checksum integer, mask blob)
@@ -103,33 +110,34 @@ class MemoryStore:
 class DiskStore:
     """Keeps features in the folder that `about`, plain values that they depend on, has in `cache`.
 
-    `shape` is (C, h, w). Raises StoreError when the folder cannot be written.
+    `shape` is (C, h, w). The folder is held for as long as the store is in use, so that no other process removes it.
+    Everything raises StoreError where the folder cannot be read or written, and `add` where the disk has no room.
     """
 
     def __init__(self, *, cache: Path, about: Mapping[str, Any], shape: Sequence[int]):
         try:
-            self.folder = expand(cache) / digest(about)
+            self.cache = expand(cache)
         except InputError as error:  # no home folder, in which the default lies
             raise StoreError(f"data.cache_dir={error}") from error
+        self.folder = self.cache / digest(about)
         self._shape = (*shape[1:], shape[0])  # (h, w, C)
         self._slot_bytes = 2 * int(np.prod(shape))
         self._per_shard = max(1, SHARD_BYTES // self._slot_bytes)
-        self._shards: dict[int, np.memmap] = {}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / ABOUT).write_text(json.dumps({**about, "shape": list(shape)}, indent=2) + "\n")
-        except OSError as error:
-            raise StoreError(f"data.cache_dir={cache}: {error.strerror}") from error
-        self._prepare()
+        self._shards: dict[int, FileIO] = {}
+        self._alone = threading.Lock()  # a shard has one position
+        with self._explained():
+            self._held = hold(self.folder)
+            write_about(self.folder, about, list(shape))
+            self._prepare()
 
     def _prepare(self) -> None:
         """Make the tables; an index that cannot be read is no loss that cannot be computed again."""
         try:
             with self._connected() as index:
                 index.executescript(_TABLES)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise StoreError(f"{self.folder / INDEX}: {error}") from error
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
             (self.folder / INDEX).unlink()
             with self._connected() as index:
                 index.executescript(_TABLES)
@@ -137,58 +145,95 @@ class DiskStore:
     def _connected(self) -> "Connection":
         return Connection(self.folder / INDEX)
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """An error of the system or of the index within, as a StoreError."""
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"data.cache_dir={self.cache}: {system_reason(error)}") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"data.cache_dir={self.cache}: {self.folder / INDEX}: {error}") from error
+
     def find(self, signatures: Sequence[bytes]) -> np.ndarray:
         """As `Store` says; reads what it finds once, to see that it is sound."""
         slots = np.full(len(signatures), MISSING, dtype=np.int64)
         query = "select slot, checksum from entry where signature = ?"
-        with self._connected() as index:
-            rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
-        known = [(i, *row) for i, row in enumerate(rows) if row]
-        for i, slot, checksum in tqdm(known, "check features", unit="image", leave=False, disable=None, delay=2):
-            if zlib.crc32(self._slot(slot).data) == checksum:
-                slots[i] = slot
-        os.utime(self.folder)  # when it was last used
+        feature = np.empty(self._shape, dtype=np.float16)
+        with self._explained():
+            with self._connected() as index:
+                rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
+            known = [(i, *row) for i, row in enumerate(rows) if row]
+            for i, slot, checksum in tqdm(known, "check features", unit="image", leave=False, disable=None, delay=2):
+                if self._read(slot, feature) and zlib.crc32(feature.data) == checksum:
+                    slots[i] = slot
+            os.utime(self.folder)  # when it was last used
         return slots
 
     def add(self, signatures: Sequence[bytes], features: Tensor, masks: Sequence[bytes]) -> None:
         """As `Store` says."""
         half = to_half(features).numpy()
-        with self._connected() as index:
-            index.execute("begin immediate")
-            (first,) = index.execute("select next from slots").fetchone()
-            index.execute("update slots set next = ?", (first + len(half),))
-        rows = []
-        for slot, (signature, feature, mask) in enumerate(zip(signatures, half, masks, strict=True), start=first):
-            self._slot(slot)[:] = feature
-            rows.append((signature, slot, zlib.crc32(feature), mask))
-        with self._connected() as index:
-            index.executemany("insert or replace into entry values (?, ?, ?, ?)", rows)
+        if not self.room_for(len(half)):
+            raise StoreError(f"data.cache_dir={self.cache}: {NO_ROOM}")
+        with self._explained():
+            with self._connected() as index:
+                index.execute("begin immediate")
+                (first,) = index.execute("select next from slots").fetchone()
+                index.execute("update slots set next = ?", (first + len(half),))
+            rows = []
+            for slot, (signature, feature, mask) in enumerate(zip(signatures, half, masks, strict=True), start=first):
+                self._write(slot, feature)
+                rows.append((signature, slot, zlib.crc32(feature.data), mask))
+            with self._connected() as index:
+                index.executemany("insert or replace into entry values (?, ?, ?, ?)", rows)
 
     def features(self, slots: np.ndarray) -> Tensor:
         """As `Store` says."""
         gathered = np.empty((len(slots), *self._shape), dtype=np.float16)
-        for i, slot in enumerate(slots.tolist()):
-            gathered[i] = self._slot(slot)
+        with self._explained():
+            for feature, slot in zip(gathered, slots.tolist(), strict=True):
+                if not self._read(slot, feature):
+                    raise StoreError(f"data.cache_dir={self.cache}: files were cut while they were in use")
         return torch.from_numpy(gathered).permute(0, 3, 1, 2)
 
     def mask(self, signature: bytes) -> bytes:
         """As `Store` says."""
-        with self._connected() as index:
+        with self._explained(), self._connected() as index:
             return index.execute("select mask from entry where signature = ?", (signature,)).fetchone()[0]
 
-    def room_for(self, count: int) -> bool:
-        """As `Store` says: with a GB to spare, since a mapped file that finds no space ends the process."""
-        return not count or count * self._slot_bytes + SHARD_BYTES < shutil.disk_usage(self.folder).free
+    def bytes_of(self, count: int) -> int:
+        """What the features of so many images take."""
+        return count * self._slot_bytes
 
-    def _slot(self, slot: int) -> np.ndarray:
-        """The (h, w, C) of one slot, mapped; its file is made, or mended, as long as it has to be."""
+    def room_for(self, count: int) -> bool:
+        """As `Store` says: with `SPARE_BYTES` left for everything else that writes to the disk."""
+        with self._explained():
+            return not count or self.bytes_of(count) + SPARE_BYTES < shutil.disk_usage(self.folder).free
+
+    # Read and written, not mapped into memory: a mapped page that the disk cannot hold or read ends the process.
+
+    def _read(self, slot: int, feature: np.ndarray) -> bool:
+        """Read the (h, w, C) of one slot into `feature`; whether all of it was there."""
+        with self._alone:
+            return self._at(slot).readinto(feature.data) == self._slot_bytes
+
+    def _write(self, slot: int, feature: np.ndarray) -> None:
+        with self._alone:
+            file, left = self._at(slot), feature.data.cast("B")
+            while left:
+                left = left[file.write(left) :]
+
+    def _at(self, slot: int) -> FileIO:
+        """The shard of a slot, made where it is not there, at the slot's position."""
         number, place = divmod(slot, self._per_shard)
         if number not in self._shards:
-            path = self.folder / f"features-{number:05d}.bin"
-            with path.open("ab") as file:
-                file.truncate(self._per_shard * self._slot_bytes)  # a hole in the file, no space
-            self._shards[number] = np.memmap(path, np.float16, "r+", shape=(self._per_shard, *self._shape))
-        return self._shards[number][place]
+            if len(self._shards) >= MOST_OPEN:
+                self._shards.pop(next(iter(self._shards))).close()
+            path = self.folder / shard_name(number)
+            path.touch()
+            self._shards[number] = path.open("r+b", buffering=0)
+        self._shards[number].seek(place * self._slot_bytes)
+        return self._shards[number]
 
 
 class Connection:
@@ -202,14 +247,11 @@ class Connection:
         return self._index
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
-            self._index.commit()
-        self._index.close()
-
-
-def digest(about: Mapping[str, Any]) -> str:
-    """A name for a set of plain values."""
-    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()
+        try:
+            if kind is None:
+                self._index.commit()
+        finally:
+            self._index.close()
 
 
 def signatures(records: Sequence[Record]) -> list[bytes]:

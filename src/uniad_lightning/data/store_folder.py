@@ -1,0 +1,103 @@
+"""The folder of one store of a feature cache: what tells it from the user's own, who uses it, and its removal."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+INDEX, ABOUT, HELD = "index.sqlite", "about.json", "held"
+_NAME = re.compile(r"[0-9a-f]{24}")
+_FILES = re.compile(r"about\.json|\.about\.json\.\d+\.tmp|index\.sqlite(-journal)?|features-\d{5,}\.bin|held")
+_SHAPE = "shape"  # of the features: the one entry of about.json that is not part of the name
+
+
+def digest(about: Mapping[str, Any]) -> str:
+    """A name for a set of plain values."""
+    return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def shard_name(number: int) -> str:
+    """The file of that many GB of features further on."""
+    return f"features-{number:05d}.bin"
+
+
+def write_about(folder: Path, about: Mapping[str, Any], shape: list[int]) -> None:
+    """Write down what the features depend on, whole or not at all, unless that is there already."""
+    text = json.dumps({**about, _SHAPE: shape}, indent=2) + "\n"
+    file = folder / ABOUT
+    if file.is_file() and file.read_text(errors="replace") == text:
+        return
+    temporary = folder / f".{ABOUT}.{os.getpid()}.tmp"
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def read_about(folder: Path) -> dict[str, Any] | None:
+    """What the features depend on; None where that is not there or damaged."""
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def is_store(folder: Path) -> bool:
+    """Whether the cache has made this folder: by its name and all names in it, and by its about.json where sound."""
+    if folder.is_symlink() or not folder.is_dir() or not _NAME.fullmatch(folder.name):
+        return False
+    names = os.listdir(folder)
+    if not names or not all(map(_FILES.fullmatch, names)):
+        return False
+    about = read_about(folder)
+    return about is None or digest({name: value for name, value in about.items() if name != _SHAPE}) == folder.name
+
+
+def hold(folder: Path) -> IO[bytes]:
+    """Make the folder where it is not there, and hold it for as long as what is returned is open."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = (folder / HELD).open("ab")
+        _lock(held, alone=False)
+        if _is_there(held, folder / HELD):
+            return held
+        held.close()  # it was removed while this process waited
+
+
+def remove_unheld(folder: Path) -> bool:
+    """Remove a store that no process holds; whether it is gone."""
+    try:
+        held = (folder / HELD).open("ab")
+    except OSError:  # a full disk; who holds a store has made the file
+        if (folder / HELD).exists():
+            return False
+        shutil.rmtree(folder)
+        return True
+    with held:
+        if not _lock(held, alone=True):
+            return False
+        shutil.rmtree(folder)
+    return True
+
+
+def _lock(file: IO[bytes], *, alone: bool) -> bool:
+    """Lock a file, waiting for others unless it is to be had `alone`; whether that was possible."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # on Windows; a file system without locks
+        return True
+    return True
+
+
+def _is_there(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
