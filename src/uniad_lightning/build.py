@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from uniad_lightning.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.errors import InputError, complain, one_line
+from uniad_lightning.home import expand
 from uniad_lightning.models.backbone import Backbone
 from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.randomness import key
@@ -136,9 +137,9 @@ def _is_other_data(config: DictConfig, saved: DictConfig, given: DictConfig) -> 
     source, chosen = config.source, "_target_" in given
     if "test_share" not in source or (source.test_share is not None if chosen else given.root is None):
         return None
-    same = os.path.realpath(os.path.expanduser(config.root)) == os.path.realpath(os.path.expanduser(saved.root))
+    same = os.path.realpath(expand(config.root)) == os.path.realpath(expand(saved.root))
     if not chosen:
-        return not same and os.path.isdir(os.path.expanduser(saved.root))
+        return not same and os.path.isdir(expand(saved.root))
     source.test_share = saved.source.get("test_share", 1.0)
     if not same or source != saved.source:
         source.test_share = 1.0

@@ -151,7 +151,6 @@ class FeatureCache:
         if self.mode in ("memory", "disk"):
             raise InputError(f"data.cache={self.mode}: {reason}; use data.cache=off")
 
-
     def fill(
         self,
         name: str,

@@ -23,6 +23,7 @@ _LEFT_BY_SYSTEMS = frozenset(
     }
 )  # fmt: skip
 
+
 class LayoutError(InputError):
     """The folder does not have the layout that was asked for; it may have another (`catalogue.recognise`)."""
 

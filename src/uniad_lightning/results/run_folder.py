@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.home import expand
 from uniad_lightning.metrics import Evaluation, Row
 from uniad_lightning.results.csv_text import csv_text
 from uniad_lightning.uncertainty import Bounds
@@ -68,7 +69,7 @@ def _refuse_occupied(folder: Path, *, resuming: bool) -> None:
 
 def is_within(folder: Path, path: str) -> bool:
     """Whether `path` lies in `folder`, links followed."""
-    return real(Path(path).expanduser()).is_relative_to(real(folder))
+    return real(expand(path)).is_relative_to(real(folder))
 
 
 def refuse_in_the_way(folder: Path, names: Iterable[str]) -> None:
