@@ -42,6 +42,7 @@ def finish(*processes):
     """Wait for processes, all of which must succeed; what they printed together."""
     ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), ended
+    assert not [line for _, err in ended for line in err.splitlines() if "sync_dist" in line or "UserWarning" in line]
     return "".join(out for out, _ in ended)
 
 
