@@ -89,6 +89,7 @@ LEVELS = {
     "models.vanilla": 3,
     "models.feature_decoder": 3,
     "data.framing": 3,
+    "data.checking": 3,
     "data.kolektor": 3,
     "data.catalogue": 3,
     "data.mix": 3,

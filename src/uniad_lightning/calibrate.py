@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from uniad_lightning.data.checking import decode_all
 from uniad_lightning.data.finding import matches
 from uniad_lightning.data.image import DATA_SET_PIXELS, read_image
 from uniad_lightning.data.naming import composed
@@ -77,7 +78,11 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
         waiting = iter(records)
         ahead = [readers.submit(_read, record) for record in islice(waiting, 2 * batch_size)]
         while ahead:
-            images = [future.result() for future in ahead[:batch_size]]
+            try:
+                images = [future.result() for future in ahead[:batch_size]]
+            except InputError:
+                decode_all(records)  # to name all of them
+                raise
             ahead = ahead[batch_size:]
             ahead += [readers.submit(_read, record) for record in islice(waiting, len(images))]
             look = engine.look(images)

@@ -26,6 +26,7 @@ from uniad_lightning.calibrate import (
     without,
 )
 from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
+from uniad_lightning.data.checking import check_files
 from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.export import EXPORT, Exported, export_detector, plan_export, report, splits_of
@@ -60,6 +61,7 @@ def calibrate(cfg: DictConfig) -> Calibration:
     further = [] if cfg.good is None else further_good(cfg.good, known=data.splits)
     unseen, reused = without(unseen, further)
     refuse_without_images([*unseen.validation, *further], unseen.test, by=cfg.by)
+    check_files([*unseen.validation, *further, *unseen.test, *spread_over(data.splits.train, REFERENCES)])
     claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
     held_out = score_records(engine, [*unseen.validation, *further], label="held out")
     test = score_records(engine, unseen.test, label="test")

@@ -68,6 +68,11 @@ def printable(text: str) -> str:
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def told_by(error: InputError) -> str:
+    """The line of an error, also where a worker of data loading has put its traceback in front."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+
+
 def one_line(error: BaseException) -> str:
     """The text of an error on one line, cut at 200 characters; its kind where it has no text."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from uniad_lightning.command_line import CommandLine
-from uniad_lightning.errors import InputError, did_you_mean, explain_system, one_line
+from uniad_lightning.errors import InputError, did_you_mean, explain_system, one_line, told_by
 
 
 def explain(error: Exception, command: str, line: CommandLine) -> str | None:
@@ -19,8 +19,7 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
     while not isinstance(cause, InputError) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, InputError):
-        # A data-loading worker hands its error over with a traceback in front. Names of files may have line breaks.
-        return str(cause).strip().rpartition("uniad_lightning.errors.InputError: ")[2]
+        return told_by(cause)
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: ([\w.]+)", str(error))
         said = explain_system(cause) if isinstance(cause, OSError) else None

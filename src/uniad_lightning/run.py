@@ -23,8 +23,9 @@ from uniad_lightning.checkpoint import (
 )
 from uniad_lightning.complexity import Complexity, show_complexity
 from uniad_lightning.complexity import complexity as count
+from uniad_lightning.data.checking import check_files, decode_all
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.errors import InputError, say
+from uniad_lightning.errors import InputError, say, told_by
 from uniad_lightning.holding import holds_output_dir, is_first
 from uniad_lightning.loggers import Forgiving
 from uniad_lightning.metrics import Evaluation
@@ -89,6 +90,8 @@ def train(cfg: DictConfig) -> Evaluation:
         refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
     _warn_of_nothing_held_out(trainer, data)
+    if trainer.is_global_zero:
+        check_files([*data.splits.train, *data.splits.validation, *data.splits.test])
     if started is not None:
         warn_of_forgetting(started, data)
     with _ended(trainer):
@@ -96,7 +99,8 @@ def train(cfg: DictConfig) -> Evaluation:
         if trainer.global_step < data.total_steps:
             warn(f"ended after {trainer.global_step} of {data.total_steps} steps, before the end of its learning rates")
         chosen = _leave_checkpoint(trainer, module, folder, callbacks)
-        return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
+        with _kept(folder, data):
+            return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
 
 
 @holds_output_dir
@@ -118,6 +122,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=False, enable_checkpointing=False)
     check_precision(trainer.precision)
     _prepare(trainer, data, folder, cfg)
+    if trainer.is_global_zero:
+        check_files(data.splits.test)
     trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # none of an imported one
     with _ended(trainer):
         facts = {"checkpoint": str(cfg.ckpt_path)}
@@ -200,6 +206,22 @@ def _ended(trainer: L.Trainer) -> Iterator[None]:
         for logger in trainer.loggers:
             if isinstance(logger, Forgiving):
                 logger.finish()
+
+
+@contextmanager
+def _kept(folder: Path, data: UnifiedDataModule) -> Iterator[None]:
+    """Says, of an image that cannot be read once the training is done, that it is kept and which command goes on."""
+    try:
+        yield
+    except InputError as error:
+        said = told_by(error)
+        try:
+            decode_all(data.splits.test)
+        except InputError as all_of_them:
+            said = str(all_of_them)
+        raise InputError(
+            f"{said}; the training is done and kept: uniad evaluate ckpt_path={folder / LAST} goes on"
+        ) from error
 
 
 def _leave_checkpoint(

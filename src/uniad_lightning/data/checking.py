@@ -1,0 +1,148 @@
+"""Whether the files of a data set can be used, found out before anything long starts, and all that cannot at once.
+
+Headers and ends of files are read, a fraction of a millisecond each. They only raise a suspicion: what looks damaged,
+and a mask whose size may not be its image's, is then decoded by `image`, whose word counts. Damage in the middle of a
+file is not found so.
+"""
+
+import math
+import os
+import stat
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Semaphore
+from typing import BinaryIO
+
+from PIL import Image
+from tqdm import tqdm
+
+from uniad_lightning.data.image import DATA_SET_PIXELS, read_image, read_marks, read_mask
+from uniad_lightning.data.records import Packed, Record
+from uniad_lightning.errors import InputError
+
+SHOWN = 20  # files that are named
+_THREADS = 8
+_PATIENCE = 2.0  # seconds before a progress bar appears
+_DECODING = Semaphore(2)  # a picture may take 500 MB
+_COMPRESSION, _JPEG = 259, 7
+_TIFF_PARTS = ((273, 279), (324, 325))  # tags of starts and lengths: strips, tiles
+_END = 64  # bytes: cameras and editors leave some behind a JPEG's end marker
+_ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)  # EXIF
+
+
+def check_files(records: Iterable[Record]) -> None:
+    """Raises InputError that names the images and masks that cannot be used, up to 20 of them, and their number."""
+    Image.init()  # before threads do
+    if Image.MAX_IMAGE_PIXELS is not None:  # `image` has its own limit, and Pillow would warn of less
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, DATA_SET_PIXELS)
+    _refuse(records, lambda record: _faults(record) if _is_suspicious(record) else [], label="files")
+
+
+def decode_all(records: Iterable[Record]) -> None:
+    """The same by decoding all of them: for the case that one could not be read."""
+    _refuse(records, _faults, label="looking for more of them")
+
+
+def _refuse(records: Iterable[Record], check: Callable[[Record], Sequence[str]], *, label: str) -> None:
+    once = list({record.image: record for record in records if not isinstance(record.image, Packed)}.values())
+    pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
+    with ThreadPoolExecutor(_THREADS) as threads, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of damage: what it comes to is said below
+        done = threads.map(check, once)
+        bar = tqdm(done, total=len(once), desc=label, unit="image", delay=_PATIENCE, mininterval=pace, leave=False)
+        found = list(dict.fromkeys(fault for faults in bar for fault in faults))
+    if len(found) == 1:
+        raise InputError(found[0])
+    if found:
+        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise InputError(f"{len(found)} files cannot be used: {'; '.join(found[:SHOWN])}{more}")
+
+
+def _faults(record: Record) -> list[str]:
+    """What is wrong with the image and the masks of a record."""
+    found = [f"{path}: is no file, but a pipe or a device; remove it" for path in _files(record) if _is_special(path)]
+    if found:
+        return found
+    size = None
+    with _DECODING:
+        try:
+            size = read_image(record.image, max_pixels=DATA_SET_PIXELS).shape[:2]
+        except InputError as error:
+            found.append(str(error))
+        for mask in record.masks:
+            try:
+                read_marks(mask) if size is None else read_mask(mask, image_path=record.image, image_size=size)
+            except InputError as error:
+                found.append(str(error))
+    return found
+
+
+def _files(record: Record) -> list[Path]:
+    return [path for path in (record.image, *record.masks) if isinstance(path, Path)]
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a file is a pipe or a device, which could be waited for without end."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_suspicious(record: Record) -> bool:
+    """Whether any file of a record may be damaged, or a mask of another size than the image."""
+    sizes = set()
+    try:
+        for path in _files(record):
+            if _is_special(path):
+                return True
+            with path.open("rb") as file, Image.open(file) as image:
+                if image.width * image.height > DATA_SET_PIXELS or not _is_whole(image, file):
+                    return True
+                if record.masks and _may_be_turned(image):
+                    return True
+                sizes.add(image.size)
+    except Exception:  # a damaged header makes Pillow raise nearly anything
+        return True
+    return len(sizes) > 1
+
+
+def _may_be_turned(image: Image.Image) -> bool:
+    """Whether the upright picture is not as wide as the header says."""
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode all of it to look for one behind
+        return False
+    return image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+
+
+def _is_whole(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether a file ends where its format says it does; False also where that cannot be told."""
+    if image.format == "TIFF":
+        return _tiff_end(image) <= os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _END, 0))
+    end = file.read()
+    file.seek(0)
+    head = file.read(8)
+    return {
+        "PNG": b"IEND" in end[-12:],
+        "JPEG": b"\xff\xd9" in end.rstrip(b"\0"),
+        "MPO": b"\xff\xd9" in end.rstrip(b"\0"),
+        "GIF": end.rstrip(b"\0").endswith(b";"),
+        "BMP": head[2:6] == size.to_bytes(4, "little"),
+        "WEBP": int.from_bytes(head[4:8], "little") + 8 <= size,
+    }.get(image.format or "", False)
+
+
+def _tiff_end(image: Image.Image) -> float:
+    """Where the last strip or tile of a TIFF ends; infinity where it does not say."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_COMPRESSION) == _JPEG:  # its tables may lie anywhere
+        return math.inf
+    for starts, lengths in _TIFF_PARTS:
+        if starts in tags and lengths in tags:
+            parts = ([value] if isinstance(value, int) else value for value in (tags[starts], tags[lengths]))
+            return max(start + length for start, length in zip(*parts, strict=True))
+    return math.inf
