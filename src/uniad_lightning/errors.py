@@ -47,7 +47,11 @@ class InputError(ValueError):
 
 
 class TemporaryError(InputError):
-    """What could not be read now but may be read later: the system's fault, not the file's."""
+    """What could not be read now but may be later: the fault is the system's (permission, a share), not the file's."""
+
+
+class LostError(InputError):
+    """What was done is gone, by no mistake in the command: it ends with exit status 1."""
 
 
 def complain(line: str) -> None:

@@ -1,6 +1,7 @@
 """When a file that is coming into a folder is whole. Knows names and times only, opens nothing."""
 
 import os
+import stat
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,19 +19,25 @@ class Look(NamedTuple):
     Attributes:
         size: its bytes.
         mtime_ns: when it was last changed, nanoseconds since 1970.
+        inode: which file of its disk it is: another one when a file was moved in its place.
+        ctime_ns: when anything of it was changed, its attributes among them; nobody can set that back.
     """
 
     size: int
     mtime_ns: int
+    inode: int = 0
+    ctime_ns: int = 0
 
 
 def look(path: str) -> Look | None:
-    """How a file is now; None where there is none."""
+    """How a file is now; None where there is none, or something else of that name."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return Look(found.st_size, found.st_mtime_ns)
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Look(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
 
 
 class Arrivals:

@@ -9,7 +9,9 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from uniad_lightning.data.image import read_image
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, TemporaryError
+from uniad_lightning.sources.headers import decoding_bytes
+from uniad_lightning.sources.passed_over import PassedOver
 
 _RECENT = 1 << 12  # digests kept in a set before they are sorted into the array
 
@@ -23,6 +25,9 @@ class Item(NamedTuple):
         size: bytes of its file; None where there is none.
         mtime_ns: when its file was last changed, nanoseconds since 1970.
         spent: seconds its decoding took before `read`.
+        held: bytes of the picture where it is decoded already.
+        needs: bytes that `read` takes at its peak, asked before it is called.
+        version: what tells it from a picture of the same key in whose place it came; empty for the first of a key.
     """
 
     name: str
@@ -30,6 +35,9 @@ class Item(NamedTuple):
     size: int | None = None
     mtime_ns: int | None = None
     spent: float = 0.0
+    held: int = 0
+    needs: Callable[[], int] = int
+    version: str = ""
 
     @property
     def key(self) -> str:
@@ -43,10 +51,12 @@ class Source(NamedTuple):
     Attributes:
         items: the pictures in their order; None in between says that none is there at the moment.
         total: asked how many there will be, None where that cannot be known; takes as long as listing them.
+        passed_over: what its folders hold that is no picture by its suffix, complete when the items are at their end.
     """
 
     items: Iterator[Item | None]
     total: Callable[[], int | None]
+    passed_over: PassedOver | None = None
 
 
 def key_of(name: str, size: int | None, mtime_ns: int | None) -> str:
@@ -59,20 +69,29 @@ def picture(name: str, path: Path, max_pixels: int) -> Item:
     try:
         found = path.stat()
     except FileNotFoundError:
-        return broken(name, f"{path}: no such file; correct its path or leave it out")
-    except (OSError, ValueError) as error:  # the second for a zero byte in the path
-        return broken(name, f"{path}: cannot be looked at ({getattr(error, 'strerror', error)}); mend its permissions")
+        return broken(name, f"{path}: no such file; correct its path or leave it out", TemporaryError)
+    except ValueError as error:  # for a zero byte in the path
+        return broken(name, f"{path}: cannot be looked at ({error}); correct its path or leave it out")
+    except OSError as error:
+        message = f"{path}: cannot be looked at ({error.strerror}); mend the link or its permissions, or leave it out"
+        return broken(name, message, TemporaryError)
     if not stat.S_ISREG(found.st_mode):  # reading from a pipe would wait for ever
         kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
         return broken(name, f"{path}: a {kind}, expected a picture file")
-    return Item(name, lambda: read_image(path, max_pixels=max_pixels), found.st_size, found.st_mtime_ns)
+    return Item(
+        name,
+        lambda: read_image(path, max_pixels=max_pixels),
+        found.st_size,
+        found.st_mtime_ns,
+        needs=lambda: decoding_bytes(path, max_pixels),
+    )
 
 
-def broken(name: str, message: str) -> Item:
-    """An item whose `read` raises InputError with this message."""
+def broken(name: str, message: str, kind: type[InputError] = InputError) -> Item:
+    """An item whose `read` raises an error of this kind with this message."""
 
     def read() -> NoReturn:
-        raise InputError(message)
+        raise kind(message)
 
     return Item(name, read)
 

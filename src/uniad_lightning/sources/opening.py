@@ -1,19 +1,20 @@
 """From the word `input=` to the pictures it means."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from glob import has_magic
 from pathlib import Path
 
 from uniad_lightning.data.formats import USUAL_SUFFIXES
 from uniad_lightning.data.image import MAX_PIXELS
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, TemporaryError, did_you_mean
 from uniad_lightning.home import expand
 from uniad_lightning.sources.items import Item, Source, broken, picture
 from uniad_lightning.sources.lists import ADDRESS, entries, from_list, from_standard_input
+from uniad_lightning.sources.passed_over import PassedOver
 from uniad_lightning.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from uniad_lightning.sources.video import Video
-from uniad_lightning.sources.walking import ALL, Found, split, walk
+from uniad_lightning.sources.walking import ALL, split, walk
 
 _EXPECTED = (
     "a picture, a folder, a pattern such as 'photos/**/*.png', a list of paths (.txt), a video, or - for paths on the "
@@ -49,16 +50,17 @@ def open_source(
         raise InputError(f"input={input!r}: expected {_EXPECTED}; quote a number. {_CAMERA}")
     if ADDRESS.match(input):
         raise InputError(f"input={input}: an address, expected {_EXPECTED}. {_CAMERA}")
-    if max_pixels < 1:
-        raise InputError(f"max_megapixels={max_pixels / 1e6:g}: expected a number above 0")
     path = expand(input)
     video = path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
     _check(input, watch=watch and not path.is_dir(), idle=stop_after_idle, watched=watch, every=every, video=video)
+    if max_pixels < 1:
+        raise InputError(f"max_megapixels={max_pixels / 1e6:g}: expected a number above 0")
     if watch:
+        _refuse_results(path, without)
         from uniad_lightning.sources.watching import Watch
 
         watched = Watch(path, without=without, max_pixels=max_pixels, idle=stop_after_idle)
-        return Source(watched.items(), _unknown)
+        return Source(watched.items(), _unknown, watched.passed_over)
     if input == "-":
         return Source(from_standard_input(max_pixels), _unknown)
     if video and path.is_file():
@@ -66,7 +68,7 @@ def open_source(
         return Source(film.items(), film.total)
     if path.is_file() and path.suffix.lower() == ".txt":
         nothing = f"input={input}: the list names no picture; expected one path a line"
-        return Source(_some(from_list(path, max_pixels), nothing), lambda: sum(1 for _ in entries(path)))
+        return Source(_some(from_list(path, max_pixels), lambda: nothing), lambda: sum(1 for _ in entries(path)))
     if path.exists() and not path.is_dir():
         if not path.is_file():
             raise InputError(f"input={input}: a pipe or device, expected {_EXPECTED}. {_CAMERA}")
@@ -78,6 +80,7 @@ def _walked(input: str, path: Path, max_pixels: int, without: Path | None) -> So
     """The pictures of a folder or pattern."""
     folder: Path = path
     pattern: tuple[str, ...] = ALL
+    passed_over = PassedOver()
     if path.is_dir():  # a name is taken as it stands before it is taken as a pattern
         nothing = f"the folder holds no picture ({USUAL_SUFFIXES}); give the folder they are in"
     elif has_magic(input):
@@ -87,26 +90,31 @@ def _walked(input: str, path: Path, max_pixels: int, without: Path | None) -> So
         near = did_you_mean(path.name, _names(path.parent))
         raise InputError(f"input={input}: {path.absolute()} does not exist.{near} Expected {_EXPECTED}")
 
-    def walked() -> Iterator[Found]:
-        return walk(folder, pattern, without=without)
+    _refuse_results(folder, without)
 
     def items() -> Iterator[Item]:
-        for found in walked():
+        for found in walk(folder, pattern, without=without, passed_over=passed_over.note):
             if found.error is None:
                 yield picture(found.name, found.path, max_pixels)
             elif found.name:
-                yield broken(found.name, found.message)
+                yield broken(found.name, found.message, TemporaryError)
             elif not isinstance(found.error, FileNotFoundError):  # a pattern's folder: it matches nothing
                 raise InputError(f"input={input}: {found.message}")
 
-    return Source(_some(items(), f"input={input}: {nothing}"), lambda: sum(1 for _ in walked()))
+    def total() -> int:
+        return sum(1 for _ in walk(folder, pattern, without=without))
+
+    def message() -> str:
+        return f"input={input}: {'; '.join(filter(None, [nothing, passed_over.line()]))}"
+
+    return Source(_some(items(), message), total, passed_over)
 
 
-def _some(items: Iterator[Item], message: str) -> Iterator[Item]:
+def _some(items: Iterator[Item], message: Callable[[], str]) -> Iterator[Item]:
     """`items`; InputError with `message`, now, when there is none."""
     first = next(items, None)
     if first is None:
-        raise InputError(message)
+        raise InputError(message())
 
     def all_of_them() -> Iterator[Item]:
         yield first
@@ -122,6 +130,12 @@ def _check(input: str, *, watch: bool, idle: float | None, watched: bool, every:
         raise InputError(f"stop_after_idle={idle}: expected seconds above 0, together with watch=true")
     if isinstance(every, bool) or not isinstance(every, int) or every < 1 or (every > 1 and not video):
         raise InputError(f"every={every}: expected a whole number from 1, and above 1 only for a video")
+
+
+def _refuse_results(folder: Path, without: Path | None) -> None:
+    """Raises InputError where the results would go among the pictures, and all of these be left out with them."""
+    if without is not None and folder.is_dir() and without.is_dir() and folder.samefile(without):
+        raise InputError(f"output_dir={without}: is the folder of the pictures itself; choose another output_dir")
 
 
 def _names(folder: Path) -> list[str]:

@@ -56,7 +56,10 @@ class Video:
                     break
                 if len(image):
                     spent = time.perf_counter() - start
-                    yield Item(self._name(number), _given(image), found.st_size, found.st_mtime_ns, spent)
+                    held = image.nbytes
+                    yield Item(
+                        self._name(number), _given(image), found.st_size, found.st_mtime_ns, spent, held, _given(held)
+                    )
                 number += 1
         finally:
             self._capture.release()
@@ -86,9 +89,9 @@ class Video:
         return int(self._capture.get(key))
 
 
-def _given(image: np.ndarray) -> Any:
-    """A function that returns `image`; not a lambda in the loop, which would see the next one."""
-    return lambda: image
+def _given(value: Any) -> Any:
+    """A function that returns `value`; not a lambda in the loop, which would see the next one."""
+    return lambda: value
 
 
 def _size(path: Path) -> str:

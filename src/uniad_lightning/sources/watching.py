@@ -23,9 +23,11 @@ from watchdog.events import (
 )
 
 from uniad_lightning.data.listing import is_picture
-from uniad_lightning.errors import InputError, complain
-from uniad_lightning.sources.arrivals import GRACE, Arrivals, Look, look
-from uniad_lightning.sources.items import Digests, Item, broken, key_of, picture
+from uniad_lightning.errors import InputError, TemporaryError, complain
+from uniad_lightning.sources.arrivals import GRACE, Arrivals, look
+from uniad_lightning.sources.items import Item, broken, picture
+from uniad_lightning.sources.passed_over import PassedOver
+from uniad_lightning.sources.taken import Taken
 from uniad_lightning.sources.walking import Found, walk
 
 # All in seconds.
@@ -42,8 +44,9 @@ class Watch:
 
     The system tells when a file was closed or moved in, and that is when it is judged. Where it does not (a folder on
     another machine, another system than Linux), a file is taken for whole when its size and time stay the same for a
-    second. A file that is replaced under its name is another picture. `without` is a folder to pass over. With `idle`
-    None it ends only by an interrupt.
+    second. A file that is replaced under its name is another picture, also one of the same size and time, unless an
+    earlier call has judged it and it was written over in place. `without` is a folder to leave out. With `idle` None it
+    ends only by an interrupt; otherwise `passed_over` is complete when it ends.
     """
 
     def __init__(self, folder: Path, *, without: Path | None, max_pixels: int, idle: float | None):
@@ -51,8 +54,10 @@ class Watch:
         self.idle = idle
         self._max_pixels = max_pixels
         self._root = Path(os.path.realpath(folder))  # watching a link would tell of the link itself
-        self._without = None if without is None else Path(os.path.realpath(without))
-        self._taken = Digests()
+        results = None if without is None else Path(os.path.realpath(without))
+        self._without = results if results is not None and self._root in results.parents else None
+        self.passed_over = PassedOver()
+        self._taken = Taken()
         self._events: SimpleQueue[FileSystemEvent] = SimpleQueue()
         self._arrivals = Arrivals(lambda name: look(os.path.join(self._root, name)))
         self._new_folders: dict[str, float] = {}  # when made: files may have come before the system could tell
@@ -73,6 +78,8 @@ class Watch:
                 if found or self._arrivals or self._new_folders:
                     active = time.monotonic()
                 elif self.idle is not None and time.monotonic() - active >= self.idle:
+                    for _ in walk(self._root, without=self._without, passed_over=self.passed_over.note):
+                        pass
                     return
 
     @contextmanager
@@ -102,7 +109,9 @@ class Watch:
             now = look(str(found.path))
             if found.error is not None:
                 yield from self._refused(found)
-            elif now is not None and found.name not in self._arrivals:
+            elif now is None:
+                yield from self._consider(found)
+            elif found.name not in self._arrivals:
                 if 0 <= time.time() - now.mtime_ns / 1e9 < _OLD:
                     self._arrivals.seen(found.name, now)
                 else:
@@ -169,7 +178,10 @@ class Watch:
         if found.error is not None:
             return self._refused(found)
         now = look(str(found.path))
-        if now is not None and key_of(found.name, *now) not in self._taken:
+        if now is None:  # gone again; or a pipe or a link to nowhere, of which nothing will be told
+            item = self._item(found.name)
+            return [] if item is None else [item]
+        if not self._taken.as_it_is(found.name, now):
             self._arrivals.seen(found.name, now)
         return []
 
@@ -181,22 +193,28 @@ class Watch:
                 raise InputError(f"input={self.folder}: the watched folder has gone; what is judged is kept") from None
             return []
         item = broken(found.name or ".", found.message)
-        return [item] if self._taken.add(item.key) else []
+        return [item] if self._taken.once(item.key) else []
 
     def _item(self, name: str) -> Item | None:
         """The item of a whole file; None where it has gone again, or is taken already."""
         path = self._root / name
         item = picture(name, path, self._max_pixels)
-        if not os.path.lexists(path) or not self._taken.add(item.key):
+        now = look(str(path))
+        if now is None:
+            return item if os.path.lexists(path) and self._taken.once(item.key) else None
+        version = self._taken.version(name, now, path)
+        if version is None:
             return None
 
         def read() -> np.ndarray:
             image = item.read()
-            if look(str(path)) not in (None, Look(item.size or 0, item.mtime_ns or 0)):
-                raise InputError(f"{path}: changed while it was read; it is judged again when it is whole")
+            after = look(str(path))
+            if after is not None and after[:3] != now[:3]:
+                raise TemporaryError(f"{path}: changed while it was read; it is judged again when it is whole")
+            self._taken.was_read(name, now, path)
             return image
 
-        return item._replace(read=read)
+        return item._replace(read=read, version=version)
 
 
 class _Handler(FileSystemEventHandler):
