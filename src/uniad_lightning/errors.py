@@ -74,7 +74,8 @@ def printable(text: str) -> str:
 
 def told_by(error: InputError) -> str:
     """The line of an error, also where a worker of data loading has put its traceback in front."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+    # The name of a file may hold line breaks, so the line is not simply the last one.
+    return re.split(rf"^{InputError.__module__}\.\w+: ", str(error).strip(), flags=re.MULTILINE)[-1]
 
 
 def one_line(error: BaseException) -> str:
