@@ -169,9 +169,7 @@ def test_what_is_passed_over_is_counted_by_suffix(shop: Path, way: str) -> None:
     touch(root, f"{good}/a.xyz", f"{good}/b.XYZ", f"{good}/c", f"{kind}/d.json")
     with counting() as passed_over:
         list_mvtec(root) if way == "mvtec" else listed(root, products)
-    said = (
-        f"4 files, whose suffix is none of an image, are passed over: .json 1, .xyz 2, without suffix 1 (such as {root}"
-    )
+    said = f"passed over, since the suffix is none of an image: .json 1, .xyz 2, without suffix 1 (such as {root}"
     assert str(passed_over).startswith(said)
     assert "\n" not in str(passed_over)
 
@@ -182,7 +180,9 @@ def test_pictures_beside_the_folders_are_counted(shop: Path, way: str, place: st
     touch(root / place, "1.png", "2.jpg", "readme.txt")
     with counting() as passed_over:
         list_mvtec(root) if way == "mvtec" else listed(root)
-    assert str(passed_over).startswith("2 images are passed over, since they lie beside the folders")
+    assert str(passed_over).startswith(
+        "passed over, since they lie beside the folders of good and defective images: 2 "
+    )
     assert str(root / place / "1.png") in str(passed_over)
 
 

@@ -61,6 +61,15 @@ def test_names_of_products_are_texts(name: str) -> None:
     assert found.lstrip(" ") == name
 
 
+def test_a_key_that_hydra_cannot_read_is_told(uniad) -> None:
+    status, _, err = uniad("train", "data=folder", "data.source.products={gehäuse:{good:x}}")
+    assert status == 2
+    assert err == (
+        "uniad: gehäuse: such a name cannot be a key on the command line; write it in a YAML file of your own "
+        "(--config-dir)\n"
+    )
+
+
 def test_what_is_no_name_stays_what_it_is() -> None:
     assert value("product=null") is None
     assert value("data.categories=null") is None

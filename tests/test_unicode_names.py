@@ -199,10 +199,12 @@ def test_real_iad_json_with_a_mark(tmp_path: Path) -> None:
 
 
 def test_root_in_another_form(tmp_path: Path, uniad) -> None:
-    mvtec_tree(tmp_path / form("NFD", NAME), categories=(KIND, "nut"), train=4, size=(64, 64))
-    given = ["data.limit=2", f"data.root='{tmp_path / form('NFC', NAME)}'", f"data.categories=['{form('NFD', KIND)}']"]
+    root = mvtec_tree(tmp_path / form("NFD", NAME), categories=(KIND, "nut"), train=4, size=(64, 64))
+    (root / KIND / "train/good/000.xyz").touch()
+    given = ["data.limit=2", f"data.root={tmp_path / form('NFC', NAME)}", f"data.categories=[{form('NFD', KIND)}]"]
     status, out, err = uniad(
         "train", *SMALL, "trainer.max_epochs=1", "data.batch_size=2", *given, f"output_dir={tmp_path}/r"
     )
     assert status == 0, err
     assert KIND in out
+    assert "uniad: warning: passed over, since the suffix is none of an image: .xyz 1 (such as" in err

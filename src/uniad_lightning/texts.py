@@ -2,6 +2,8 @@
 
 import re
 
+from uniad_lightning.errors import InputError
+
 # The keys whose values are names or paths, and those below which all are. `null` alone stays what it is.
 KEYS = (
     "product", "name", "input", "good", "file", "output", "output_dir", "ckpt_path", "init_from", "decoder",
@@ -88,5 +90,13 @@ def _as_value(part: str, *, in_list: bool) -> str:
 
 
 def _as_key(part: str) -> str:
-    """A key of a mapping, which Hydra lets nobody quote: an escaped space before it makes a text of it, too."""
+    """A key of a mapping, which Hydra lets nobody quote: an escaped space before it makes a text of it, too.
+
+    Raises InputError for one that Hydra cannot read at all.
+    """
+    if not _PLAIN.fullmatch(part) and "\\" not in part:
+        raise InputError(
+            f"{part.strip()}: such a name cannot be a key on the command line; write it in a YAML file of your own "
+            "(--config-dir)"
+        )
     return f"\\ {part.strip()}" if _VALUE.fullmatch(part.strip()) else part

@@ -28,12 +28,11 @@ class PassedOver:
             suffixes = Counter(path.suffix.lower() or "without suffix" for path in self.others)
             counted = ", ".join(f"{suffix} {count}" for suffix, count in sorted(suffixes.items()))
             first = min(self.others)
-            parts.append(f"{len(self.others)} files, whose suffix is none of an image, are passed over: {counted}")
-            parts[-1] += f" (such as {first})"
+            parts.append(f"passed over, since the suffix is none of an image: {counted} (such as {first})")
         if self.beside:
             parts.append(
-                f"{len(self.beside)} images are passed over, since they lie beside the folders of good and defective "
-                f"ones (such as {min(self.beside)})"
+                f"passed over, since they lie beside the folders of good and defective images: {len(self.beside)} "
+                f"(such as {min(self.beside)})"
             )
         if self.masks:
             folders = ", ".join(map(str, sorted(self.masks)))
