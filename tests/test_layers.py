@@ -50,6 +50,7 @@ LEVELS = {
     "data.raw_bytes": 1,
     "data.image_file": 2,
     "data.deep": 2,
+    "data.white_level": 3,
     "data.published": 1,
     "data.listing": 1,
     "data.naming": 1,

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.white_level import as_number, white_level_of
 from uniad_lightning.errors import InputError, complain, one_line
 from uniad_lightning.home import expand
 from uniad_lightning.models.backbone import Backbone
@@ -86,9 +87,9 @@ def build_saved_data(
 ) -> UnifiedDataModule:
     """The data of a checkpoint with what is `given` in its place; nothing is read yet.
 
-    What is looked at in a picture, and which images are held out, is the checkpoint's. What `evaluates` needs no image
-    to train on, and tests all that is labelled in other data that has no split of its own. Raises InputError for
-    another image size.
+    What is looked at in a picture, its white level, and which images are held out, is the checkpoint's. What
+    `evaluates` needs no image to train on, and tests all that is labelled in other data that has no split of its own. Raises
+    InputError for another image size.
     """
     saved = OmegaConf.create(checkpoint["config"]).data
     config = saved if given is None else data_config(given, saved)
@@ -98,6 +99,7 @@ def build_saved_data(
             config.pop(name, None)
             if value is not None:
                 config[name] = value
+        config.white_level = as_number(white_level_of(checkpoint["config"]["data"]))
         if "framing" in config:
             config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it
         other = _is_other_data(config, saved, given) if evaluates and given is not None else None

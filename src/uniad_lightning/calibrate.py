@@ -76,7 +76,7 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     with ThreadPoolExecutor(2) as readers, tqdm(total=len(records), desc=label, unit="image", mininterval=pace) as bar:
         waiting = iter(records)
-        ahead = [readers.submit(_read, record) for record in islice(waiting, 2 * batch_size)]
+        ahead = [readers.submit(_read, record, engine.white_level) for record in islice(waiting, 2 * batch_size)]
         while ahead:
             try:
                 images = [future.result() for future in ahead[:batch_size]]
@@ -84,7 +84,7 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
                 decode_all(records)  # to name all of them
                 raise
             ahead = ahead[batch_size:]
-            ahead += [readers.submit(_read, record) for record in islice(waiting, len(images))]
+            ahead += [readers.submit(_read, record, engine.white_level) for record in islice(waiting, len(images))]
             look = engine.look(images)
             scores.append(look.score.cpu())
             peaks.append(look.map.amax(dim=(1, 2)).cpu())
@@ -99,8 +99,8 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     )
 
 
-def _read(record: Record) -> np.ndarray:
-    return read_image(record.image, max_pixels=DATA_SET_PIXELS)
+def _read(record: Record, white_level: int) -> np.ndarray:
+    return read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level)
 
 
 def check_settings(*, by: str, **shares: float) -> None:

@@ -15,9 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.deep import FULL_RANGE
 from uniad_lightning.data.framing import cut
 from uniad_lightning.data.image import read_record, resize, resize_mask
 from uniad_lightning.data.records import Record
+from uniad_lightning.data.white_level import as_number
 from uniad_lightning.errors import printable
 from uniad_lightning.interrupts import end_if_interrupted
 from uniad_lightning.loggers import logged_step, picture_loggers, show
@@ -190,7 +192,11 @@ class HeatmapPanels(L.Callback):
             return {}
         return {
             category: draw_panel(
-                [test[i] for i in indices], [maps[i] for i in indices], data.map_size, data.framing.region
+                [test[i] for i in indices],
+                [maps[i] for i in indices],
+                data.map_size,
+                data.framing.region,
+                white_level=as_number(data.white_level),
             )
             for category, indices in chosen.items()
             if indices
@@ -214,7 +220,9 @@ def choose(records: tuple[Record, ...], category: str, count: int) -> list[int]:
     return (good + turns)[:count]
 
 
-def draw_panel(records: list[Record], maps: list[Tensor], size: Size, region: Box) -> Image.Image:
+def draw_panel(
+    records: list[Record], maps: list[Tensor], size: Size, region: Box, *, white_level: int = FULL_RANGE
+) -> Image.Image:
     """Rows of image, mask, map and overlay: the `region` of `records` with its maps (h, w), at `size` (height, width).
 
     The mask of a defective image that has none is grey.
@@ -226,7 +234,7 @@ def draw_panel(records: list[Record], maps: list[Tensor], size: Size, region: Bo
     sheet = Image.new("RGB", (4 * (width + gap) + gap, len(records) * (height + head + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     for row, (record, scores) in enumerate(zip(records, full, strict=True)):
-        whole, defects = read_record(record)
+        whole, defects = read_record(record, white_level=white_level)
         image, mask = resize(cut(whole, region), size), resize_mask(cut(defects, region), size)
         truth = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
         if record.label and not record.masks:

@@ -56,8 +56,9 @@ class CheckpointConfig(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning while it puts a checkpoint together."""
-        checkpoint["config"] = self.config
         data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        found = {"white_level": data.white_level}  # the number in place of `auto`
+        checkpoint["config"] = {**self.config, "data": {**self.config["data"], **found}}
         checkpoint["categories"] = sorted({record.category for record in data.splits.train})
         if self.images is None:
             self.images = pack_names(image_names(data.splits.train, data.root))

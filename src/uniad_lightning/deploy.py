@@ -39,7 +39,7 @@ from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_files import PredictionWriter, part_files
 from uniad_lightning.results.prediction_parts import PartWriter
 from uniad_lightning.results.run_folder import CONFIG, SCORES, claim, refuse_in_the_way, write_text
-from uniad_lightning.sources.items import Source
+from uniad_lightning.sources.items import Source, at_white_level
 from uniad_lightning.sources.opening import open_source
 from uniad_lightning.threshold import Calibration
 
@@ -145,7 +145,8 @@ def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
         cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
         without=Path(cfg.output_dir),
     )  # fmt: skip
-    return source, Detector.load(cfg.ckpt_path, device=processes.device(cfg.device), max_pixels=max_pixels)
+    detector = Detector.load(cfg.ckpt_path, device=processes.device(cfg.device), max_pixels=max_pixels)
+    return at_white_level(source, detector.white_level), detector
 
 
 def _results(cfg: DictConfig) -> PredictionWriter:

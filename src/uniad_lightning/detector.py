@@ -6,14 +6,16 @@ from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from uniad_lightning.build import as_saved, build_saved, build_saved_data
 from uniad_lightning.data.dataset import normalise
+from uniad_lightning.data.deep import FULL_RANGE, Deep, rgb_of_deep
 from uniad_lightning.data.framing import Framing
 from uniad_lightning.data.image import MAX_PIXELS, read_image, rgb_of
 from uniad_lightning.data.naming import composed
+from uniad_lightning.data.white_level import as_number
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.familiarity import Familiarity
 from uniad_lightning.home import expand
@@ -45,13 +47,17 @@ class Engine(Protocol):
 
     calibration: Calibration | None
     region: Box
+    white_level: int
 
     def __call__(self, images: Sequence[np.ndarray]) -> Seen:
         """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
 
 
 class TorchEngine:
-    """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`."""
+    """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`.
+
+    `white_level` is white in images of more than 8 bits, as in the training.
+    """
 
     def __init__(
         self,
@@ -64,10 +70,12 @@ class TorchEngine:
         device: torch.device,
         calibration: Calibration | None,
         familiarity: Familiarity | None,
+        white_level: int = FULL_RANGE,
     ):
         self.module = module.eval().to(device)
         self.framing = framing
         self.region = framing.region
+        self.white_level = white_level
         self.image_size = image_size
         self.map_size = framing.map_size(image_size)
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
@@ -135,6 +143,11 @@ class Detector:
         """The boundaries that `uniad calibrate` has set; None before."""
         return self.engine.calibration
 
+    @property
+    def white_level(self) -> int:
+        """Which value is white in images of more than 8 bits (`data.white_level` of the training)."""
+        return self.engine.white_level
+
     @overload
     def predict(self, image: Picture, *, product: str | None = None) -> Inspection: ...
 
@@ -149,8 +162,9 @@ class Detector:
         """Judge one picture, or a list of them as one batch.
 
         A picture is a file; a Pillow image; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) with opacity, of
-        uint8, uint16 or floats in [0, 1]; or a tensor (H, W), (1, H, W) or (3, H, W) of the same types. With `product`
-        its own boundary decides, without it the one for all.
+        uint8, uint16 or floats in [0, 1]; or a tensor (H, W), (1, H, W) or (3, H, W) of the same types. Of uint16,
+        `white_level` is white, as in files of more than 8 bits. With `product` its own boundary decides, without it the
+        one for all.
 
         Raises InputError for a picture that cannot be read and a product without boundary.
         """
@@ -197,13 +211,13 @@ class Detector:
             path = expand(picture)
             if path.is_dir():
                 raise InputError(f"image: {picture} is a folder; give its files, or use uniad predict input={picture}")
-            return read_image(path, max_pixels=self.max_pixels)
+            return read_image(path, max_pixels=self.max_pixels, white_level=self.white_level)
         if isinstance(picture, Image.Image):
-            return rgb_of(ImageOps.exif_transpose(picture), "image")
+            return rgb_of(picture, "image", white_level=self.white_level)
         if isinstance(picture, Tensor):
             array = (picture.float() if picture.is_floating_point() else picture).detach().cpu().numpy()
-            return rgb_from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array)
-        return rgb_from_array(np.asarray(picture))
+            return rgb_from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array, self.white_level)
+        return rgb_from_array(np.asarray(picture), self.white_level)
 
 
 def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()) -> TorchEngine:
@@ -216,6 +230,7 @@ def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()
         module=module,
         framing=data.framing,
         image_size=data.image_size,
+        white_level=as_number(data.white_level),
         mean=data.mean,
         std=data.std,
         device=device,
@@ -224,15 +239,16 @@ def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()
     )
 
 
-def rgb_from_array(array: np.ndarray) -> np.ndarray:
+def rgb_from_array(array: np.ndarray, white_level: int = FULL_RANGE) -> np.ndarray:
     """An array as `Detector.predict` takes it, as (H, W, 3) uint8. Raises InputError for any other."""
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise InputError(
             f"image: an array of shape {array.shape}; expected (height, width), or with 1, 3 or 4 channels behind"
         )
     if array.dtype == np.uint16:
-        array = np.rint(array / 257).astype(np.uint8)
-    elif np.issubdtype(array.dtype, np.floating):
+        single = array.ndim == 3 and array.shape[2] == 1
+        return rgb_of_deep(Deep(array[..., 0] if single else array), "image", white_level)
+    if np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0 and array.max() <= 1):  # also when a value is NaN
             raise InputError(f"image: floats from {array.min()} to {array.max()}; expected 0 to 1")
         array = np.rint(array * 255).astype(np.uint8)

@@ -124,7 +124,8 @@ def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str
     try:
         with _quiet():
             file = _write(engine, temporary, plan, about, splits)
-        real = [] if splits is None else [[read_image(one.image)] for one in limit_images(splits, 1).test]
+        shown = () if splits is None else limit_images(splits, 1).test
+        real = [[read_image(one.image, white_level=engine.white_level)] for one in shown]
         generated = generated_pictures()
         found = agreement(engine, file, [*real, *generated])
         if plan.precision == "fp32":
@@ -156,7 +157,8 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
         model = to_fp16(model)
     elif plan.precision == "int8":
         assert splits is not None
-        model = to_int8(model, (read_image(one.image) for one in spread_over(splits.train, RANGES_FROM)))
+        ranges = spread_over(splits.train, RANGES_FROM)
+        model = to_int8(model, (read_image(one.image, white_level=engine.white_level) for one in ranges))
     _put(path, seal_model(described(model, about).SerializeToString()))
     return OnnxEngine(str(path), "cpu")
 
@@ -176,6 +178,7 @@ def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[s
         "precision": plan.precision,
         "image_size": list(engine.image_size),
         "map_size": list(engine.map_size),
+        "white_level": engine.white_level,
         "region": list(engine.region),
         "tiles": engine.framing.count,
         "categories": list(categories),

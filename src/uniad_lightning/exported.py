@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from uniad_lightning import __version__, sealed
+from uniad_lightning.data.deep import FULL_RANGE
 from uniad_lightning.detector import Seen
 from uniad_lightning.errors import InputError, did_you_mean, one_line, system_reason
 from uniad_lightning.models.backbone import PIXELS_AT_ONCE
 from uniad_lightning.threshold import Calibration
 from uniad_lightning.types import Box, Size
 
-FORMAT = 1  # of the file: raised when a reader of this one would misread it
+FORMAT = 2  # of the file: raised when a reader of this one would misread it; 2: has a white level
 KEY = "uniad."  # before the names of what an .onnx file says about itself
 ABOUT = "uniad.json"  # what a .pt2 file says about itself
 CUDA = "CUDAExecutionProvider"
@@ -43,6 +44,7 @@ class OnnxEngine:
         inputs = ", ".join(f"{one.name} {one.type}" for one in self.session.get_inputs())
         self.about = _read_about(given, path, inputs)
         self.calibration, self.region = _calibration(self.about), _region(self.about)
+        self.white_level = self.about.get("white_level", FULL_RANGE)
         self.outputs = [output.name for output in self.session.get_outputs()]
         on_gpu = CUDA in self.session.get_providers()
         self.at_once = 16 if on_gpu else at_once(self.about["image_size"], self.about["tiles"])
@@ -70,6 +72,7 @@ class ProgramEngine:
         given = json.loads(extra[ABOUT] or "{}")
         self.about = _read_about({name: json.dumps(value) for name, value in given.items()}, path, "unknown")
         self.calibration, self.region = _calibration(self.about), _region(self.about)
+        self.white_level = self.about.get("white_level", FULL_RANGE)
         self.at_once = at_once(self.about["image_size"], self.about["tiles"])
 
     def __call__(self, images: Sequence[np.ndarray]) -> Seen:

@@ -35,7 +35,14 @@ from uniad_lightning.precision import EVALUATION, check_precision
 from uniad_lightning.ranks import end_ranks, watch_ranks
 from uniad_lightning.results.run_folder import CONFIG, LAST, claim, is_within, write_evaluation, write_text
 from uniad_lightning.results.tables import show_counts, show_evaluation
-from uniad_lightning.starting import plain, refuse_other_run, refuse_untrained, start_from, warn_of_forgetting
+from uniad_lightning.starting import (
+    go_on_with_white_level,
+    plain,
+    refuse_other_run,
+    refuse_untrained,
+    start_from,
+    warn_of_forgetting,
+)
 from uniad_lightning.train_images import refuse_other_images
 from uniad_lightning.trainer_settings import check_end, check_trainer, check_validations, refuse_shifting
 
@@ -62,9 +69,11 @@ def train(cfg: DictConfig) -> Evaluation:
     checkpoint = None if cfg.ckpt_path is None else load_checkpoint(cfg.ckpt_path)
     if checkpoint is not None:
         refuse_untrained(checkpoint, cfg.ckpt_path)
+        go_on_with_white_level(config, checkpoint["config"])
         refuse_other_run(config, checkpoint["config"], cfg.ckpt_path)
         load_weights(module, checkpoint, cfg.ckpt_path)
     data = build_data(cfg.data, module)
+    data.white_level = config["data"]["white_level"]
     if started is not None:
         if data.framing.ignore is None and "ignore" in started:
             data.framing.ignore = unpack_ignored(started["ignore"])

@@ -11,6 +11,7 @@ from uniad_lightning.build import warn
 from uniad_lightning.checkpoint import load_checkpoint
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.naming import composed
+from uniad_lightning.data.white_level import AUTO, white_level_of
 from uniad_lightning.errors import InputError
 from uniad_lightning.results.run_folder import CONFIG
 from uniad_lightning.settings import flat
@@ -30,7 +31,8 @@ WITHOUT_INFLUENCE = tuple(
     if not name.startswith(("validate_every", "callbacks", "backbone", "data.root", "data.prepare", "data.source"))
 )  # fmt: skip
 
-# What a training with init_from takes from the checkpoint, besides its weights and the size and framing of images.
+# What a training with init_from takes from the checkpoint, besides its weights and how it looks at images: their size,
+# white level and framing.
 INHERITED = ("model", "backbone", "loss", "score", "standardize")
 
 
@@ -47,6 +49,8 @@ def start_from(cfg: DictConfig) -> dict[str, Any] | None:
         for name in INHERITED:
             cfg[name] = saved[name]
         cfg.data.image_size = saved["data"]["image_size"]
+        if cfg.data.white_level == AUTO:
+            cfg.data.white_level = white_level_of(saved["data"])
         ignore = cfg.data.framing.ignore
         cfg.data.framing = {**saved["data"].get("framing", cfg.data.framing), "ignore": ignore}
         cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
@@ -68,6 +72,13 @@ def refuse_untrained(checkpoint: dict[str, Any], path: str) -> None:
     """Raises InputError for a checkpoint that was imported: it holds weights, but no training to go on with."""
     if not checkpoint["loops"]:
         raise InputError(f"ckpt_path={path}: was imported and holds no training to resume; give it as init_from={path}")
+
+
+def go_on_with_white_level(config: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Where `config` says auto, put the level that the training to be resumed has found."""
+    saved["data"]["white_level"] = white_level_of(saved["data"])
+    if config["data"]["white_level"] == AUTO:
+        config["data"]["white_level"] = saved["data"]["white_level"]
 
 
 def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:

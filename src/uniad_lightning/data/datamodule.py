@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from uniad_lightning.data.cached import CachedLoader, FeatureCache, ResumableLoader
 from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.deep import CLIPPED, FULL_RANGE, TRANSPARENT
 from uniad_lightning.data.finding import on_disk
 from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.image import DECODING
@@ -34,6 +35,7 @@ from uniad_lightning.data.selection import (
     rehearse,
 )
 from uniad_lightning.data.transforms import Augmentation
+from uniad_lightning.data.white_level import AUTO, as_number, check_white_level, find_white_level
 from uniad_lightning.errors import InputError
 from uniad_lightning.home import expand
 from uniad_lightning.types import Batch, Size, pair
@@ -45,10 +47,11 @@ class UnifiedDataModule(L.LightningDataModule):
     `source(root, categories=...)` lists the records; `prepare(root)`, where given, writes them first, on one process.
     `normal_classes`, where given, makes whole categories anomalies (`selection.normal_against_rest`), and `limit` keeps
     at most that many images of each category (`selection.limit_images`). Of the good images the share `held_out` is not
-    trained on (`selection.hold_out`). `framing` says which parts of a picture are looked at. `sampling` is `all` (each
-    image once an epoch, the paper) or `balanced` (categories equally often); `augmentation` changes training images
-    alone. `batch_size` is the global one, divided over the processes; `eval_batch_size` is each process's own. `mean`
-    and `std` are what the backbone's input expects.
+    trained on (`selection.hold_out`). `framing` says which parts of a picture are looked at. `white_level` is white in
+    images of more than 8 bits; in place of `auto`, `setup` puts what it finds in the train images, if any are such.
+    `sampling` is `all` (each image once an epoch, the paper) or `balanced` (categories equally often); `augmentation`
+    changes training images alone. `batch_size` is the global one, divided over the processes; `eval_batch_size` is each
+    process's own. `mean` and `std` are what the backbone's input expects.
 
     Raises InputError for sizes that are none; `setup` for what `source` refuses; `check_batch_size` for its own matter.
     """
@@ -76,6 +79,7 @@ class UnifiedDataModule(L.LightningDataModule):
         prepare: Callable[[Path], object] | None = None,
         held_out: float = 0.0,
         framing: Framing = WHOLE,
+        white_level: int | str = FULL_RANGE,
     ):
         super().__init__()
         for name, value, least in (
@@ -94,6 +98,7 @@ class UnifiedDataModule(L.LightningDataModule):
         self.limit = limit
         self.held_out = held_out
         self.framing = framing
+        self.white_level = check_white_level(white_level)
         self.sampling = sampling_called(sampling)
         self.augmentation = augmentation
         self.image_size = pair(image_size, "data.image_size")
@@ -164,8 +169,10 @@ class UnifiedDataModule(L.LightningDataModule):
             self.prepare(self.root)
 
     def setup(self, stage: str | None = None) -> None:
-        """List the records, once."""
+        """List the records, once, and find the white level, on the first process alone; Lightning shares it."""
         if self._splits is None:
+            for notice in (CLIPPED, TRANSPARENT):  # said of another run in this process, as of a sweep
+                notice.reset()
             with counting() as passed_over:
                 splits = self._selected()
                 if self._trained is not None and not self._trained.issuperset(lots(splits.train).tolist()):
@@ -176,6 +183,11 @@ class UnifiedDataModule(L.LightningDataModule):
                 splits, warning = apart_from(splits, self._trained, other=self.is_other)
                 _warn(warning)
             self._splits = cut_into_tiles(splits, self.framing.count)
+            if self.white_level == AUTO and getattr(rank_zero_only, "rank", 0) == 0:
+                found = find_white_level(self._splits.train, threads=max(self.num_workers, 1))
+                self.white_level = found or AUTO
+        if stage is not None:  # Lightning's own call, when the processes are connected
+            self.white_level = self.running_trainer.strategy.broadcast(self.white_level)
 
     def _selected(self) -> Splits:
         splits = self._list()
@@ -214,6 +226,7 @@ class UnifiedDataModule(L.LightningDataModule):
         Raises InputError where the cache was asked for and cannot be had, with the reason.
         """
         image = {"image_size": self.image_size, "mean": self.mean, "std": self.std, "decoding": DECODING}
+        image["white_level"] = as_number(self.white_level)
         if self.framing.plain() != WHOLE.plain():
             image["framing"] = self.framing.plain()
         for name in self._looked_at_again(stage):
@@ -326,6 +339,7 @@ class UnifiedDataModule(L.LightningDataModule):
             std=self.std,
             augmentation=self.augmentation,
             framing=self.framing,
+            white_level=as_number(self.white_level),
         )
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:

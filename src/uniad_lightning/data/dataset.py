@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from uniad_lightning.data.deep import FULL_RANGE
 from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.sampling import Draw
@@ -18,9 +19,9 @@ class InspectionDataset(Dataset):
     """One split as samples: the fields of `Batch` without the leading B.
 
     Images come at `image_size` (height, width), as (value / 255 - mean) / std; a picture that `framing` cuts into
-    several tiles as (T, 3, H, W). `categories` gives each category its number. A defective record without mask has
-    `has_mask` False; good ones always know theirs, which is empty. Only a `Draw` is augmented: evaluation asks by plain
-    indices.
+    several tiles as (T, 3, H, W). `white_level` is white in images of more than 8 bits. `categories` gives each
+    category its number. A defective record without mask has `has_mask` False; good ones always know theirs, which is
+    empty. Only a `Draw` is augmented: evaluation asks by plain indices.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class InspectionDataset(Dataset):
         std: Sequence[float],
         augmentation: Augmentation,
         framing: Framing = WHOLE,
+        white_level: int = FULL_RANGE,
     ):
         self.records = records
         self.numbers = {name: number for number, name in enumerate(categories)}
@@ -41,6 +43,7 @@ class InspectionDataset(Dataset):
         self.std = torch.tensor(std).view(3, 1, 1)
         self.augmentation = augmentation
         self.framing = framing
+        self.white_level = white_level
 
     @property
     def map_size(self) -> Size:
@@ -54,7 +57,7 @@ class InspectionDataset(Dataset):
         """The sample asked for; InputError when its image or mask cannot be read or they differ in size."""
         index = item.place if isinstance(item, Draw) else item
         record = self.records[index]
-        tiles, mask = self.framing.read(record, self.image_size)
+        tiles, mask = self.framing.read(record, self.image_size, white_level=self.white_level)
         if isinstance(item, Draw):
             tiles = [self.augmentation(tile, item.number) for tile in tiles]
         image = normalise(tiles, self.mean, self.std)  # (T, 3, H, W)

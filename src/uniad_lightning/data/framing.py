@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniad_lightning.data.deep import FULL_RANGE
 from uniad_lightning.data.image import read_marks, read_record, resize, resize_mask
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
@@ -71,12 +72,12 @@ class Framing:
             for c, d in columns
         ]
 
-    def read(self, record: Record, size: Size) -> tuple[list[np.ndarray], np.ndarray]:
+    def read(self, record: Record, size: Size, *, white_level: int = FULL_RANGE) -> tuple[list[np.ndarray], np.ndarray]:
         """The tiles of a record, or the one it stands for, each (H, W, 3) uint8 at `size`; and their defect mask, bool.
 
         The mask is of the region at `map_size`, or of the one tile at `size`. Raises InputError as `read_record`.
         """
-        image, mask = read_record(record)
+        image, mask = read_record(record, white_level=white_level)
         if record.tile is not None:
             box = self.boxes[record.tile]
             return [resize(cut(image, box), size)], resize_mask(cut(mask, box), size)

@@ -104,10 +104,11 @@ def draw_category(
     """
     engine = own.engine
     size, region = engine.map_size, engine.region
-    read = [read_record(record) for record in records]
+    read = [read_record(record, white_level=engine.white_level) for record in records]
     images = [image for image, _ in read]
     inputs = [resize(cut(image, region), size) for image in images]
-    normal = [resize(cut(read_record(record)[0], region), size) for record in references[: len(records)]]
+    shown_normal = (read_record(record, white_level=engine.white_level)[0] for record in references[: len(records)])
+    normal = [resize(cut(image, region), size) for image in shown_normal]
     normal = normal or [np.full((*size, 3), GREY, dtype=np.uint8)]
     truth = [
         np.full((*size, 3), GREY, dtype=np.uint8)

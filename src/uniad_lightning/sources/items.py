@@ -1,7 +1,8 @@
 """One picture to judge, and a set of what was judged that takes eight bytes each. Opens no picture."""
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -21,7 +22,8 @@ class Item(NamedTuple):
 
     Attributes:
         name: what it is called in the results: its path below a folder, as written in a list, `film.mp4#000123`.
-        read: decodes it, (H, W, 3) uint8 RGB; InputError when that cannot be done. Called once, from any thread.
+        read: decodes it, (H, W, 3) uint8 RGB; InputError when that cannot be done. Called once, from any thread. Takes
+            `white_level`, as `read_image`; by itself, all of 16 bits.
         size: bytes of its file; None where there is none.
         mtime_ns: when its file was last changed, nanoseconds since 1970.
         spent: seconds its decoding took before `read`.
@@ -31,7 +33,7 @@ class Item(NamedTuple):
     """
 
     name: str
-    read: Callable[[], np.ndarray]
+    read: Callable[..., np.ndarray]
     size: int | None = None
     mtime_ns: int | None = None
     spent: float = 0.0
@@ -80,17 +82,31 @@ def picture(name: str, path: Path, max_pixels: int) -> Item:
         return broken(name, f"{path}: a {kind}, expected a picture file")
     return Item(
         name,
-        lambda: read_image(path, max_pixels=max_pixels),
+        partial(read_image, path, max_pixels=max_pixels),
         found.st_size,
         found.st_mtime_ns,
         needs=lambda: decoding_bytes(path, max_pixels),
     )
 
 
+def at_white_level(source: Source, white_level: int) -> Source:
+    """`source`, in whose images of more than 8 bits `white_level` is white."""
+
+    def items() -> Iterator[Item | None]:
+        try:
+            for item in source.items:
+                yield item and item._replace(read=partial(item.read, white_level=white_level))
+        finally:
+            if isinstance(source.items, Generator):
+                source.items.close()
+
+    return source._replace(items=items())
+
+
 def broken(name: str, message: str, kind: type[InputError] = InputError) -> Item:
     """An item whose `read` raises an error of this kind with this message."""
 
-    def read() -> NoReturn:
+    def read(**_: int) -> NoReturn:
         raise kind(message)
 
     return Item(name, read)

@@ -91,7 +91,7 @@ class Video:
 
 def _given(value: Any) -> Any:
     """A function that returns `value`; not a lambda in the loop, which would see the next one."""
-    return lambda: value
+    return lambda **_: value
 
 
 def _size(path: Path) -> str:

@@ -206,8 +206,8 @@ class Watch:
         if version is None:
             return None
 
-        def read() -> np.ndarray:
-            image = item.read()
+        def read(**settings: int) -> np.ndarray:
+            image = item.read(**settings)
             after = look(str(path))
             if after is not None and after[:3] != now[:3]:
                 raise TemporaryError(f"{path}: changed while it was read; it is judged again when it is whole")
