@@ -88,8 +88,8 @@ def build_saved_data(
     """The data of a checkpoint with what is `given` in its place; nothing is read yet.
 
     What is looked at in a picture, its white level, and which images are held out, is the checkpoint's. What
-    `evaluates` needs no image to train on, and tests all that is labelled in other data that has no split of its own. Raises
-    InputError for another image size.
+    `evaluates` needs no image to train on, and tests all that is labelled in other data that has no split of its own.
+    Raises InputError for another image size.
     """
     saved = OmegaConf.create(checkpoint["config"]).data
     config = saved if given is None else data_config(given, saved)

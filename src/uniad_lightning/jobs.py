@@ -158,12 +158,17 @@ class Jobs:
         jobs = [
             Job(folder=folder, varied=record["varied"], failed=record["status"] != DONE) for _, folder, record in mine
         ]
-        if jobs:
-            show_sweep(SweepFolder.path, jobs)
+        status = DONE
+        try:
+            if jobs:
+                show_sweep(SweepFolder.path, jobs)
+        except InputError as error:  # the runs are done, their table cannot be kept
+            complain(str(error))
+            status = MISTAKE
         failed = [f"{folder.name} ({record['reason']})" for _, folder, record in mine if record["status"] != DONE]
         if failed:
             complain(f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}")
-        return FAILED if failed else DONE
+        return FAILED if failed else status
 
 
 def _metrics(folder: Path) -> dict[str, float] | None:

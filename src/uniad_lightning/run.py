@@ -98,10 +98,11 @@ def train(cfg: DictConfig) -> Evaluation:
     if checkpoint is not None:
         refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
-    _warn_of_nothing_held_out(trainer, data)
     if trainer.is_global_zero:
         check_files([*data.splits.train, *data.splits.validation, *data.splits.test])
-    if started is not None:
+    if started is None:
+        _warn_of_nothing_held_out(trainer, data)
+    else:
         warn_of_forgetting(started, data)
     with _ended(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)

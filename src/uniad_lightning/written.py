@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
@@ -31,17 +30,6 @@ def mark(folder: Path, files: list[str]) -> None:
     (folder / MARK).mkdir(parents=True, exist_ok=True)
     if not is_marked(folder):
         (folder / MARK / _LIST).write_text("".join(f"{json.dumps(name)}\n" for name in files))
-
-
-@contextmanager
-def listing(folder: Path, files: list[str]) -> Iterator[None]:
-    """List what is written in `folder` meanwhile, beside the `files` that were written before it had a list."""
-    mark(folder, files)
-    begin(folder)
-    try:
-        yield
-    finally:
-        end(folder)
 
 
 def begin(folder: Path) -> None:

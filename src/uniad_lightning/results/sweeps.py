@@ -8,12 +8,11 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uniad_lightning.errors import say
+from uniad_lightning.errors import InputError, say
 from uniad_lightning.results.csv_text import csv_text
 from uniad_lightning.results.labels import label
-from uniad_lightning.results.run_folder import COLUMNS, read_metrics, refuse_in_the_way, write_text
+from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
 from uniad_lightning.results.tables import LEFT, RIGHT, percent, print_table
-from uniad_lightning.written import listing, note
 
 RUNS, PICTURE = "sweep.csv", "sweep.png"
 SEED = "seed"
@@ -51,15 +50,13 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
         shown = [spread(setting.numbers[column]) for column in COLUMNS] if setting.runs else ["failed"]
         rows.append([*(setting.values.values() or ["run"]), setting.runs, *shown])
     print_table(f"sweep {folder}: means over the categories in %, ± deviation over seeds", columns, rows)
-    with listing(folder, [RUNS, PICTURE] if _is_of_a_sweep(folder / RUNS) else []):
-        refuse_in_the_way(folder, (RUNS, PICTURE))
-        _write_runs(folder / RUNS, jobs)
-        say(f"each run: {folder / RUNS}")
-        drawn = [setting for setting in settings if setting.runs]
-        if keys and drawn:
-            note(folder / PICTURE)
-            draw_sweep(drawn, folder / PICTURE)
-            say(f"picture: {folder / PICTURE}")
+    _refuse_in_the_way(folder)
+    _write_runs(folder / RUNS, jobs)
+    say(f"each run: {folder / RUNS}")
+    drawn = [setting for setting in settings if setting.runs]
+    if keys and drawn:
+        draw_sweep(drawn, folder / PICTURE)
+        say(f"picture: {folder / PICTURE}")
 
 
 def gather(jobs: Sequence[Job]) -> list[Setting]:
@@ -126,13 +123,19 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _is_of_a_sweep(path: Path) -> bool:
-    """Whether it is a table of ours, as version 0.1.0 left it without a list of what it had written."""
-    if not path.is_file():
-        return False
-    with path.open(errors="replace") as file:
-        head = file.readline(10_000)
-    return head.startswith("run,") and head.endswith(f",{','.join(COLUMNS)}\n")
+def _refuse_in_the_way(folder: Path) -> None:
+    """Raises InputError for a table or a picture in `folder` that is of no sweep: a picture comes after its table."""
+    runs = folder / RUNS
+    if runs.is_file():
+        with runs.open(errors="replace") as file:
+            head = file.readline(10_000)
+        if head.startswith("run,") and head.endswith(f",{','.join(COLUMNS)}\n"):
+            return
+    for name in (RUNS, PICTURE):
+        if (folder / name).exists():
+            raise InputError(
+                f"{folder / name}: is in the way, and no sweep has written it; move it, then the same command goes on"
+            )
 
 
 def _write_runs(path: Path, jobs: Sequence[Job]) -> None:
