@@ -108,6 +108,7 @@ LEVELS = {
     "checkpoint": 4,
     "official": 4,
     "trainer_settings": 4,
+    "monitored": 4,
     "interrupts": 0,
     "train_images": 3,
     "build": 5,

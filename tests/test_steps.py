@@ -119,7 +119,7 @@ def test_a_limited_training_resumed_within_an_epoch_goes_on_alike(record, tmp_pa
         ("+trainer.limit_train_batches=1.5", "above 0"),
         ("+trainer.limit_train_batches=-1", "above 0"),
         ("+trainer.limit_train_batches=half", "'half'"),
-        ("+trainer.limit_train_batches=0.1", "0.1 * 4 < 1"),
+        ("+trainer.limit_train_batches=0.1", "none of the 4 batches"),
         ("trainer.max_epochs=null", "set no end"),
         ("trainer.max_epochs=-1", "set no end"),
         ("trainer.max_epochs=0", "at least 1"),

@@ -184,8 +184,10 @@ def test_what_varies_only_by_seed_is_gathered_and_others_are_not(tmp_path):
     assert (first.values, first.runs, first.numbers["image_auroc"]) == ({"a": "x"}, 2, [0.4, 0.6])
     assert first.numbers["aupro"] == []
     assert (second.values, second.runs) == ({"a": "y"}, 0)
-    assert spread([0.4, 0.6]) == "50.00 ± 14.14"
-    assert spread([0.5]) == "50.00"
+    assert spread([0.4, 0.6], 2) == "50.00 ± 14.14"
+    assert spread([0.5], 1) == "50.00"
+    assert spread([0.4, 0.6], 3) == "50.00 ± 14.14 (2 of 3)"
+    assert spread([], 2) == "nan"
     show_sweep(tmp_path, jobs)
     assert (tmp_path / "sweep.png").is_file()
     single = [job("d/run", auroc=0.4)]  # a multirun in which nothing varies

@@ -82,6 +82,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
         complain(str(error))
         return MISTAKE
     from uniad_lightning.jobs import Jobs, report
+    from uniad_lightning.search import Undefined
 
     jobs = Jobs(name, line)
     try:
@@ -92,6 +93,10 @@ def run_command(name: str, words: Sequence[str]) -> int:
         how = "resume=true goes on" if by_word else "a run with a checkpoint is resumed by ckpt_path=..."
         complain(f"interrupted; {how}")
         return INTERRUPTED
+    except Undefined as error:
+        jobs.finish()
+        complain(str(error))
+        return FAILED
     except Exception as error:
         end_if_interrupted()
         jobs.finish()  # of a sweep whose launcher failed

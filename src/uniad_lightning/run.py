@@ -30,6 +30,7 @@ from uniad_lightning.holding import holds_output_dir, is_first
 from uniad_lightning.loggers import Forgiving
 from uniad_lightning.metrics import Evaluation
 from uniad_lightning.module import FeatureReconstruction
+from uniad_lightning.monitored import RefuseUndefined, check_monitors, choose_monitor
 from uniad_lightning.monitors import EvaluationMonitor
 from uniad_lightning.precision import EVALUATION, check_precision
 from uniad_lightning.ranks import end_ranks, watch_ranks
@@ -62,7 +63,6 @@ def train(cfg: DictConfig) -> Evaluation:
     if is_first():
         _refuse_losing(cfg)
         claim(folder, overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
-    _check_choice_of_best(cfg)
     module = build_module(cfg, announce=started is None)
     if started is not None:
         load_weights(module, started, cfg.init_from, key="init_from")
@@ -84,6 +84,7 @@ def train(cfg: DictConfig) -> Evaluation:
         callbacks=[
             *callbacks.values(),
             EndWhenInterrupted(),
+            RefuseUndefined(callbacks=callbacks),
             CheckpointConfig(config=config, started=started),
             EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
         ],
@@ -98,6 +99,7 @@ def train(cfg: DictConfig) -> Evaluation:
     if checkpoint is not None:
         refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
+    _settle_monitors(callbacks, data, cfg)
     if trainer.is_global_zero:
         check_files([*data.splits.train, *data.splits.validation, *data.splits.test])
     if started is None:
@@ -273,14 +275,22 @@ def _evaluate(
     return evaluation
 
 
-def _check_choice_of_best(cfg: DictConfig) -> None:
-    if "best" not in cfg.callbacks:
-        return
-    if not cfg.validate_every or cfg.validate_every > cfg.trainer.max_epochs:
-        raise InputError(
-            f"callbacks=best_on_test chooses among validations, and validate_every={cfg.validate_every} of "
-            f"{cfg.trainer.max_epochs} epochs makes none; set validate_every, such as 10"
-        )
+def _settle_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, cfg: DictConfig) -> None:
+    """Have the best epoch chosen by a metric that the data defines; refuse what watches another, or none."""
+    epochs = data.total_steps // data.steps_per_epoch
+    validations = epochs // cfg.validate_every if cfg.validate_every else 0
+    best = callbacks.get("best")
+    if isinstance(best, ModelCheckpoint):
+        if not validations:
+            raise InputError(
+                f"callbacks=best_on_test chooses among validations, and validate_every={cfg.validate_every} of "
+                f"{epochs} epochs makes none; set validate_every, such as 10"
+            )
+        if best.monitor is None:
+            best.monitor, reason = choose_monitor(data.splits, by_class=data.normal_classes is not None)
+            if data.running_trainer.is_global_zero:
+                print(f"callbacks=best_on_test: the best epoch is that of the highest {best.monitor} ({reason})")
+    check_monitors(callbacks, data.splits, validations=validations)
 
 
 def _logger(cfg: DictConfig) -> list[Forgiving]:

@@ -34,6 +34,10 @@ PICTURE = "search.png"
 LOG = "log"  # tag(log,interval(...))
 
 
+class Undefined(Exception):
+    """What a search is for is undefined in a run; the message is one line."""
+
+
 def register() -> None:
     """Let Hydra find the sweeper under the name `PLUGIN`."""
     Plugins.instance().class_name_to_class[PLUGIN] = Search
@@ -44,7 +48,7 @@ class Search(Sweeper):
 
     Adds trials to `study` in `storage` until `trials` of them are finished, whoever runs them; gives up when as many
     have failed in this call. `at_once` trials go to the launcher together. Raises InputError for settings that cannot
-    be used, and where Optuna is not installed.
+    be used, and where Optuna is not installed; `sweep` raises Undefined at the first run that leaves the metric so.
     """
 
     hydra_context: HydraContext
@@ -172,7 +176,15 @@ class Search(Sweeper):
                 f"hydra.sweeper.objective={self.objective}: no such metric.{did_you_mean(self.objective, metrics)} "
                 f"A run has {', '.join(metrics)}"
             )
-        return metrics[self.objective]
+        value = metrics[self.objective]
+        if value is None or value != value:
+            numbers = {name: other for name, other in metrics.items() if not name.endswith("/images")}
+            defined = [name for name, other in numbers.items() if other is not None and other == other]
+            raise Undefined(
+                f"hydra.sweeper.objective={self.objective}: is undefined on this test split, so that no trial is "
+                f"better than another; the search ends. Defined: {', '.join(defined) or 'none'}"
+            )
+        return value
 
     def _show(self, shared: SharedStudy) -> None:
         """Print the best trial and draw all."""

@@ -259,7 +259,7 @@ class UnifiedDataModule(L.LightningDataModule):
         return [name for name, wanted in (("train", train), ("test", test)) if wanted and name not in self.cache.splits]
 
     def check_batch_size(self, world_size: int) -> None:
-        """Raises InputError when the batch cannot be divided over the processes or exceeds the training set."""
+        """Raises InputError when the batch cannot be divided over the processes, or an epoch has no step."""
         count = len(self.splits.train)
         if self.batch_size % world_size:
             raise InputError(
@@ -269,6 +269,11 @@ class UnifiedDataModule(L.LightningDataModule):
         if count < self.batch_size:
             raise InputError(
                 f"data.batch_size={self.batch_size} exceeds the {count} train images below {self.root}; lower it"
+            )
+        if not self.steps_per_epoch:
+            raise InputError(
+                f"trainer.limit_train_batches={self.running_trainer.limit_train_batches}: leaves none of the "
+                f"{count // self.batch_size} batches of an epoch; raise it"
             )
 
     def train_dataloader(self) -> DataLoader | CachedLoader:

@@ -47,7 +47,7 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     columns += [(column.replace("_", "\n"), RIGHT) for column in ("runs", *COLUMNS)]
     rows = []
     for setting in settings:
-        shown = [spread(setting.numbers[column]) for column in COLUMNS] if setting.runs else ["failed"]
+        shown = [spread(setting.numbers[column], setting.runs) for column in COLUMNS] if setting.runs else ["failed"]
         rows.append([*(setting.values.values() or ["run"]), setting.runs, *shown])
     print_table(f"sweep {folder}: means over the categories in %, ± deviation over seeds", columns, rows)
     _refuse_in_the_way(folder)
@@ -75,12 +75,13 @@ def gather(jobs: Sequence[Job]) -> list[Setting]:
     return list(found.values())
 
 
-def spread(numbers: Sequence[float]) -> str:
-    """The mean in percent, with the sample deviation where there are several numbers."""
+def spread(numbers: Sequence[float], runs: int) -> str:
+    """The mean in percent, with the sample deviation where there are several numbers, and of how many of the `runs`."""
     if not numbers:
         return "nan"
     mean = percent(statistics.fmean(numbers))
-    return mean if len(numbers) == 1 else f"{mean} ± {percent(statistics.stdev(numbers))}"
+    text = mean if len(numbers) == 1 else f"{mean} ± {percent(statistics.stdev(numbers))}"
+    return text if len(numbers) == runs else f"{text} ({len(numbers)} of {runs})"
 
 
 def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
@@ -91,7 +92,11 @@ def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
         _draw_metric(axes, settings, metric, first)
         axes.set(xlabel=label(first), ylabel=title)
         axes.grid(alpha=0.3)
-        if others:
+        undefined = sum(setting.runs - len(setting.numbers[metric]) for setting in settings)
+        if undefined:
+            runs = sum(setting.runs for setting in settings)
+            axes.set_title(f"undefined in {undefined} of {runs} runs", fontsize=9)
+        if others and axes.get_legend_handles_labels()[0]:
             axes.legend(title=label(", ".join(others)), fontsize=8, title_fontsize=8)
     figure.savefig(path, dpi=110)
 
@@ -104,6 +109,8 @@ def _draw_metric(axes: Axes, settings: Sequence[Setting], metric: str, first: st
         lines.setdefault(", ".join(v for k, v in setting.values.items() if k != first), []).append(setting)
     for place, (name, line) in enumerate(lines.items()):
         drawn = [s for s in line if s.numbers[metric]]
+        if not drawn:
+            continue
         shift = 0.0 if numeric else 0.12 * (place - (len(lines) - 1) / 2)
         x = [float(s.values[first]) if numeric else ticks.index(s.values[first]) + shift for s in drawn]
         mean = [100 * statistics.fmean(s.numbers[metric]) for s in drawn]
