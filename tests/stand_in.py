@@ -1,5 +1,6 @@
 """A detector that needs no training: what is pure red is a defect, blue looks like no product."""
 
+import os
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,3 +84,17 @@ def part(path, *, defect=None, colour=(90, 90, 90), size=(20, 30)):
         image[top:bottom, left:right] = 255, 0, 0
     Image.fromarray(image).save(path)
     return path
+
+
+def full_on_the_second_rank():
+    """A callback that does nothing; where it is made, the second process of a training finds no room for features."""
+    from lightning.pytorch.callbacks import Callback
+
+    from uniad_lightning.data.feature_cache import DiskStore, StoreError
+
+    def add(*_):
+        raise StoreError("the second process has no room")
+
+    if os.environ.get("LOCAL_RANK") == "1":
+        DiskStore.add = add
+    return Callback()

@@ -195,3 +195,23 @@ def test_an_interrupt_of_all_processes_ends_with_its_own_status(root, tmp_path):
     assert process.returncode == 130, err
     assert "exit status" not in err
     assert "uniad: interrupted" in err
+
+
+@pytest.mark.parametrize("mode", ["auto", "disk"])
+def test_one_rank_without_room_for_features_is_all_without(root, tmp_path, mode):
+    """All go on computing them, or all end: none waits for another."""
+    given = words(
+        root, tmp_path / "run", "trainer.devices=2", "trainer.max_epochs=2", f"data.cache={mode}",
+        "+callbacks.full._target_=stand_in.full_on_the_second_rank",
+    )  # fmt: skip
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    process = started([UNIAD, *given], UNIAD_CACHE=f"{tmp_path}/cache", PYTHONPATH=path)
+    _, err = process.communicate(timeout=300)
+    if mode == "auto":
+        assert process.returncode == 0, err
+        assert err.count("features are computed anew each time; ") == 1
+        assert "another process cannot keep them" in err
+    else:
+        assert process.returncode != 0
+        assert "choose another folder, or data.cache=off" in err
+        assert "Traceback" not in err

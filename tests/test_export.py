@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import tempfile
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
@@ -32,6 +33,7 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.export import Plan, export_detector, plan_export
 from uniad_lightning.exported import FORMAT, OnnxEngine, ProgramEngine
 from uniad_lightning.familiarity import Familiarity
+from uniad_lightning.low_precision import fold_constants
 from uniad_lightning.threshold import Boundary, Calibration
 
 UNIAD = [word for word in SMALL if word.startswith("model.")]
@@ -434,6 +436,13 @@ def test_a_full_disk_ends_an_export_in_one_line(folder, small_disk, form, suffix
     with pytest.raises(InputError, match=r"output: .*small cannot take the file; No space left .* the disk is full"):
         export_detector(engine, Plan(small_disk / f"x{suffix}", form, "fp32"), categories=[], splits=None)
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_a_full_folder_for_temporary_files_is_named(folder, small_disk, monkeypatch):
+    (small_disk / "filler").write_bytes(bytes(3_800_000))
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    with pytest.raises(InputError, match=r"TMPDIR=.*small: has 0 MB free and 4 MB are needed .* set TMPDIR"):
+        fold_constants(onnx.load(folder / "whole.onnx"))
 
 
 def test_pillow_pictures_are_judged_alike(folder):

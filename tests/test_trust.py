@@ -164,6 +164,7 @@ def test_a_target_of_the_package_is_refused_where_it_does_not_belong(config, pla
         (torch.zeros(1), "its loss.x is a Tensor; expected plain values"),
         (b"bytes", "its loss.x is a bytes"),
         ({1.5j: 1}, "its loss.x, a key, is a complex"),
+        ({"a\n\x1b[2Jb": b""}, "its loss.x.a\\n\\x1b[2Jb is a bytes"),
     ],
 )
 def test_what_is_no_plain_value_is_refused(value, named):

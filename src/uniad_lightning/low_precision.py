@@ -4,8 +4,10 @@ Only what lies between the first and the last product with trained weights is ch
 stays exact, and the map, as a difference of numbers that are nearly equal, stays in float32.
 """
 
+import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +74,8 @@ def to_int8(model: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.Mode
     products = weighted[1:-1]
     if not products:
         raise InputError("precision=int8: this network has no inner products to make integers of; use precision=fp16")
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+    with _working_folder(model) as folder:
+        source, target = folder / "fp32.onnx", folder / "int8.onnx"
         onnx.save(model, source)
         quantize_static(
             source,
@@ -96,10 +98,23 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+    with _working_folder(model) as folder:
+        options.optimized_model_filepath = str(folder / "folded.onnx")
         onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return onnx.load(options.optimized_model_filepath)
+
+
+@contextmanager
+def _working_folder(model: onnx.ModelProto) -> Iterator[Path]:
+    """A folder for copies of `model`; InputError without room, which ONNX Runtime would call a damaged model."""
+    with tempfile.TemporaryDirectory() as folder:
+        needed, free = 4 * model.ByteSize(), shutil.disk_usage(folder).free
+        if free < needed:
+            sizes = f"has {free / 1e6:.0f} MB free and {needed / 1e6:.0f} MB are needed for a moment"
+            raise InputError(
+                f"TMPDIR={tempfile.gettempdir()}: {sizes}; free some space, or set TMPDIR to another folder"
+            )
+        yield Path(folder)
 
 
 def _of_network(said: onnx.StringStringEntryProto) -> bool:

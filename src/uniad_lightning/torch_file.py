@@ -34,7 +34,7 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
         if foreign is None:
             raise InputError(f"{name}: cannot be read as {kind}; it is {_nature(path)}") from None
         raise InputError(
-            f"{name}: holds an object of {foreign[1]} and was not loaded; expected tensors and plain values alone"
+            f"{name}: holds an object of {foreign[1]}, more than tensors and plain values, and was not loaded"
         ) from None
 
 

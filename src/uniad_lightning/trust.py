@@ -65,9 +65,14 @@ def _nodes(config: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield key, node
         if isinstance(node, dict):
             yield from ((f"{key}, a key,", one) for one in node)
-            waiting += [(f"{key}.{one}".lstrip("."), value, level + 1) for one, value in node.items()]
+            waiting += [(f"{key}.{_shown(one)}".lstrip("."), value, level + 1) for one, value in node.items()]
         elif isinstance(node, list | tuple):
             waiting += [(f"{key}[{place}]", value, level + 1) for place, value in enumerate(node)]
+
+
+def _shown(name: Any) -> str:
+    """A key as a line can hold it: a stranger's may have line ends and escape sequences."""
+    return repr(str(name))[1:-1]
 
 
 def _refuse_target(key: str, node: dict[Any, Any], name: str, trusted: Sequence[str]) -> None:
