@@ -19,6 +19,7 @@ from PIL import Image
 from fabricate import png
 from stand_in import StandIn, part
 from test_image import header_only
+from uniad_lightning.data.deep import TRANSPARENT
 from uniad_lightning.errors import InputError
 from uniad_lightning.predictions import predict_all
 from uniad_lightning.results.picture_files import inside
@@ -164,6 +165,7 @@ def odd_files(root):
 
 
 def test_every_odd_file_is_judged_or_a_row_that_says_what_is_wrong(tmp_path, capfd):
+    TRANSPARENT.reset()
     (tmp_path / "in").mkdir()
     seen = {}
 
@@ -190,7 +192,7 @@ def test_every_odd_file_is_judged_or_a_row_that_says_what_is_wrong(tmp_path, cap
         assert "\n" not in errors[name]
     shapes = dict(zip([name for name, error in errors.items() if not error], seen.values(), strict=True))
     assert shapes == {
-        "clear.png": ((20, 30, 3), [255, 255, 255]),
+        "clear.png": ((20, 30, 3), [200, 10, 10]),  # nobody filled its opacity
         "deep.png": ((20, 30, 3), [156, 156, 156]),
         "deep_colour.png": ((20, 30, 3), [156, 156, 156]),
         "moving.gif": ((20, 30, 3), [0, 255, 0]),
@@ -198,7 +200,9 @@ def test_every_odd_file_is_judged_or_a_row_that_says_what_is_wrong(tmp_path, cap
         "turned.png": ((30, 20, 3), [1, 2, 3]),
     }
     assert np.abs(np.array(shapes["print.jpg"][1]) - (0, 255, 255)).max() < 5
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "clear.png: is transparent everywhere" in err
 
 
 def test_settings_that_make_no_sense(line, tmp_path):
