@@ -179,6 +179,22 @@ def test_a_folder_of_other_runs_hidden_files_and_the_calls_own_output_are_no_obs
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=out, check=True)
 
 
+@pytest.mark.parametrize("mistake", ["data.root=nowhere", "data.batch_size=1000", "data.categories=[nut]", "damaged"])
+def test_a_mistake_loses_nothing_of_the_run_that_was_to_be_overwritten(uniad, tree, run, tmp_path, mistake):
+    before, root = contents(run), tree
+    if mistake == "damaged":
+        root = shutil.copytree(tree, tmp_path / "damaged")
+        next((root / "bottle/test/good").iterdir()).write_bytes(b"no image")
+    words = [f"data.root={root}", f"output_dir={run}", "overwrite=true"]
+    given = [] if mistake == "damaged" else [mistake]
+    status, _, err = uniad("train", *QUICK, *words, *given)
+    assert (status, contents(run)) == (2, before), err
+    shutil.copy(run / "checkpoints/last.ckpt", tmp_path / "last.ckpt")
+    given = [] if mistake == "data.batch_size=1000" else given
+    status, _, err = uniad("evaluate", f"ckpt_path={tmp_path / 'last.ckpt'}", "trainer=cpu", *words, *given)
+    assert (status, contents(run)) == ((2, before) if given or mistake == "damaged" else (0, contents(run))), err
+
+
 def test_a_folder_in_which_nothing_was_written_is_left_as_it_was(tmp_path):
     with hold(tmp_path):
         assert (tmp_path / MARK).is_dir()

@@ -1,6 +1,6 @@
 """From a composed configuration to a run: `train(cfg)`, `evaluate(cfg)` and so on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from uniad_lightning.complexity import Complexity, show_complexity
 from uniad_lightning.complexity import complexity as count
 from uniad_lightning.data.checking import check_files, decode_all
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError, say, told_by
 from uniad_lightning.holding import holds_output_dir, is_first
 from uniad_lightning.loggers import Forgiving
@@ -34,7 +35,15 @@ from uniad_lightning.monitored import RefuseUndefined, check_monitors, choose_mo
 from uniad_lightning.monitors import EvaluationMonitor
 from uniad_lightning.precision import EVALUATION, check_precision
 from uniad_lightning.ranks import end_ranks, watch_ranks
-from uniad_lightning.results.run_folder import CONFIG, LAST, claim, is_within, write_evaluation, write_text
+from uniad_lightning.results.run_folder import (
+    CONFIG,
+    LAST,
+    clear,
+    is_within,
+    refuse_occupied,
+    write_evaluation,
+    write_text,
+)
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.starting import (
     go_on_with_white_level,
@@ -62,7 +71,7 @@ def train(cfg: DictConfig) -> Evaluation:
     check_validations(cfg.validate_every)
     if is_first():
         _refuse_losing(cfg)
-        claim(folder, overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
+        refuse_occupied(folder, overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
     module = build_module(cfg, announce=started is None)
     if started is not None:
         load_weights(module, started, cfg.init_from, key="init_from")
@@ -95,13 +104,12 @@ def train(cfg: DictConfig) -> Evaluation:
     )
     refuse_shifting(callbacks)
     check_precision(trainer.precision)
-    _prepare(trainer, data, folder, cfg)
+    _prepare(trainer, data, folder)
     if checkpoint is not None:
         refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
     _settle_monitors(callbacks, data, cfg)
-    if trainer.is_global_zero:
-        check_files([*data.splits.train, *data.splits.validation, *data.splits.test])
+    _begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
     if started is None:
         _warn_of_nothing_held_out(trainer, data)
     else:
@@ -125,7 +133,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     check_trainer(cfg.trainer)
     module, checkpoint = build_saved(cfg.ckpt_path)
     if is_first():
-        claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
+        refuse_occupied(folder, overwrite=cfg.overwrite)
     data = build_saved_data(checkpoint, module, cfg.data, evaluates=True)
     callbacks = {name: c for name, c in _callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
     if cfg.save_maps:
@@ -133,9 +141,8 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     callbacks["interrupts"] = EndWhenInterrupted()
     trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=False, enable_checkpointing=False)
     check_precision(trainer.precision)
-    _prepare(trainer, data, folder, cfg)
-    if trainer.is_global_zero:
-        check_files(data.splits.test)
+    _prepare(trainer, data, folder)
+    _begin(trainer, data.splits.test, cfg, reads=cfg.ckpt_path)
     trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # none of an imported one
     with _ended(trainer):
         facts = {"checkpoint": str(cfg.ckpt_path)}
@@ -182,15 +189,23 @@ def _refuse_losing(cfg: DictConfig) -> None:
         )
 
 
-def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path, cfg: DictConfig) -> None:
-    """List the data, show what it holds before anything long starts, and keep the configuration."""
+def _prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
+    """List the data, and show what it holds before anything long starts."""
     watch_ranks(trainer, folder)
     data.trainer = trainer  # as Lightning does later; the number of steps follows from both
     data.prepare_data()  # on every rank: ranks of torchrun or SLURM start together, and writing it twice is harmless
     data.setup()
     if trainer.is_global_zero:
         show_counts(data.splits)
-        write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def _begin(trainer: L.Trainer, records: Sequence[Record], cfg: DictConfig, **checkpoint: str | None) -> None:
+    """Refuse images that cannot be used; then, where nothing is left to refuse, clear the folder for this run."""
+    if not trainer.is_global_zero:
+        return
+    check_files(records)
+    clear(Path(cfg.output_dir), **checkpoint)
+    write_text(Path(cfg.output_dir) / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def _warn_of_nothing_held_out(trainer: L.Trainer, data: UnifiedDataModule) -> None:

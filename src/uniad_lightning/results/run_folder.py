@@ -28,24 +28,39 @@ COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 
 def claim(folder: Path, *, overwrite: bool, resume_from: str | None = None, reads: str | None = None) -> None:
-    """Have `folder` ready for a run: refuse one that holds another run, remove what that has written.
+    """Have `folder` ready for a run: `refuse_occupied` and `clear`."""
+    refuse_occupied(folder, overwrite=overwrite, resume_from=resume_from)
+    clear(folder, resume_from=resume_from, reads=reads)
 
-    Where the run goes on from its own checkpoint `resume_from`, or `reads` one in the folder, only results are removed;
-    otherwise all that this package has written there, and never anything else. Raises InputError for a finished run,
-    and for an unfinished one that is not the one to go on with, without `overwrite`; for predictions; and for a file in
-    the way that this package has not written.
+
+def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None = None) -> None:
+    """Raises InputError for a folder that a run may not have.
+
+    That is one that holds a finished run, or an unfinished one that is not the one to go on with, without `overwrite`;
+    predictions; and a file in the way that this package has not written.
     """
-    resuming = resume_from is not None and is_within(folder / "checkpoints", resume_from)
     if not overwrite:
-        _refuse_occupied(folder, resuming=resuming)
+        _refuse_other_run(folder, resuming=_is_own(folder, resume_from))
     if (folder / JOURNAL).exists():
         raise InputError(f"output_dir={folder} holds predictions ({JOURNAL}); choose another output_dir")
     refuse_in_the_way(folder, (CONFIG, *_OUTCOME, str(LAST)))
-    partly = resuming or (reads is not None and is_within(folder, reads))
+
+
+def clear(folder: Path, *, resume_from: str | None = None, reads: str | None = None) -> None:
+    """Remove what an earlier run has written in `folder`, and never anything else.
+
+    Where the run goes on from its own checkpoint `resume_from`, or `reads` one in the folder, that is its results
+    alone.
+    """
+    partly = _is_own(folder, resume_from) or (reads is not None and is_within(folder, reads))
     remove_written(folder, stays=lambda name: partly and Path(name).parts[0] not in _OUTCOME)
 
 
-def _refuse_occupied(folder: Path, *, resuming: bool) -> None:
+def _is_own(folder: Path, checkpoint: str | None) -> bool:
+    return checkpoint is not None and is_within(folder / "checkpoints", checkpoint)
+
+
+def _refuse_other_run(folder: Path, *, resuming: bool) -> None:
     """Raises InputError when `folder` holds a run that is not the unfinished one to resume."""
     if (folder / METRICS).is_file() or (folder / CALIBRATION).is_file():
         raise InputError(
