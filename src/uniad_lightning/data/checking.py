@@ -7,19 +7,19 @@ file is not found so.
 
 import math
 import os
-import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Semaphore
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from PIL import Image
 from tqdm import tqdm
 
 from uniad_lightning.data.image import DATA_SET_PIXELS, read_image, read_marks, read_mask
+from uniad_lightning.data.image_file import opened
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 
@@ -36,8 +36,6 @@ _ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)  # EXIF
 def check_files(records: Iterable[Record]) -> None:
     """Raises InputError that names the images and masks that cannot be used, up to 20 of them, and their number."""
     Image.init()  # before threads do
-    if Image.MAX_IMAGE_PIXELS is not None:  # `image` has its own limit, and Pillow would warn of less
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, DATA_SET_PIXELS)
     _refuse(records, lambda record: _faults(record) if _is_suspicious(record) else [], label="files")
 
 
@@ -63,9 +61,7 @@ def _refuse(records: Iterable[Record], check: Callable[[Record], Sequence[str]],
 
 def _faults(record: Record) -> list[str]:
     """What is wrong with the image and the masks of a record."""
-    found = [f"{path}: is no file, but a pipe or a device; remove it" for path in _files(record) if _is_special(path)]
-    if found:
-        return found
+    found: list[str] = []
     size = None
     with _DECODING:
         try:
@@ -84,28 +80,18 @@ def _files(record: Record) -> list[Path]:
     return [path for path in (record.image, *record.masks) if isinstance(path, Path)]
 
 
-def _is_special(path: Path) -> bool:
-    """Whether a file is a pipe or a device, which could be waited for without end."""
-    try:
-        return not stat.S_ISREG(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
 def _is_suspicious(record: Record) -> bool:
     """Whether any file of a record may be damaged, or a mask of another size than the image."""
     sizes = set()
     try:
         for path in _files(record):
-            if _is_special(path):
-                return True
-            with path.open("rb") as file, Image.open(file) as image:
-                if image.width * image.height > DATA_SET_PIXELS or not _is_whole(image, file):
+            with opened(path, DATA_SET_PIXELS) as image:
+                if not _is_whole(image):
                     return True
                 if record.masks and _may_be_turned(image):
                     return True
                 sizes.add(image.size)
-    except Exception:  # a damaged header makes Pillow raise nearly anything
+    except InputError:
         return True
     return len(sizes) > 1
 
@@ -117,8 +103,9 @@ def _may_be_turned(image: Image.Image) -> bool:
     return image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
 
 
-def _is_whole(image: Image.Image, file: BinaryIO) -> bool:
+def _is_whole(image: Image.Image) -> bool:
     """Whether a file ends where its format says it does; False also where that cannot be told."""
+    file = cast(BinaryIO, image.fp)  # type: ignore[attr-defined]
     if image.format == "TIFF":
         return _tiff_end(image) <= os.fstat(file.fileno()).st_size
     size = file.seek(0, os.SEEK_END)
