@@ -264,6 +264,8 @@ def test_a_picture_beyond_the_limit_is_refused(calibrated, products):
     small = Detector.load(calibrated[0], device="cpu", max_pixels=1000)
     with pytest.raises(InputError, match=r"5760|72"):
         small.predict(picture(products))
+    with pytest.raises(InputError, match=r"is a folder; give its files, or use uniad predict input="):
+        small.predict(products)
 
 
 def test_a_checkpoint_from_the_future_or_elsewhere_is_refused(tmp_path):
