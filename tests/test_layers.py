@@ -127,6 +127,7 @@ LEVELS = {
     "kept_features": 7,
     "paper_tables": 7,
     "processes": 4,
+    "decoding": 4,
     "predictions": 6,
     "deploy": 6,
     "importing": 6,

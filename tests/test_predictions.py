@@ -19,11 +19,13 @@ from PIL import Image
 from fabricate import png
 from stand_in import StandIn, part
 from test_image import header_only
+from uniad_lightning import decoding
 from uniad_lightning.data.deep import TRANSPARENT
 from uniad_lightning.errors import InputError
 from uniad_lightning.predictions import predict_all
 from uniad_lightning.results.picture_files import inside
 from uniad_lightning.results.prediction_files import PredictionWriter
+from uniad_lightning.sources.headers import decoding_bytes
 from uniad_lightning.sources.items import Item, Source
 from uniad_lightning.sources.opening import open_source
 
@@ -507,16 +509,74 @@ def test_full_batches_but_never_waiting_for_one(tmp_path):
     assert detector.batches == [4, 4, 2, 2, 1]
 
 
-def test_large_pictures_make_smaller_batches(tmp_path, monkeypatch):
-    from uniad_lightning import predictions
+def little_memory(monkeypatch, size):
+    monkeypatch.setattr(decoding, "MEMORY", size)
+    monkeypatch.setattr(decoding, "MEMORY_A_WORKER", 0)
 
-    monkeypatch.setattr(predictions, "_BYTES_AHEAD", 5000)
+
+def test_large_pictures_make_smaller_batches(tmp_path, monkeypatch):
+    little_memory(monkeypatch, 16_000)
     detector = StandIn()
-    items = [Item(f"{i}.png", lambda: np.zeros((40, 25, 3), dtype=np.uint8)) for i in range(8)]
-    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+
+    def read():
+        return np.zeros((40, 25, 3), dtype=np.uint8)
+
+    items = [Item(f"{i}.png", read, needs=lambda: 9000) for i in range(8)]
+    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
         predict_all(detector, of(items), writer, batch_size=8, workers=1, show=False)
-    assert sum(detector.batches) == 8
-    assert max(detector.batches) == 2
+    assert detector.batches == [3, 3, 2]
+
+
+@pytest.mark.parametrize("workers", [1, 3, 16])
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_what_is_decoded_and_what_waits_fit_into_the_memory_together(tmp_path, monkeypatch, workers, batch_size):
+    """Each size, also one larger than the memory, in any order, with what fails in between."""
+    little_memory(monkeypatch, 40_000)
+    lock, alive, most, large = threading.Lock(), weakref.WeakKeyDictionary(), [], []
+    decoding_now = []
+    Array.__hash__ = object.__hash__
+
+    def reader(pixels, fails):
+        def read():
+            with lock:
+                decoding_now.append(16 * pixels)
+                most.append(sum(decoding_now) + sum(alive.values()))
+                large.append(16 * pixels > 40_000)
+            time.sleep(0.001)
+            with lock:
+                decoding_now.remove(16 * pixels)
+                if fails:
+                    raise InputError("is no picture")
+                image = np.zeros((1, pixels, 3), dtype=np.uint8).view(Array)
+                alive[image] = image.nbytes
+            return image
+
+        return read
+
+    rng = np.random.default_rng(workers)
+    pixels = [int(n) for n in rng.choice([10, 300, 900, 2000, 5000], 80)]
+    items = [
+        Item(f"{i}.png", reader(n, i % 7 == 3), needs=lambda n=n: 16 * n) for i, n in enumerate(pixels)
+    ]  # fmt: skip
+    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+        counts = predict_all(StandIn(), of(items), writer, batch_size=batch_size, workers=workers, show=False)
+    assert (counts.judged, counts.failed) == (69, 11)
+    assert [row["path"] for row in journal(tmp_path / "out")] == [item.name for item in items]
+    assert max(total for total, alone in zip(most, large, strict=True) if not alone) <= 40_000
+    assert max(most) <= 80_000  # the largest alone
+
+
+def test_a_picture_is_measured_by_its_header(tmp_path):
+    part(tmp_path / "a.png", size=(300, 200))
+    assert decoding_bytes(tmp_path / "a.png", 10**6) >= 3 * 300 * 200
+    assert decoding_bytes(tmp_path / "a.png", 10_000) == 0  # refused
+    (tmp_path / "b.png").write_bytes(b"%PDF")
+    assert decoding_bytes(tmp_path / "b.png", 10**6) == decoding_bytes(tmp_path / "gone.png", 10**6) == 0
+    header_only(tmp_path / "bomb.png", 30_000, 30_000)
+    assert decoding_bytes(tmp_path / "bomb.png", 10**8) == 0
+    assert decoding_bytes(tmp_path / "bomb.png", 10**9) > 10**9
+    with_needs = next(open_source(str(tmp_path / "a.png")).items)
+    assert with_needs.needs() == decoding_bytes(tmp_path / "a.png", 10**8)
 
 
 class Array(np.ndarray):

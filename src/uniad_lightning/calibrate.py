@@ -27,6 +27,7 @@ from uniad_lightning.detector import TorchEngine
 from uniad_lightning.errors import InputError
 from uniad_lightning.familiarity import Familiarity
 from uniad_lightning.home import expand
+from uniad_lightning.inspection import refuse_not_finite
 from uniad_lightning.results.outcomes import Outcome
 from uniad_lightning.threshold import (
     Boundary,
@@ -72,7 +73,8 @@ class Scores(NamedTuple):
 
 def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str, batch_size: int = 16) -> Scores:
     """Judge the images of `records` under a progress bar called `label`. Raises InputError for an unreadable one."""
-    scores, peaks, descriptors = [], [], []
+    scores: list[torch.Tensor] = []
+    peaks, descriptors = [], []
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     with ThreadPoolExecutor(2) as readers, tqdm(total=len(records), desc=label, unit="image", mininterval=pace) as bar:
         waiting = iter(records)
@@ -86,6 +88,8 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
             ahead = ahead[batch_size:]
             ahead += [readers.submit(_read, record, engine.white_level) for record in islice(waiting, len(images))]
             look = engine.look(images)
+            names = [str(record.image) for record in records[batch_size * len(scores) :][: len(images)]]
+            refuse_not_finite(look.score.cpu().numpy(), look.map.cpu().numpy(), names)
             scores.append(look.score.cpu())
             peaks.append(look.map.amax(dim=(1, 2)).cpu())
             if look.descriptor is not None:

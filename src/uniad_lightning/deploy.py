@@ -35,6 +35,7 @@ from uniad_lightning.home import expand
 from uniad_lightning.predictions import predict_all
 from uniad_lightning.processes import Ended, Processes, join
 from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
+from uniad_lightning.results.picture_files import PICTURE_FOLDERS
 from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_files import PredictionWriter, part_files
 from uniad_lightning.results.prediction_parts import PartWriter
@@ -140,6 +141,9 @@ def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
             f"{'watch=true' if cfg.watch else 'input=-'}: what comes one after the other cannot be shared by "
             f"{processes.count} processes; use one, or give them a folder or a list (.txt)"
         )
+    drawn = [Path(cfg.output_dir).resolve() / name for name in PICTURE_FOLDERS]
+    if cfg.input != "-" and any(expand(cfg.input).resolve().is_relative_to(folder) for folder in drawn):
+        raise InputError(f"input={cfg.input}: is drawn by uniad predict itself; choose another output_dir")
     max_pixels = round(1e6 * cfg.max_megapixels)
     source = open_source(
         cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,

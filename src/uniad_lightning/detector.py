@@ -19,7 +19,7 @@ from uniad_lightning.data.white_level import as_number
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.familiarity import Familiarity
 from uniad_lightning.home import expand
-from uniad_lightning.inspection import Inspection
+from uniad_lightning.inspection import Inspection, refuse_not_finite
 from uniad_lightning.models.folding import GATE
 from uniad_lightning.module import FeatureReconstruction, Look
 from uniad_lightning.threshold import Boundary, Calibration
@@ -166,7 +166,7 @@ class Detector:
         `white_level` is white, as in files of more than 8 bits. With `product` its own boundary decides, without it the
         one for all.
 
-        Raises InputError for a picture that cannot be read and a product without boundary.
+        Raises InputError for a picture that cannot be read, a product without boundary, and a score that is no number.
         """
         if isinstance(image, list | tuple):
             return self._judge([self._pixels(one) for one in image], product)
@@ -177,6 +177,7 @@ class Detector:
         if not images:
             return []
         seen = self.engine(images)
+        refuse_not_finite(seen.scores, seen.maps, [f"image {i} of {len(images)}" for i in range(1, len(images) + 1)])
         return [
             Inspection(
                 image=image,

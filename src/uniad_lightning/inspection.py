@@ -3,6 +3,7 @@
 Not in the paper, which ends in AUROC.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from uniad_lightning.data.framing import pixels
+from uniad_lightning.errors import InputError
 from uniad_lightning.scoring import upsample
 from uniad_lightning.threshold import Boundary
 from uniad_lightning.types import Box
 
 COLOURS = (matplotlib.colormaps["turbo"](np.arange(256))[:, :3] * 255).astype(np.uint8)  # (256, 3)
+_ROWS = 256  # blended at once: in between, a pixel takes several times what it does before and after
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)  # a region holds together across corners, as in AUPRO
 
 
@@ -34,6 +37,14 @@ class Region(NamedTuple):
     box: tuple[int, int, int, int]
     area: int
     peak: float
+
+
+def refuse_not_finite(scores: np.ndarray, maps: np.ndarray, names: Sequence[str]) -> None:
+    """Raises InputError that names an image of whose score (B,) or map (B, h, w) nothing can be decided."""
+    finite = np.isfinite(scores) & np.isfinite(maps).all(axis=(1, 2))
+    if not finite.all():
+        which = names[int(np.argmin(finite))]
+        raise InputError(f"{which}: its score or map is not finite, so nothing is decided; is the checkpoint damaged?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +74,8 @@ class Inspection:
 
     @property
     def defective(self) -> bool | None:
-        """The decision: whether the score is above the boundary; None without one."""
-        return None if self.boundary is None else self.score > self.boundary.score
+        """The decision: whether the score is above the boundary; None without one. What is no number is not good."""
+        return None if self.boundary is None else not self.score <= self.boundary.score
 
     @property
     def decision(self) -> str | None:
@@ -114,9 +125,13 @@ class Inspection:
         """
         low = float(self.scored_map.min())
         high = float(self.scored_map.max()) if self.boundary is None else 2 * self.boundary.pixel - low
-        levels = np.clip((self.anomaly_map - low) * (255 / max(high - low, 1e-12)), 0, 255).astype(np.uint8)
-        blended = (self.image.astype(np.uint16) * 5 + COLOURS[levels].astype(np.uint16) * 4) // 9
-        sheet = Image.fromarray(blended.astype(np.uint8))
+        blended = np.empty_like(self.image)
+        for top in range(0, len(blended), _ROWS):
+            rows = slice(top, top + _ROWS)
+            scaled = (self.anomaly_map[rows] - low) * (255 / max(high - low, 1e-12))
+            levels = np.clip(scaled, 0, 255).astype(np.uint8)
+            blended[rows] = (self.image[rows].astype(np.uint16) * 5 + COLOURS[levels].astype(np.uint16) * 4) // 9
+        sheet = Image.fromarray(blended)
         draw = ImageDraw.Draw(sheet)
         for region in self.regions:
             left, top, right, bottom = region.box

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf, read_write
 
 from uniad_lightning.command_line import CommandLine
 from uniad_lightning.commands import COMMANDS, DONE, FAILED, INTERRUPTED, MISTAKE
-from uniad_lightning.errors import InputError, complain, say
+from uniad_lightning.errors import InputError, LostError, complain, say
 from uniad_lightning.explain import explain
 from uniad_lightning.home import expand
 from uniad_lightning.interrupts import end_if_interrupted, remembered
@@ -139,7 +139,7 @@ class Jobs:
         module = import_module(f"uniad_lightning.{COMMANDS[self.name].module}")
         _quieten()  # after the import, since Lightning sets its own level when it is imported
         command: Callable[[Any], object] = getattr(module, self.name)
-        return FAILED if getattr(command(cfg), "failed", 0) else DONE
+        return FAILED if getattr(command(cfg), "incomplete", False) else DONE
 
     @staticmethod
     def _write(folder: Path, record: dict[str, Any]) -> None:
@@ -298,4 +298,4 @@ def report(error: Exception, name: str, line: CommandLine) -> tuple[int, str]:
             traceback.print_exception(error)
         return FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
     complain(explanation)
-    return MISTAKE, explanation
+    return (FAILED if isinstance(error, LostError) else MISTAKE), explanation

@@ -5,40 +5,26 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from uniad_lightning.decoding import MEMORY, Ahead, Decoded, Reading
 from uniad_lightning.detector import Detector, Picture
-from uniad_lightning.errors import InputError, printable, say
+from uniad_lightning.errors import InputError, complain, printable, say
+from uniad_lightning.inspection import Inspection
 from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_files import PredictionWriter
 from uniad_lightning.results.prediction_parts import PartWriter
 from uniad_lightning.results.prediction_rows import Row
 from uniad_lightning.sources.items import Item, Source
 
-_BYTES_AHEAD = 512 << 20  # of decoded pictures: with large ones, batches become smaller
-_BATCHES_AHEAD = 2
+_DRAWN = 32  # bytes of a pixel at the peak of drawing its overlay
 _FAILURES_SHOWN = 10
-
-
-class _Decoded(NamedTuple):
-    """What became of reading a picture: `image` is None where `error` says why not."""
-
-    image: np.ndarray | None
-    error: str
-    milliseconds: float
-
-
-class _Reading(NamedTuple):
-    place: int  # of the item in the source
-    item: Item
-    decoded: "Future[_Decoded]"
 
 
 def predict_all(
@@ -69,27 +55,32 @@ def predict_all(
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}={value}: expected a whole number from 1")
         detector.predict([], product=product)  # refuses a product without boundary before anything long starts
-    loop = _Loop(detector, writer, batch_size=batch_size, product=product, show=show)
+    loop = _Loop(detector, writer, batch_size=batch_size, workers=workers, product=product, show=show)
     counts = loop.counts
     began = time.perf_counter()
     try:
         try:
-            _run(loop, source, workers)
+            _run(loop, source)
         finally:
             counts.seconds = time.perf_counter() - began
         counts = writer.finish(counts, loop.listed.hexdigest())
+        if processes.first and source.passed_over is not None:
+            counts.passed_over = sum(source.passed_over.pictures.values())
     finally:
         if show and processes.first:
             say(counts.line(writer.rows_in))
+    if show and processes.first and source.passed_over is not None and source.passed_over.counts:
+        complain(f"warning: {source.passed_over.line()}")
     return counts
 
 
-def _run(loop: "_Loop", source: Source, workers: int) -> None:
-    with _quiet(), _bar(source, loop) as loop.bar, ThreadPoolExecutor(workers, "decode") as loop.pool:
+def _run(loop: "_Loop", source: Source) -> None:
+    with _quiet(), _bar(source, loop) as loop.bar:
         try:
             loop.run(source)
         finally:
-            loop.pool.shutdown(wait=False, cancel_futures=True)
+            loop.ahead.close()
+            loop.drawing.shutdown(wait=False, cancel_futures=True)
             close = getattr(source.items, "close", None)
             if close is not None:
                 close()
@@ -99,7 +90,6 @@ class _Loop:
     """One pass over a source."""
 
     bar: tqdm
-    pool: ThreadPoolExecutor
 
     def __init__(
         self,
@@ -107,6 +97,7 @@ class _Loop:
         writer: PredictionWriter | PartWriter,
         *,
         batch_size: int,
+        workers: int,
         product: str | None,
         show: bool,
     ):
@@ -118,15 +109,18 @@ class _Loop:
         self.processes = writer.processes
         self.counts = Counts()
         self.listed = blake2b(digest_size=16)  # of all names, also those of other processes
-        self._waiting: deque[_Reading] = deque()
+        self.ahead = Ahead(batch_size=batch_size, workers=workers)
+        # Threads of its own: those that decode may be waiting for the memory of what is to be drawn.
+        self.drawing = ThreadPoolExecutor(workers, "draw")
         self._warned = False
 
     def run(self, source: Source) -> None:
         own, ended = self._own(source.items), False
-        while not ended or self._waiting:
+        while not ended or self.ahead:
             ended = ended or self._read_ahead(own)
-            if self._waiting:
-                rows = self._judge(self._next_batch())
+            if self.ahead:
+                rows = self._judge(self.ahead.next_batch())
+                self.ahead.release()
                 self.writer.add(rows)
                 for row in rows:
                     self._count(row)
@@ -146,7 +140,7 @@ class _Loop:
 
     def _read_ahead(self, own: Iterator[tuple[int, Item] | None]) -> bool:
         """Have pictures decoded until enough are, or none is there at the moment; returns whether it was the last."""
-        while len(self._waiting) < _BATCHES_AHEAD * self.batch_size and self._decoded_bytes() < _BYTES_AHEAD:
+        while not self.ahead.full:
             try:
                 found = next(own)
             except StopIteration:
@@ -154,47 +148,51 @@ class _Loop:
             if found is None:
                 break
             place, item = found
-            if self.writer.done(item):
+            if self.writer.done(item) and not item.version:
                 self.counts.skipped += 1
+                self.counts.failed_before += self.writer.failed(item)
                 if not self.bar.disable:
                     self.bar.initial += 1  # so that it does not count as speed
                     self.bar.n += 1
                 continue
-            self._waiting.append(_Reading(place, item, self.pool.submit(_decode, item)))
+            self.ahead.add(place, item)
         return False
 
-    def _decoded_bytes(self) -> int:
-        done = [reading.decoded.result().image for reading in self._waiting if reading.decoded.done()]
-        return sum(image.nbytes for image in done if image is not None)
-
-    def _next_batch(self) -> Iterator[tuple[_Reading, _Decoded]]:
-        """The pictures that wait, up to the size of a batch and what fits into the memory; at least one."""
-        taken = bytes_taken = 0
-        while self._waiting and taken < self.batch_size and (not taken or bytes_taken < _BYTES_AHEAD):
-            reading = self._waiting.popleft()
-            decoded = reading.decoded.result()
-            taken += 1
-            bytes_taken += 0 if decoded.image is None else decoded.image.nbytes
-            yield reading, decoded
-
-    def _judge(self, batch: Iterator[tuple[_Reading, _Decoded]]) -> list[Row]:
+    def _judge(self, batch: list[tuple[Reading, Decoded]]) -> list[Row]:
         """The rows of a batch, its pictures drawn."""
-        readings = list(batch)
-        images: list[Picture] = [decoded.image for _, decoded in readings if decoded.image is not None]
+        images = [decoded.image for _, decoded in batch if decoded.image is not None]
         began = time.perf_counter()
-        inspections = deque(self.detector.predict(images, product=self.product) if images else [])
+        inspections = deque(self._inspect(images))
         share = 1000 * (time.perf_counter() - began) / max(len(images), 1)
         if len(inspections) != len(images):
             raise RuntimeError(f"the detector gave {len(inspections)} results for {len(images)} images")
-        self._warn_uncalibrated(any(inspection.defective is None for inspection in inspections))
-        rows = []
-        for (_, item, _), decoded in readings:
+        largest = max((image.shape[0] * image.shape[1] for image in images), default=1)
+        at_once = max(MEMORY // (_DRAWN * largest), 1)
+        rows: list[Future[Row]] = []
+        for reading, decoded in batch:
             inspection = None if decoded.image is None else inspections.popleft()
             time_taken = decoded.milliseconds + (0.0 if inspection is None else share)
+            error = decoded.error
+            if isinstance(inspection, InputError):
+                inspection, error = None, str(inspection)
+            if len(rows) >= at_once:
+                rows[-at_once].result()
             # The pool drops its references once a row is there: full-size maps live for as many as are drawn at once.
-            draw = self.pool.submit(self.writer.row, item, inspection, milliseconds=time_taken, error=decoded.error)
+            draw = self.drawing.submit(
+                self.writer.row, reading.item, inspection,
+                milliseconds=time_taken, error=error, temporary=decoded.temporary,
+            )  # fmt: skip
             rows.append(draw)
-        return [{**row.result(), "place": reading.place} for row, (reading, _) in zip(rows, readings, strict=True)]
+        return [{**row.result(), "place": reading.place} for row, (reading, _) in zip(rows, batch, strict=True)]
+
+    def _inspect(self, images: Sequence[np.ndarray]) -> list[Inspection | InputError]:
+        """What the detector says about each picture, or why it says nothing: one by one where it refuses them all."""
+        try:
+            found = self.detector.predict(list[Picture](images), product=self.product) if images else []
+        except InputError as error:
+            return [error] if len(images) == 1 else [one for image in images for one in self._inspect([image])]
+        self._warn_uncalibrated(any(inspection.defective is None for inspection in found))
+        return [*found]
 
     def _count(self, row: Row) -> None:
         counts = self.counts
@@ -205,6 +203,7 @@ class _Loop:
             counts.judged += 1
             return
         counts.failed += 1
+        counts.temporary += row["temporary"]
         if self.show and counts.failed <= _FAILURES_SHOWN:
             more = "; further ones are in the files only" if counts.failed == _FAILURES_SHOWN else ""
             tqdm.write(printable(f"uniad: {row['path']} failed: {row['error']}{more}"), file=sys.stderr)
@@ -217,16 +216,6 @@ class _Loop:
                 "empty; uniad calibrate ckpt_path=... sets one",
                 file=sys.stderr,
             )
-
-
-def _decode(item: Item) -> _Decoded:
-    began = time.perf_counter() - item.spent
-    image, error = None, ""
-    try:
-        image = item.read()
-    except InputError as failure:
-        error = str(failure)
-    return _Decoded(image, error, 1000 * (time.perf_counter() - began))
 
 
 @contextmanager

@@ -52,7 +52,7 @@ class PictureFiles:
     def _take(self, item: Item, folders: tuple[str, ...]) -> str:
         """A path that no other picture has, its folders made. One that was drawn without its row is drawn again."""
         plain = inside(item.name)
-        code = blake2b(os.fsencode(item.key), digest_size=6).hexdigest()
+        code = blake2b(os.fsencode(item.key + item.version), digest_size=6).hexdigest()
         # The last one needs no folder that may be a file by now: `a.png.png/b.png` beside `a.png`.
         choices = [f"{plain}.png"] if plain == item.name else []
         choices += [f"{plain}~{code}.png", f"{code}.png"]

@@ -2,19 +2,26 @@
 
 import io
 import json
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from uniad_lightning.errors import InputError, did_you_mean
-from uniad_lightning.inspection import Inspection
+from uniad_lightning.errors import InputError
 from uniad_lightning.processes import ALONE
-from uniad_lightning.results.picture_files import PICTURE_FOLDERS, PictureFiles
+from uniad_lightning.results.open_files import open_alone, refuse_gone, told
+from uniad_lightning.results.picture_files import PICTURE_FOLDERS
 from uniad_lightning.results.prediction_counts import Counts
-from uniad_lightning.results.prediction_rows import HEADER, Row, empty_row, journal_line, read_rows, said, table_line
+from uniad_lightning.results.prediction_rows import (
+    HEADER,
+    Row,
+    Rows,
+    drop_temporary,
+    journal_line,
+    read_rows,
+    table_line,
+)
 from uniad_lightning.results.run_folder import CALIBRATION, JOURNAL, LAST, METRICS, is_within, write_text
 from uniad_lightning.sources.items import Digests, Item, key_of
 from uniad_lightning.written import note
@@ -24,47 +31,24 @@ SETTINGS = "predictions.json"
 PARTS = "predictions.parts"  # the folder of what several processes have written, until it is one
 
 
-class Rows:
-    """Makes the row of a picture, and draws those that `pictures` says: `defective` (ones), `all` or `none`."""
-
-    def __init__(self, folder: Path, pictures: str):
-        if pictures not in ("defective", "all", "none"):
-            near = did_you_mean(str(pictures), ("defective", "all", "none"))
-            raise InputError(f"pictures={pictures}: expected defective, all or none.{near}")
-        self._folder = folder
-        self._pictures = pictures
-        self._files = PictureFiles(folder)
-
-    def __call__(self, item: Item, inspection: Inspection | None, *, milliseconds: float, error: str = "") -> Row:
-        """The row, for `add`; `error` says why there is no inspection. May be called from several threads at once."""
-        row = empty_row(item, milliseconds, error)
-        if inspection is None:
-            return row
-        if not math.isfinite(inspection.score):
-            row["error"] = f"the detector's score is {inspection.score}; its checkpoint may be damaged"
-            return row
-        row.update(said(inspection))
-        if self._pictures == "all" or (self._pictures == "defective" and inspection.defective):
-            with told(self._folder):
-                row["overlay"], row["mask"] = self._files.draw(item, inspection)
-        return row
-
-
 class PredictionWriter:
     """Writes what a detector says about pictures into `folder`.
 
     - `predictions.jsonl` has one row per picture: path, size and mtime_ns of its file, score, normalised_score (0.5 =
       boundary), decision (`good`, `defective`, or empty without a boundary), familiar, regions (box, area, peak),
-      milliseconds, overlay and mask (files in `folder`, empty where none is drawn), error.
-    - `predictions.csv` has the same as a table, without size and mtime_ns; regions as JSON, and their number.
+      milliseconds, overlay and mask (files in `folder`, empty where none is drawn), error, temporary (whether it
+      failed for what may pass).
+    - `predictions.csv` has the same as a table, without size, mtime_ns and temporary; regions as JSON and their number.
     - `overlays/` and `masks/` have pictures of the size of the source, of those that `pictures` says.
 
     Rows go to the files with each `add`. With `resume`, those of an earlier call stay, its torn last row is cut off,
     the table is made again from the journal, and what is `done` is known; a picture that failed counts as done until
-    its file changes. `settings` are plain values that must not change in between.
+    its file changes, but for one whose failure was temporary: its row goes. `settings` are plain values that must not
+    change in between.
 
     Raises InputError where `folder` holds predictions and neither `resume` nor `overwrite` (which removes them) is
-    given, where another run writes there, and when anything cannot be written: that is then the last row.
+    given, where another run writes there, and when anything cannot be written: that is then the last row. Raises
+    LostError when the files have been removed or replaced.
     """
 
     processes = ALONE
@@ -83,6 +67,7 @@ class PredictionWriter:
         self.folder = self.rows_in = folder
         self.row = Rows(folder, pictures)
         self._done = Digests()
+        self._failed = Digests()
         self._settings = json.dumps(dict(settings), indent=2, default=str) + "\n"
         _refuse_other_content(folder)
         with told(folder), ExitStack() as opened:
@@ -104,6 +89,10 @@ class PredictionWriter:
         """Whether an earlier call has judged this picture."""
         return item.key in self._done
 
+    def failed(self, item: Item) -> bool:
+        """Whether an earlier call could not judge this picture."""
+        return item.key in self._failed
+
     def holds(self, row: Row) -> bool:
         """Whether an earlier call has written this row, or another one of its picture."""
         return row_key(row) in self._done
@@ -120,6 +109,8 @@ class PredictionWriter:
 
     def finish(self, counts: Counts, listed: str) -> Counts:
         """Nothing is left to be added; as `PartWriter.finish` for one process, which has no others to wait for."""
+        with told(self.folder):
+            refuse_gone(self._journal, self._table)
         return counts
 
     def _begin(self, resume: bool, overwrite: bool, opened: ExitStack) -> None:
@@ -135,6 +126,9 @@ class PredictionWriter:
         self._journal = opened.enter_context(open_alone(journal))
         if resume and kept:
             self._refuse_other_settings()
+            if [drop_temporary(path) for path in (journal, *parts)][0]:
+                with self._journal:  # which is none of this folder any more
+                    self._journal = opened.enter_context(open_alone(journal))
             self._journal.truncate(self._recover())
         else:
             _remove_drawn(self.folder)
@@ -165,6 +159,8 @@ class PredictionWriter:
                 for length, row in read_rows(self.folder / JOURNAL):
                     end += length
                     self._done.add(row_key(row))
+                    if row["error"]:
+                        self._failed.add(row_key(row))
                     table.write(table_line(row))
             temporary.replace(self.folder / TABLE)
         finally:
@@ -184,6 +180,7 @@ def row_key(row: Row) -> str:
 
 def append(lines: Sequence[tuple[io.FileIO, Iterable[bytes]]]) -> None:
     """Append lines to files; when anything cannot be written, all are as they were."""
+    refuse_gone(*(file for file, _ in lines))
     ends = [os.fstat(file.fileno()).st_size for file, _ in lines]
     try:
         for file, own in lines:
@@ -192,21 +189,6 @@ def append(lines: Sequence[tuple[io.FileIO, Iterable[bytes]]]) -> None:
         for (file, _), end in zip(lines, ends, strict=True):
             file.truncate(end)
         raise
-
-
-def open_alone(path: Path) -> io.FileIO:
-    """`path` to append to. Raises InputError when another process has opened it so."""
-    file = path.open("ab", buffering=0)
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the file is closed, or its process has died
-    except BlockingIOError:
-        file.close()
-        raise InputError(f"{path}: another uniad predict writes there; choose another output_dir") from None
-    except (ImportError, OSError):  # on Windows; a file system without locks
-        pass
-    return file
 
 
 def _size(path: Path) -> int:
@@ -246,15 +228,3 @@ def _refuse_other_content(folder: Path) -> None:
     for name in PICTURE_FOLDERS:
         if (folder / name).exists():
             raise InputError(f"output_dir={folder} has a folder {name} that is not of predictions; choose another")
-
-
-@contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """An OSError within as the one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or folder}: cannot be written ({error.strerror or error}); what is written is kept: make "
-            "room or mend the permissions, then go on with resume=true"
-        ) from None

@@ -12,19 +12,17 @@ import numpy as np
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.processes import Processes
+from uniad_lightning.results.open_files import open_alone, refuse_gone, told
 from uniad_lightning.results.prediction_counts import Counts
 from uniad_lightning.results.prediction_files import (
     JOURNAL,
     PARTS,
     PredictionWriter,
-    Rows,
     append,
-    open_alone,
     part_files,
     row_key,
-    told,
 )
-from uniad_lightning.results.prediction_rows import Row, part_line, read_rows
+from uniad_lightning.results.prediction_rows import Row, Rows, part_line, read_rows
 from uniad_lightning.sources.items import Digests, Item
 
 _AT_ONCE = 1000  # rows that are put together in one go
@@ -46,6 +44,7 @@ class PartWriter:
         self.row = Rows(folder, pictures)
         self._whole = whole
         self._done = Digests()
+        self._failed = Digests()
         own = self.rows_in = folder / PARTS / f"{processes.rank}.jsonl"
         with told(folder):
             own.parent.mkdir(exist_ok=True)
@@ -66,11 +65,17 @@ class PartWriter:
         for length, row in read_rows(path):
             end += length
             self._done.add(row_key(row))
+            if row["error"]:
+                self._failed.add(row_key(row))
         return end
 
     def done(self, item: Item) -> bool:
         """Whether an earlier call has judged this picture."""
         return item.key in self._done
+
+    def failed(self, item: Item) -> bool:
+        """Whether an earlier call could not judge this picture."""
+        return item.key in self._failed
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append rows; they are there when this returns, or none when it raises."""
@@ -86,6 +91,8 @@ class PartWriter:
         Raises InputError when a process has ended, and when not all have met the same names: every picture judged is
         then in the results once, and some may be missing.
         """
+        with told(self.folder):
+            refuse_gone(self._file)
         self._file.close()
         everyone = self.processes.everyones((counts, listed))
         if self._whole is None:

@@ -1,13 +1,17 @@
 """What is said about one picture as a row: of the journal, which is JSON, and of the table, which is CSV."""
 
 import json
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.inspection import Inspection
 from uniad_lightning.results.csv_text import csv_text
+from uniad_lightning.results.open_files import gone, told
+from uniad_lightning.results.picture_files import PictureFiles
 from uniad_lightning.sources.items import Item
 
 Row = dict[str, Any]
@@ -19,7 +23,46 @@ _IDENTITY = {"path", "size", "mtime_ns"}
 _PLACE = "place"  # number in the input, which is for those only that put rows in order
 
 
-def empty_row(item: Item, milliseconds: float, error: str) -> Row:
+class Rows:
+    """Makes the row of a picture, and draws those that `pictures` says: `defective` (ones), `all` or `none`."""
+
+    def __init__(self, folder: Path, pictures: str):
+        if pictures not in ("defective", "all", "none"):
+            near = did_you_mean(str(pictures), ("defective", "all", "none"))
+            raise InputError(f"pictures={pictures}: expected defective, all or none.{near}")
+        self._folder = folder
+        self._pictures = pictures
+        self._files = PictureFiles(folder)
+
+    def __call__(
+        self,
+        item: Item,
+        inspection: Inspection | None,
+        *,
+        milliseconds: float,
+        error: str = "",
+        temporary: bool = False,
+    ) -> Row:
+        """The row, for `add`; `error` says why there is no inspection, for now only if it is `temporary`.
+
+        May be called from several threads at once. Raises LostError where the folder is gone.
+        """
+        row = empty_row(item, milliseconds, error, temporary=temporary)
+        if inspection is None:
+            return row
+        if not math.isfinite(inspection.score):
+            row["error"] = f"the detector's score is {inspection.score}; its checkpoint may be damaged"
+            return row
+        row.update(said(inspection))
+        if self._pictures == "all" or (self._pictures == "defective" and inspection.defective):
+            if not self._folder.is_dir():  # drawing would make it again, without the rows
+                raise gone(self._folder)
+            with told(self._folder):
+                row["overlay"], row["mask"] = self._files.draw(item, inspection)
+        return row
+
+
+def empty_row(item: Item, milliseconds: float, error: str, *, temporary: bool = False) -> Row:
     """The row of a picture of which nothing is said yet."""
     return {
         "path": item.name,
@@ -34,6 +77,7 @@ def empty_row(item: Item, milliseconds: float, error: str) -> Row:
         "overlay": "",
         "mask": "",
         "error": error,
+        "temporary": temporary,
     }
 
 
@@ -74,6 +118,25 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
             if row is None:
                 return
             yield len(line), row
+
+
+def is_temporary(row: Row) -> bool:
+    """Whether a picture failed for what may pass, so that another try is worth it."""
+    return bool(row.get("temporary"))  # files of before have none
+
+
+def drop_temporary(path: Path) -> bool:
+    """Take the rows that are worth another try out of a journal, which stays whole if this ends; whether any was."""
+    if not any(is_temporary(row) for _, row in read_rows(path)):
+        return False
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as kept:
+            kept.writelines(part_line(row) for _, row in read_rows(path) if not is_temporary(row))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
 
 
 def _parsed(line: bytes) -> Row | None:
