@@ -22,7 +22,7 @@ from tqdm import tqdm
 from uniad_lightning.data.camera import photograph, place
 from uniad_lightning.data.products import PRODUCTS
 from uniad_lightning.data.surface import Array
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, system_reason
 
 FORMAT_VERSION = 1
 DEFECTS = ("deformation", "missing", "scratch", "stain")
@@ -97,7 +97,7 @@ def write_synthetic(
             draft.rename(root)
     except OSError as error:
         raise InputError(
-            f"Cannot write the synthetic data set to {root}: {error.strerror}. Choose another folder."
+            f"data.root={root}: the synthetic data set cannot be written; {system_reason(error)}"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unicodedata import normalize
 
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.home import expand
 from uniad_lightning.sources.items import Item, broken, picture
 
@@ -40,7 +40,7 @@ def entries(path: Path) -> Iterator[str]:
                 if entry is not None:
                     yield entry
     except OSError as error:
-        raise InputError(f"input={path}: cannot be read ({error.strerror}); mend its permissions") from None
+        raise InputError(f"input={path}: cannot be read; {system_reason(error)}") from None
 
 
 def from_standard_input(max_pixels: int) -> Iterator[Item | None]:

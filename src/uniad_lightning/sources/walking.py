@@ -7,16 +7,9 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from uniad_lightning.data.listing import is_picture
+from uniad_lightning.data.listing import is_left_out, is_picture
 
 ALL = ("**",)  # every picture, at any depth
-# What NAS boxes, Windows and macOS leave in folders of images: thumbnails, what was deleted, and notes of their own.
-LEFT_OUT = frozenset(
-    {
-        "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "system volume information",
-        "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini",
-    }
-)  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -62,9 +55,9 @@ def walk(
     """The pictures below `folder` whose path matches `pattern`, sorted as paths are, while the tree is being read.
 
     `pattern` has one entry per folder and one for the file; `**` stands for any number of folders. A folder that
-    matches gives all pictures below it. Links are followed, but not back to a folder on the way here. Hidden files and
-    folders, those of `LEFT_OUT` and the folder `without` are left out; of any other file that matches and is no picture
-    by its suffix, `passed_over` gets the path.
+    matches gives all pictures below it. Links are followed, but not back to a folder on the way here. What
+    systems leave behind (`is_left_out`) and the folder `without` are left out; of any other file that matches and is no
+    picture by its suffix, `passed_over` gets the path.
     """
     walker = _Walker(without, passed_over or (lambda path: None))
     yield from walker.below(str(folder), "", _Pattern(pattern), frozenset([0]), frozenset())
@@ -156,9 +149,9 @@ class _Walker:
 
 
 def _entries(folder: str) -> list[_Entry]:
-    """What is in a folder, sorted by name, but for what is hidden or in `LEFT_OUT`."""
+    """What is in a folder, sorted by name, but for what `is_left_out`."""
     with os.scandir(folder) as entries:
-        named = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in LEFT_OUT]
+        named = [entry for entry in entries if not is_left_out(entry.name)]
     return sorted(map(_looked_at, named))
 
 
