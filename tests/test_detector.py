@@ -78,6 +78,19 @@ def test_the_checkpoint_still_resumes_and_evaluates_after_calibration(calibrated
     assert status == 0, err
 
 
+def test_boundaries_stay_where_no_step_is_trained(uniad, tree, tmp_path):
+    run = tmp_path / "run"
+    last = run / "checkpoints/last.ckpt"
+    words = [*SMALL, f"data.root={tree}", "data.held_out=0.3", f"output_dir={run}"]
+    assert uniad("train", *words)[0] == 0
+    assert (
+        uniad("calibrate", f"ckpt_path={last}", f"output_dir={tmp_path / 'report'}", "device=cpu", "rate=0.3")[0] == 0
+    )
+    before = last.read_bytes()
+    status, _, err = uniad("train", *words, f"ckpt_path={last}", "overwrite=true")
+    assert (status, "boundaries" in err, last.read_bytes() == before) == (0, False, True), err
+
+
 def test_the_decision_is_that_of_the_score_that_evaluation_gives(calibrated, detector, products, uniad, tmp_path):
     status, _, err = uniad("evaluate", f"ckpt_path={calibrated[0]}", f"output_dir={tmp_path}/e", "save_maps=true")
     assert status == 0, err

@@ -22,13 +22,13 @@ import uniad_lightning.export
 import uniad_lightning.onnx_graph
 from conftest import SMALL
 from fabricate import damaged
-from uniad_lightning.agreement import agreement, generated_pictures
+from uniad_lightning.agreement import agreement, generated_pictures, refuse_disagreement
 from uniad_lightning.build import build_module
 from uniad_lightning.checkpoint import pack_ignored
 from uniad_lightning.cli import conf_dir, run_command
 from uniad_lightning.data.image import read_image
 from uniad_lightning.data.mvtec import list_mvtec
-from uniad_lightning.detector import Detector, load_engine
+from uniad_lightning.detector import Detector, Seen, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.export import Plan, export_detector, plan_export
 from uniad_lightning.exported import FORMAT, OnnxEngine, ProgramEngine
@@ -451,3 +451,15 @@ def test_pillow_pictures_are_judged_alike(folder):
         Detector.load(folder / name, device="cpu").predict(picture).score for name in ("whole.ckpt", "whole.onnx")
     ]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_a_distance_of_thousands_of_boundaries_is_compared_by_its_share():
+    def engine(distance):
+        return lambda images: Seen(np.ones((1, 2, 2), np.float32), np.ones(1), np.array([distance]))
+
+    batches = [[np.zeros((4, 4, 3), np.uint8)]]
+    refuse_disagreement(agreement(engine(33143.0), engine(33143.006), batches))
+    with pytest.raises(InputError, match="the exported file's distance differs"):
+        refuse_disagreement(agreement(engine(33143.0), engine(33190.0), batches))
+    with pytest.raises(InputError, match="the exported file's distance differs"):
+        refuse_disagreement(agreement(engine(0.5), engine(0.506), batches))

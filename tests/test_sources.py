@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from uniad_lightning.data.listing import is_picture
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, TemporaryError
 from uniad_lightning.sources import arrivals, watching
 from uniad_lightning.sources.arrivals import Arrivals, Look
 from uniad_lightning.sources.items import Digests
@@ -140,6 +140,16 @@ def test_list_with_names_that_are_no_text(tmp_path):
     assert first.read().shape == (8, 6, 3)
     with pytest.raises(InputError, match="cannot be looked at"):
         second.read()
+
+
+def test_list_in_the_encoding_of_western_windows(tmp_path):
+    save(tmp_path / "gehäuse 0.png")
+    (tmp_path / "list.txt").write_bytes("gehäuse 0.png\r\ngehäuse 1.png\r\n".encode("cp1252"))
+    first, second = open_source(str(tmp_path / "list.txt")).items
+    assert (first.name, first.read().shape) == ("gehäuse 0.png", (8, 6, 3))
+    with pytest.raises(InputError, match=r"no such file, and the list is not in UTF-8; save it as UTF-8") as error:
+        second.read()
+    assert not isinstance(error.value, TemporaryError)  # trying again would not help
 
 
 def test_a_long_list_takes_no_memory(tmp_path):

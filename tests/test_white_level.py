@@ -16,7 +16,7 @@ from test_journey import UNIAD
 from uniad_lightning import Detector
 from uniad_lightning.checkpoint import load_checkpoint
 from uniad_lightning.cli import run_command
-from uniad_lightning.data.deep import CLIPPED
+from uniad_lightning.data.deep import CLIPPED, DARK
 
 SAID = "train images of more than 8 bits hold at most"
 
@@ -24,6 +24,7 @@ SAID = "train images of more than 8 bits hold at most"
 @pytest.fixture(autouse=True)
 def _unsaid() -> None:
     CLIPPED.reset()
+    DARK.reset()
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,32 @@ def test_predict_evaluate_and_calibrate_take_the_checkpoints_level(trees, traine
         boundary = load_checkpoint(str(copy))["calibration"]["overall"]["score"]
         scores.append([*(row["score"] for row in rows), boundary, (out / "evaluated/results.csv").read_text()])
     assert scores[0] == scores[1]
+
+
+def test_a_training_without_deep_images_says_so_of_the_first_and_can_be_told(trees, trained, uniad, tmp_path):
+    deep, plain = (root / "bottle/test" for root in trees)
+    words = [f"ckpt_path={checkpoint(trained[1])}", "device=cpu"]
+    table = {}
+    for name, given in {
+        "plain": [f"input={plain}"],
+        "told": [f"input={deep}", "white_level=4095"],
+        "dark": [f"input={deep}"],
+    }.items():
+        status, _, err = uniad("predict", *words, *given, f"output_dir={tmp_path / name}")
+        assert status == 0
+        assert err.count("white is 65535, so it is taken as dark") == (name == "dark")
+        rows = (tmp_path / name / "predictions.jsonl").read_text().splitlines()
+        table[name] = [json.loads(row)["score"] for row in rows]
+    assert table["plain"] == table["told"] != table["dark"]
+    own = [f"ckpt_path={checkpoint(trained[1])}", "trainer=cpu", f"data.root={trees[0]}", "data.white_level=4095"]
+    status, _, err = uniad("evaluate", *own, f"output_dir={tmp_path / 'evaluated'}")
+    assert status == 0
+    assert "taken as dark" not in err
+    assert (tmp_path / "evaluated/results.csv").read_text() == (trained[1] / "results.csv").read_text()
+    other = [f"ckpt_path={checkpoint(trained[0])}", "trainer=cpu", "data.white_level=1023"]
+    status, _, err = uniad("evaluate", *other, f"output_dir={tmp_path / 'other'}")
+    assert status == 2
+    assert "data.white_level=1023, but the checkpoint was trained at 4095; leave it out" in err
 
 
 def test_an_exported_file_says_and_takes_the_level(trees, trained, uniad, tmp_path):

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.data.white_level import as_number, white_level_of
+from uniad_lightning.data.white_level import AUTO, as_number, check_white_level, white_level_of
 from uniad_lightning.errors import InputError, complain, one_line
 from uniad_lightning.home import expand
 from uniad_lightning.models.backbone import Backbone
@@ -99,7 +99,7 @@ def build_saved_data(
             config.pop(name, None)
             if value is not None:
                 config[name] = value
-        config.white_level = as_number(white_level_of(checkpoint["config"]["data"]))
+        config.white_level = _white_level(checkpoint["config"]["data"], given)
         if "framing" in config:
             config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it
         other = _is_other_data(config, saved, given) if evaluates and given is not None else None
@@ -110,6 +110,14 @@ def build_saved_data(
     if "ignore" in checkpoint:
         data.framing.ignore = unpack_ignored(checkpoint["ignore"])
     return data
+
+
+def _white_level(saved: dict[str, Any], given: DictConfig | None) -> int:
+    """The checkpoint's white level, or what is given where its training had no image that has one."""
+    known, asked = white_level_of(saved), AUTO if given is None else given.get("white_level") or AUTO
+    if AUTO not in (known, asked) and check_white_level(asked) != known:
+        raise InputError(f"data.white_level={asked}, but the checkpoint was trained at {known}; leave it out")
+    return as_number(check_white_level(asked) if known == AUTO else known)
 
 
 def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:

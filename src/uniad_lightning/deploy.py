@@ -27,6 +27,7 @@ from uniad_lightning.calibrate import (
 )
 from uniad_lightning.checkpoint import load_checkpoint, update_checkpoint
 from uniad_lightning.data.checking import check_files
+from uniad_lightning.data.white_level import as_number, check_white_level
 from uniad_lightning.detector import Detector, find_device, load_engine
 from uniad_lightning.errors import InputError
 from uniad_lightning.export import EXPORT, Exported, export_detector, plan_export, report, splits_of
@@ -150,7 +151,8 @@ def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
         without=Path(cfg.output_dir),
     )  # fmt: skip
     detector = Detector.load(cfg.ckpt_path, device=processes.device(cfg.device), max_pixels=max_pixels)
-    return at_white_level(source, detector.white_level), detector
+    white_level = detector.white_level if cfg.white_level is None else as_number(check_white_level(cfg.white_level))
+    return at_white_level(source, white_level), detector
 
 
 def _results(cfg: DictConfig) -> PredictionWriter:
@@ -162,6 +164,7 @@ def _results(cfg: DictConfig) -> PredictionWriter:
         "input": cfg.input if cfg.input == "-" else os.path.abspath(expand(cfg.input)),
         "product": cfg.product,
         "every": cfg.every,
+        **({} if cfg.white_level is None else {"white_level": cfg.white_level}),
     }
     refuse_in_the_way(folder, [CONFIG])
     writer = PredictionWriter(

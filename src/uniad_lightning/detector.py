@@ -246,6 +246,7 @@ def rgb_from_array(array: np.ndarray, white_level: int = FULL_RANGE) -> np.ndarr
         raise InputError(
             f"image: an array of shape {array.shape}; expected (height, width), or with 1, 3 or 4 channels behind"
         )
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype == np.uint16:
         single = array.ndim == 3 and array.shape[2] == 1
         return rgb_of_deep(Deep(array[..., 0] if single else array), "image", white_level)

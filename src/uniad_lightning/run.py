@@ -118,7 +118,10 @@ def train(cfg: DictConfig) -> Evaluation:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         if trainer.global_step < data.total_steps:
             warn(f"ended after {trainer.global_step} of {data.total_steps} steps, before the end of its learning rates")
-        chosen = _leave_checkpoint(trainer, module, folder, callbacks)
+        if checkpoint is not None and "calibration" in checkpoint and trainer.global_step > checkpoint["global_step"]:
+            warn(f"the boundaries in {cfg.ckpt_path} are of the shorter training; set new ones with uniad calibrate")
+        unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
+        chosen = _leave_checkpoint(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
         with _kept(folder, data):
             return _evaluate(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
 
@@ -252,11 +255,14 @@ def _kept(folder: Path, data: UnifiedDataModule) -> Iterator[None]:
 
 
 def _leave_checkpoint(
-    trainer: L.Trainer, module: FeatureReconstruction, folder: Path, callbacks: dict[str, L.Callback]
+    trainer: L.Trainer, module: FeatureReconstruction, folder: Path, callbacks: dict[str, L.Callback], *, kept: bool
 ) -> str:
-    """Put the weights to report into `module`, the last ones on disk too; returns the checkpoint's name."""
+    """Put the weights to report into `module`, the last ones on disk too; returns the checkpoint's name.
+
+    Where no step was trained, the file is `kept`, for it may hold boundaries besides.
+    """
     saved = callbacks.get("checkpoint")
-    if not isinstance(saved, ModelCheckpoint) or saved._last_global_step_saved != trainer.global_step:
+    if not kept and (not isinstance(saved, ModelCheckpoint) or saved._last_global_step_saved != trainer.global_step):
         trainer.save_checkpoint(folder / LAST)
     best = callbacks.get("best")
     if not isinstance(best, ModelCheckpoint):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from uniad_lightning.data.cached import CachedLoader, FeatureCache, ResumableLoader
 from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.deep import CLIPPED, FULL_RANGE, TRANSPARENT
+from uniad_lightning.data.deep import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
 from uniad_lightning.data.finding import on_disk
 from uniad_lightning.data.framing import WHOLE, Framing
 from uniad_lightning.data.image import DECODING
@@ -171,7 +171,7 @@ class UnifiedDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """List the records, once, and find the white level, on the first process alone; Lightning shares it."""
         if self._splits is None:
-            for notice in (CLIPPED, TRANSPARENT):  # said of another run in this process, as of a sweep
+            for notice in (CLIPPED, DARK, TRANSPARENT):  # said of another run in this process, as of a sweep
                 notice.reset()
             with counting() as passed_over:
                 splits = self._selected()

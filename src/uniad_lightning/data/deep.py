@@ -20,6 +20,7 @@ from uniad_lightning.errors import InputError
 
 FULL_RANGE = 65535  # of 16 bits
 CLIPPED = Once()
+DARK = Once()
 TRANSPARENT = Once()
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES = 258, 262, 284  # TIFF 6.0, section 8
 _WHITE_IS_ZERO, _SEPARATE = 0, 2
@@ -90,7 +91,8 @@ def deep_grey(image: Image.Image) -> Deep:
 def rgb_of_deep(deep: Deep, name: object, white_level: int) -> np.ndarray:
     """(H, W, 3) uint8 on white; `white_level` is white where the format declares none, `name` is for messages.
 
-    Values above white become white, which is said once. Raises InputError for values without a known range: integers
+    Values above white become white, which is said once, as is an image that fits into 14 bits where white is that of
+    16. Raises InputError for values without a known range: integers
     outside [0, 65535], floats outside [0, 1].
     """
     colour, top = deep.colour, deep.white or white_level
@@ -106,6 +108,11 @@ def rgb_of_deep(deep: Deep, name: object, white_level: int) -> np.ndarray:
         CLIPPED.warn(
             f"{name}: values up to {high}, but white is {top} (data.white_level); what is above is taken as white, "
             "here and in further images"
+        )
+    if top == FULL_RANGE and deep.white is None and high <= FULL_RANGE // 4:
+        DARK.warn(
+            f"{name}: values up to {high}, and white is {top}, so it is taken as dark, as are further such images; "
+            "where its camera has fewer than 16 bits, say what is white there: white_level=4095 for 12 bits"
         )
     scale = np.minimum(np.arange(FULL_RANGE + 1) * (255 / top), 255)
     opacity = deep.opacity

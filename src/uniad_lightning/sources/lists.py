@@ -72,6 +72,8 @@ def _item(entry: str, folder: Path, max_pixels: int) -> Item:
         return broken(
             entry, f"{entry}: a path of Windows, not of this system; list paths relative to {folder.absolute()}"
         )
+    if not _is_utf8(entry) and not os.path.lexists(path):
+        return broken(entry, f"{entry}: no such file, and the list is not in UTF-8; save it as UTF-8")
     return picture(entry, path, max_pixels)
 
 
@@ -84,10 +86,20 @@ def _entry(line: str, folder: Path) -> str | None:
     usual = plain.replace("\\", "/") if os.sep == "/" else plain
     if line == usual and usual.isascii() and not usual.startswith("#"):
         return usual or None  # nothing else can be meant, so the file need not be looked for
-    for meant in (line, entry, plain, usual, normalize("NFC", usual), normalize("NFD", usual)):
+    for meant in (line, entry, plain, usual, normalize("NFC", usual), normalize("NFD", usual), _western(usual)):
         if meant.strip() and os.path.lexists(folder / meant):
             return meant
     return None if entry.startswith("#") else usual or None
+
+
+def _western(path: str) -> str:
+    """What bytes that are no UTF-8 mean in the encoding of Western Windows; the path itself where there are none."""
+    return path if _is_utf8(path) else path.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a path that was read as UTF-8 was that."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in path)
 
 
 def _encoding(start: bytes) -> tuple[str, str]:
