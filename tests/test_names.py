@@ -30,6 +30,7 @@ from uniad_lightning.results.sweeps import Job, Setting, draw_sweep, show_sweep
 from uniad_lightning.results.tables import LEFT, print_table, show_counts, show_evaluation
 from uniad_lightning.results.writing import comma_separated, latex, markdown, show
 from uniad_lightning.threshold import Boundary, Calibration
+from uniad_lightning.uncertainty import Bounds
 
 MARKUP = ["[plate]", "part [rev=2]", "[/b]", "[bold red]x", ":cat:", "[link=file:///]y[/link]", r"\[z]"]
 STEERING = ["\x1b[31mred", "\x9b2J", "a\rb", "a\nb", "a\u202egnp.exe", "a\u2066b", "a\x07b", "a\u2028b"]
@@ -59,9 +60,9 @@ def test_titles_headings_and_cells_of_a_table_are_shown_as_they_stand(capsys, na
 
 def evaluation(names):
     row = Row(3, *[0.5] * (len(Row._fields) - 1))
-    bounds = dict.fromkeys(names, 0.0)
+    bounds = dict.fromkeys(names, Bounds(0.0, 0.0, 0.0, 0.0))
     rows = {"categories": dict.fromkeys(names, row), "mean": row, "pooled": row}
-    more = {"mean_over": {}, "refined": tuple(names[:1]), "error_bound": bounds}
+    more = {"mean_over": {}, "refined": tuple(names[:1]), "error_bounds": bounds}
     return Evaluation(**{**dict.fromkeys(Evaluation._fields), **rows, **more})
 
 

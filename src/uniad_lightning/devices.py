@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from uniad_lightning.errors import say
+
 _WAIT = 1.0  # seconds between two tries
 
 
@@ -43,13 +45,13 @@ def claimed(gpus: Sequence[str], *, folder: Path | None = None) -> Iterator[int]
                 continue
             try:
                 if waiting:
-                    print(f"goes on with GPU {number} ({gpus[number]})", flush=True)
+                    say(f"goes on with GPU {number} ({gpus[number]})", flush=True)
                 yield number
             finally:
                 lock.release()
             return
         if not waiting:
             which = "the GPU that is" if len(gpus) == 1 else f"one of the {len(gpus)} GPUs that are"
-            print(f"waits for {which} visible, used by other runs of a sweep ({folder})", flush=True)
+            say(f"waits for {which} visible, used by other runs of a sweep ({folder})", flush=True)
         waiting = True
         time.sleep(_WAIT)

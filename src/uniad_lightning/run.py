@@ -310,7 +310,7 @@ def _settle_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, 
         if best.monitor is None:
             best.monitor, reason = choose_monitor(data.splits, by_class=data.normal_classes is not None)
             if data.running_trainer.is_global_zero:
-                print(f"callbacks=best_on_test: the best epoch is that of the highest {best.monitor} ({reason})")
+                say(f"callbacks=best_on_test: the best epoch is that of the highest {best.monitor} ({reason})")
     check_monitors(callbacks, data.splits, validations=validations)
 
 

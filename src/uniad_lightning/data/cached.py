@@ -26,7 +26,7 @@ from uniad_lightning.data.feature_cache import (
     unpack_mask,
 )
 from uniad_lightning.data.sampling import Draw
-from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.errors import InputError, complain, did_you_mean
 from uniad_lightning.types import Batch
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take
@@ -218,7 +218,7 @@ class FeatureCache:
         if self.mode != "auto":
             raise InputError(f"{said}; choose another folder, or data.cache=off") from reason
         if trainer.is_global_zero:
-            print(f"uniad: warning: features are computed anew each time; {said}", file=sys.stderr)
+            complain(f"warning: features are computed anew each time; {said}")
         return None
 
 

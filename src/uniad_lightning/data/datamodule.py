@@ -1,6 +1,5 @@
 """`UnifiedDataModule`: the good images of all categories to train on, everything else to test on."""
 
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import signature
@@ -36,7 +35,7 @@ from uniad_lightning.data.selection import (
 )
 from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.data.white_level import AUTO, as_number, check_white_level, find_white_level
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, complain
 from uniad_lightning.home import expand
 from uniad_lightning.types import Batch, Size, pair
 
@@ -362,4 +361,4 @@ class UnifiedDataModule(L.LightningDataModule):
 @rank_zero_only
 def _warn(line: str) -> None:
     if line:
-        print(f"uniad: warning: {line}", file=sys.stderr)
+        complain(f"warning: {line}")

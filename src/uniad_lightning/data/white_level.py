@@ -14,7 +14,7 @@ from tqdm import tqdm
 from uniad_lightning.data.deep import FULL_RANGE
 from uniad_lightning.data.image import peak_of
 from uniad_lightning.data.records import Record
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, say
 
 AUTO = "auto"
 LEVELS = (255, 1023, 4095, 16383, FULL_RANGE)  # white of 8, 10, 12, 14 and 16 bits
@@ -53,7 +53,7 @@ def find_white_level(records: Iterable[Record], *, threads: int) -> int | None:
     if not peak:
         return None
     level = next((level for level in LEVELS if peak <= level), FULL_RANGE)
-    print(_said(peak, level))
+    say(_said(peak, level))
     return level
 
 
