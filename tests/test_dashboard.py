@@ -105,10 +105,10 @@ class Breaks(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-@pytest.mark.parametrize("breaking", ["logger._target_=test_dashboard.Breaks", "logger.name=in_the_way"])
+@pytest.mark.parametrize("breaking", ["logger._target_=test_dashboard.Breaks", "logger.name=.in_the_way"])
 def test_a_logger_that_fails_costs_its_curves_alone(uniad, tree, tmp_path, breaking):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "in_the_way").touch()  # a file where it needs a folder
+    (tmp_path / "run" / ".in_the_way").touch()  # a file where it needs a folder
     words = [*SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "trainer.log_every_n_steps=1", breaking]
     status, _, err = uniad("train", *words)
     assert status == 0, err
