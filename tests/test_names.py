@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import SMALL
 from fabricate import mvtec_tree
@@ -211,6 +212,9 @@ def test_pictures_are_drawn_with_any_name(tmp_path):
     draw_search(tried, tried[-1], objective="x", log=[], path=tmp_path / "search.png")
     pixels = np.zeros((8, 8, 3), np.uint8)
     draw_sheet({name: [pixels] * len(names) for name in ("\udcff", "a")}, names).save(tmp_path / "sheet.png")
+    drawn = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
+    assert drawn.keys() == {f"{name}.png" for name in ("scores", "bars", "sweep", "search", "sheet")}
+    assert min(min(size) for size in drawn.values()) > 20
 
 
 def test_a_jobs_folder_fits_into_a_file_system():

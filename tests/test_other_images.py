@@ -40,7 +40,10 @@ def test_names_survive_packing():
 
 def test_the_same_images_elsewhere_and_in_another_spelling_are_the_same():
     there = [good(f"/elsewhere/nut/train/good/{name}.png") for name in ("a", "u\u0308")]
-    refuse_other_images(kept(records("a", "\u00fc")), None, there, Path("/elsewhere"), "last.ckpt")
+    saved = kept(records("a", "\u00fc"))
+    refuse_other_images(saved, None, there, Path("/elsewhere"), "last.ckpt")
+    with pytest.raises(InputError, match="is gone"):
+        refuse_other_images(saved, None, there[:1], Path("/elsewhere"), "last.ckpt")
 
 
 @pytest.mark.parametrize(
