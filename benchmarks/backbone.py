@@ -7,7 +7,7 @@ from timing import Row, compare, in_turn, prove_equal
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
 
 NAME, LEVELS, GRID, BATCH = "tf_efficientnet_b4.aa_in1k", (0, 1, 2, 3), (14, 14), 16
 

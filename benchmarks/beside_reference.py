@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.losses import MSELoss
-from uniad_lightning.metrics import AnomalyMetrics
-from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.losses import MSELoss
 from uniad_lightning.randomness import key, permutation, seed_step
 from uniad_lightning.results.run_folder import read_metrics, write_text
 from uniad_lightning.scoring import upsample

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from uniad_lightning.metrics import AnomalyMetrics
-from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics
+from uniad_lightning.models.layers.jitter import FeatureJitter
 from uniad_lightning.models.uniad import UniAD
 
 IMAGES, CATEGORIES, SIZE, CHANNELS = 1725, 15, 224, 272

@@ -19,13 +19,13 @@ from timing import Row, compare, in_turn, prove_equal
 from torch import Tensor
 from training_step import CHANNELS, CONF, Opponent, training_step
 
-from uniad_lightning.data.cached import CachedSplit
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.feature_cache import DiskStore
+from uniad_lightning.data.feature_cache.loader import CachedSplit
+from uniad_lightning.data.feature_cache.store import DiskStore
+from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.records import Record
-from uniad_lightning.data.synthetic import render
-from uniad_lightning.data.transforms import Augmentation
-from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.data.synthetic.dataset import render
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
 
 BATCH, IMAGES = 16, 500
 

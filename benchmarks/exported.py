@@ -20,24 +20,25 @@ from rich.console import Console
 from rich.table import Table
 from timing import Row, compare, in_turn, machine
 
-from uniad_lightning.build import build_data
-from uniad_lightning.checkpoint import load_checkpoint
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.data.framing import WHOLE
-from uniad_lightning.data.image import read_image
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.tiling import WHOLE
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.selection import limit_images
-from uniad_lightning.data.synthetic import render
-from uniad_lightning.detector import Engine, TorchEngine, load_engine
-from uniad_lightning.export import PRECISIONS, Plan, export_detector
-from uniad_lightning.exported import OnnxEngine, ProgramEngine
-from uniad_lightning.losses import MSELoss
-from uniad_lightning.metrics import AnomalyMetrics, Evaluation
-from uniad_lightning.models.backbone import Backbone
-from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.data.synthetic.dataset import render
+from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.exporting.export import PRECISIONS, Plan, export_detector
+from uniad_lightning.inspection.engines.base import Engine
+from uniad_lightning.inspection.engines.checkpoint import TorchEngine, load_engine
+from uniad_lightning.inspection.engines.exported import OnnxEngine, ProgramEngine
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.losses import MSELoss
 from uniad_lightning.models.uniad import UniAD
-from uniad_lightning.module import FeatureReconstruction
 from uniad_lightning.scoring import ImageScore
+from uniad_lightning.training.build import build_data
+from uniad_lightning.training.checkpoint import load_checkpoint
 
 GRID, SIDE = (14, 14), 1024
 CPU = torch.device("cpu")

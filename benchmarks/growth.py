@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from timing import Row
 
-from uniad_lightning.data.cached import CachedLoader, CachedSplit
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.feature_cache import DiskStore, signatures
+from uniad_lightning.data.feature_cache.loader import CachedLoader, CachedSplit
+from uniad_lightning.data.feature_cache.store import DiskStore, signatures
+from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.data.sampling import AllImages, TrainBatches
-from uniad_lightning.data.transforms import Augmentation
-from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.models.layers.jitter import FeatureJitter
 from uniad_lightning.models.uniad import UniAD
 
 SIZES, SHAPE, BATCH = (500, 5_000, 50_000), (16, 8, 8), 16

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from timing import Row, in_turn
 
-from uniad_lightning.data.image import read_image, resize
-from uniad_lightning.data.synthetic import render
-from uniad_lightning.losses import MSELoss
-from uniad_lightning.models.backbone import Backbone
-from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.synthetic.dataset import render
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.losses import MSELoss
 from uniad_lightning.models.uniad import UniAD
 from uniad_lightning.scoring import ImageScore, upsample
 

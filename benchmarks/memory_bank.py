@@ -15,14 +15,14 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from tqdm import tqdm
 
-from uniad_lightning.build import build_data, build_module
-from uniad_lightning.cli import conf_dir
-from uniad_lightning.metrics import AnomalyMetrics
+from uniad_lightning.command_line.cli import conf_dir
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics
 from uniad_lightning.models.coreset import coreset
+from uniad_lightning.models.layers.standardize import Standardize
 from uniad_lightning.models.memory_bank import MemoryBank
-from uniad_lightning.models.standardize import Standardize
 from uniad_lightning.results.tables import show_evaluation
 from uniad_lightning.scoring import upsample
+from uniad_lightning.training.build import build_data, build_module
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ PRODUCTS = ["capsule", "circuit", "fabric", "gear", "tile", "wood"]
 
 
 def uniad(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "uniad_lightning.cli", *words, "overwrite=true"], check=True)
+    subprocess.run([sys.executable, "-m", "uniad_lightning.command_line.cli", *words, "overwrite=true"], check=True)
 
 
 def trained(folder: Path, *words: str) -> dict[str, float]:

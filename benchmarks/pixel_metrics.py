@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from timing import Row, compare, in_turn, prove_equal
 from torchmetrics.classification import BinaryAUROC
 
-from uniad_lightning.metrics import AnomalyMetrics, Evaluation
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.scoring import upsample
 
 CATEGORIES, IMAGES, BATCH = 15, 115, 32  # MVTec-AD: 1725 test images

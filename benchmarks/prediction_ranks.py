@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from timing import machine
 
-from uniad_lightning.data.synthetic import PRODUCTS, render
-from uniad_lightning.sources.walking import walk
+from uniad_lightning.data.synthetic.dataset import PRODUCTS, render
+from uniad_lightning.prediction.sources.folder_walk import walk
 
 BIN = Path(sys.executable).parent
 

@@ -39,7 +39,7 @@ def train(folder: Path, recipe: str, epochs: int, seed: int, words: list[str]) -
     if not (folder / "metrics.json").is_file():
         every = max(epochs // 6, 1)
         clock = ["+callbacks.clock._target_=clock.Clock", f"+callbacks.clock.output_dir={folder}"]
-        command = [sys.executable, "-m", "uniad_lightning.cli", "train", *SETTINGS, *words, *clock]
+        command = [sys.executable, "-m", "uniad_lightning.command_line.cli", "train", *SETTINGS, *words, *clock]
         command += [f"recipe={recipe}", f"trainer.max_epochs={epochs}", f"seed={seed}", f"validate_every={every}"]
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
         subprocess.run([*command, f"output_dir={folder}", "overwrite=true"], check=True, env={**os.environ, **own})

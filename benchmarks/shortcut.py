@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from uniad_lightning.build import build_saved, build_saved_data
+from uniad_lightning.training.build import build_saved, build_saved_data
 
 COVERED = 0.25
 BATCH = 16

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from timing import Row, compare, in_turn
 
 BARE = (sys.executable, "-c", "import torch, lightning")
-UNIAD = (sys.executable, "-m", "uniad_lightning.cli")
+UNIAD = (sys.executable, "-m", "uniad_lightning.command_line.cli")
 OURS = {
     "uniad --help": (*UNIAD, "--help"),
     "uniad train --cfg job": (*UNIAD, "train", "--cfg", "job"),
-    "import uniad_lightning.run": (sys.executable, "-c", "import uniad_lightning.run"),
+    "import uniad_lightning.training.train": (sys.executable, "-c", "import uniad_lightning.training.train"),
 }
 
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import torch
 
-import uniad_lightning.run  # noqa: F401 - what a training imports, once for all
-from uniad_lightning.cli import main as uniad
-from uniad_lightning.commands import INTERRUPTED
+import uniad_lightning.training.train  # noqa: F401 - what a training imports, once for all
+from uniad_lightning.command_line.cli import main as uniad
+from uniad_lightning.exit_status import INTERRUPTED
 
 PATIENCE = 60.0  # seconds in which a training has to end; much, for a busy machine
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from uniad_lightning.data.synthetic import write_synthetic
+from uniad_lightning.data.synthetic.dataset import write_synthetic
 from uniad_lightning.errors import InputError
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from uniad_lightning.cli import run_command
+from uniad_lightning.command_line.cli import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command("predict", sys.argv[1:]))

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from uniad_lightning.data.cifar10 import read_cifar10
+from uniad_lightning.data.layouts.cifar10 import read_cifar10
 
 ARCHITECTURE = "resnet18"
 ARGUMENTS = {"channels": [32, 64, 128, 128], "stem_width": 16, "stem_type": "deep"}

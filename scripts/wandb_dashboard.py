@@ -16,7 +16,7 @@ from uniad_lightning.results.run_folder import write_text
 def main(options: argparse.Namespace) -> None:
     if find_spec("wandb_workspaces") is None:
         raise InputError("needs W&B's package wandb-workspaces: pip install wandb-workspaces")
-    from uniad_lightning.wandb_pages import MVTEC, build_pages, save, specification, summary
+    from uniad_lightning.paper.wandb_pages import MVTEC, build_pages, save, specification, summary
 
     pages = build_pages(entity=options.entity, project=options.project, categories=options.categories or MVTEC)
     checked = {kind: specification(page) for kind, page in pages._asdict().items()}

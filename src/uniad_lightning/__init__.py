@@ -13,7 +13,7 @@ __all__ = ["Detector"]
 def __getattr__(name: str) -> Any:
     # Torch takes seconds to import, and `uniad --help` passes through here.
     if name == "Detector":
-        from uniad_lightning.detector import Detector
+        from uniad_lightning.inspection.detector import Detector
 
         return Detector
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

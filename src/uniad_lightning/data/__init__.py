@@ -1,1 +1,1 @@
-"""Data sets: listing, decoding, batching. Nothing here knows a model."""
+"""From files on a disk to batches: which images there are, which are trained on, and what a batch holds."""

@@ -18,8 +18,8 @@ from typing import BinaryIO, cast
 from PIL import Image
 from tqdm import tqdm
 
-from uniad_lightning.data.image import DATA_SET_PIXELS, read_image, read_marks, read_mask
-from uniad_lightning.data.image_file import opened
+from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image, read_marks, read_mask
+from uniad_lightning.data.images.image_file import opened
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 

@@ -12,15 +12,17 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from uniad_lightning.data.cached import CachedLoader, FeatureCache, ResumableLoader
-from uniad_lightning.data.catalogue import with_hint
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.deep import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
-from uniad_lightning.data.finding import on_disk
-from uniad_lightning.data.framing import WHOLE, Framing
-from uniad_lightning.data.image import DECODING
-from uniad_lightning.data.naming import check_names, composed
-from uniad_lightning.data.passed_over import counting
+from uniad_lightning.data.feature_cache.loader import CachedLoader, FeatureCache, ResumableLoader
+from uniad_lightning.data.images.augmentation import Augmentation
+from uniad_lightning.data.images.decoding import DECODING
+from uniad_lightning.data.images.deep_images import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
+from uniad_lightning.data.images.tiling import WHOLE, Framing
+from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, find_white_level
+from uniad_lightning.data.layouts.catalogue import with_hint
+from uniad_lightning.data.layouts.category_names import check_names, composed
+from uniad_lightning.data.layouts.passed_over import counting
+from uniad_lightning.data.layouts.patterns import on_disk
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
 from uniad_lightning.data.sampling import sampling as sampling_called
@@ -33,10 +35,8 @@ from uniad_lightning.data.selection import (
     normal_against_rest,
     rehearse,
 )
-from uniad_lightning.data.transforms import Augmentation
-from uniad_lightning.data.white_level import AUTO, as_number, check_white_level, find_white_level
 from uniad_lightning.errors import InputError, complain
-from uniad_lightning.home import expand
+from uniad_lightning.files.user_path import expand
 from uniad_lightning.types import Batch, Size, pair
 
 

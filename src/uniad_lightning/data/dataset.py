@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from uniad_lightning.data.deep import FULL_RANGE
-from uniad_lightning.data.framing import WHOLE, Framing
+from uniad_lightning.data.images.augmentation import Augmentation
+from uniad_lightning.data.images.deep_images import FULL_RANGE
+from uniad_lightning.data.images.tiling import WHOLE, Framing
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.sampling import Draw
-from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.types import Batch, Size
 
 

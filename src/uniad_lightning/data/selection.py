@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from uniad_lightning.data.naming import composed
+from uniad_lightning.data.layouts.category_names import composed
 from uniad_lightning.data.records import Packed, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 

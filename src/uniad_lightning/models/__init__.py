@@ -1,1 +1,1 @@
-"""The networks, in plain torch: no Lightning, no Hydra, no data."""
+"""The networks: images to features, features to reconstructions, distances and losses. Pure torch."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.construction import check_counts, start_weights
+from uniad_lightning.models.initialization import check_counts, start_weights
 from uniad_lightning.types import pair
 
 BLOCKS = (3, 4, 6, 3)  # of ResNet-34's stages

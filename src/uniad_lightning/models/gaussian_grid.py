@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.state_shapes import follow_state
+from uniad_lightning.models.layers.state_shapes import follow_state
 from uniad_lightning.types import pair
 
 

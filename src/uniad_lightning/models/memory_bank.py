@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.state_shapes import follow_state
+from uniad_lightning.models.layers.state_shapes import follow_state
 
 LEAST_PATCHES = 1024  # compared at a time where the memory allows it: fewer would waste the matrix product
 

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from uniad_lightning.models.construction import check_transformer, start_weights
-from uniad_lightning.models.transformer import Transformer
+from uniad_lightning.models.initialization import check_transformer, start_weights
+from uniad_lightning.models.layers.transformer import Transformer
 from uniad_lightning.types import pair
 
 

@@ -6,10 +6,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.construction import check_transformer, start_weights
-from uniad_lightning.models.jitter import FeatureJitter
-from uniad_lightning.models.neighbor_mask import neighbor_mask
-from uniad_lightning.models.transformer import Attention, PositionEmbedding, Transformer
+from uniad_lightning.models.initialization import check_transformer, start_weights
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.layers.neighbor_mask import neighbor_mask
+from uniad_lightning.models.layers.transformer import Attention, PositionEmbedding, Transformer
 from uniad_lightning.types import pair
 
 

@@ -1,1 +1,1 @@
-"""Run folders: what a run leaves behind, and the tables made of it."""
+"""What a run leaves behind: its folder and its tables."""

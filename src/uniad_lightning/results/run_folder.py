@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.home import expand
-from uniad_lightning.metrics import Evaluation, Row
-from uniad_lightning.results.csv_text import csv_text
-from uniad_lightning.uncertainty import Bounds
-from uniad_lightning.written import foreign, logs, note, real, remove_written, written
+from uniad_lightning.files.csv_text import csv_text
+from uniad_lightning.files.user_path import expand
+from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.metrics.uncertainty import Bounds
+from uniad_lightning.results.written_files import foreign, logs, note, real, remove_written, written
 
 METRICS = "metrics.json"
 CALIBRATION = "calibration.json"

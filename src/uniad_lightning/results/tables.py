@@ -9,7 +9,7 @@ from rich.table import Table
 
 from uniad_lightning.data.records import Splits, counts
 from uniad_lightning.errors import printable, say
-from uniad_lightning.metrics import Evaluation
+from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.results.run_folder import COLUMNS, rows
 
 Justify = Literal["left", "right"]

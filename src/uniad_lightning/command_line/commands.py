@@ -1,0 +1,92 @@
+"""The subcommands of `uniad`, and what `uniad --help` says of them. Imports nothing, so that it answers at once."""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One subcommand: what it does, a line that shows it, and the module with the function of its name."""
+
+    meaning: str
+    example: str
+    module: str = "training.train"
+
+
+COMMANDS = {
+    "train": Command(
+        "train one model on all categories, then evaluate it", "uniad train experiment=mvtec data.root=mvtec_ad"
+    ),
+    "evaluate": Command(
+        "evaluate a checkpoint", "uniad evaluate ckpt_path=runs/mvtec/checkpoints/last.ckpt data.root=mvtec_ad"
+    ),
+    "calibrate": Command(
+        "set the boundary between good and defective in a checkpoint, on good images it was not trained on",
+        "uniad calibrate ckpt_path=runs/mvtec/checkpoints/last.ckpt rate=0.01",
+        "command_line.deploy",
+    ),
+    "export": Command(
+        "write a checkpoint as one ONNX or torch.export file that runs without this package, and compare the two",
+        "uniad export ckpt_path=runs/mvtec/checkpoints/last.ckpt precision=fp16",
+        "command_line.deploy",
+    ),
+    "predict": Command(
+        "judge pictures, a video or a watched folder: rows, overlays, masks",
+        "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
+        "command_line.deploy",
+    ),
+    "complexity": Command(
+        "count parameters and operations of what a training would train (Table A7)",
+        "uniad complexity model=cnn",
+        "paper.complexity",
+    ),
+    "train_decoder": Command(
+        "train what renders a detector's features as images, for display alone (appendix B.3)",
+        "uniad train_decoder ckpt_path=runs/mvtec/checkpoints/last.ckpt output_dir=runs/decoder",
+        "rendering.train_decoder",
+    ),
+    "panels": Command(
+        "draw what a detector reconstructs, rendered as images (Figs. 6, A2 and A3), and its learned queries",
+        "uniad panels ckpt_path=runs/mvtec/checkpoints/last.ckpt decoder=runs/decoder/decoder.ckpt",
+        "rendering.train_decoder",
+    ),
+    "import_official": Command(
+        "turn a checkpoint of the reference implementation (github.com/zhiyuanyou/UniAD) into one of ours",
+        "uniad import_official file=ckpt.pth.tar output=official.ckpt",
+        "reference.import_checkpoint",
+    ),
+    "cache": Command(
+        "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
+        "uniad cache experiment=mvtec data.root=mvtec_ad",
+    ),
+}
+
+
+CACHE = "cache"  # no Hydra application without words, and with keep=
+# Commands that are none: their modules have a function of words that says whether all is well.
+OTHERS = {
+    "data": Command(
+        "list the public data sets; say where to get one and how it lies; check a copy of it",
+        "uniad data visa data.root=VisA",
+        "command_line.data_command.show_data_sets",
+    ),
+    "table": Command(
+        "put run folders into a table of the paper, beside its numbers; without words list the tables",
+        "uniad table 5c runs/demo/neighbor_size",
+        "command_line.table_command.show_table",
+    ),
+}
+
+
+def usage() -> str:
+    """The text of `uniad --help`."""
+    lines = ["usage: uniad COMMAND [key=value ...] [--option ...]", ""]
+    for name, command in {**COMMANDS, **OTHERS}.items():
+        lines += [f"  {name:15} {command.meaning}", f"  {'':15} {command.example}", ""]
+    lines += [
+        "Keys are those of conf/; `uniad COMMAND --cfg job` prints them with their values,",
+        "`uniad COMMAND --help` the options of each group. Several runs: -m model.neighbor_size=1,7",
+        "or sweep=neighbor_size. Your own YAML files: --config-dir DIR, such as --config-dir my",
+        "experiment=mine for my/experiment/mine.yaml. Completion by the tab key, in bash or zsh:",
+        'eval "$(uniad -sc install=bash)"; in fish: uniad -sc install=fish | source.',
+        "`uniad --version` prints the version. UNIAD_DEBUG=1 shows the traceback behind an error line.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""What the user did wrong, in one line, from an error of ours, Hydra, Lightning or the system."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from uniad_lightning.command_line.words import CommandLine
+from uniad_lightning.errors import InputError, did_you_mean, explain_system, one_line, told_by
+
+
+def explain(error: Exception, command: str, line: CommandLine) -> str | None:
+    """The line that tells the user what to mend in `line`; None when the fault is not the user's."""
+    from hydra.errors import HydraException, InstantiationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import MarkedYAMLError
+
+    cause: BaseException = error
+    while not isinstance(cause, InputError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, InputError):
+        return told_by(cause)
+    if isinstance(error, InstantiationException):
+        key = re.search(r"full_key: ([\w.]+)", str(error))
+        said = explain_system(cause) if isinstance(cause, OSError) else None
+        return f"{key[1] if key else 'configuration'}: {said or one_line(cause)}"
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _explain_config(error, command, line)
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, MisconfigurationException):
+        return one_line(error)
+    return explain_system(error) if isinstance(error, OSError) else None
+
+
+def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
+    """Hydra's own complaint about the configuration, shortened, with the nearest key or option."""
+    message = str(error)
+    ours = re.search(r"InputError raised while resolving interpolation: (.*)", message)
+    if ours:
+        return ours[1]
+    unparsed = getattr(error, "override", None)
+    if isinstance(unparsed, str):
+        return f"{unparsed}: cannot be read as key=value; quote special characters, as in 'key=\"value\"'"
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if unknown:
+        near = did_you_mean(unknown[1], _known_keys(line))
+        return f"{unknown[1]}: no such key or group.{near} See uniad {command} --help"
+    option = re.search(r"Could not find '([\w/]+)/([^']+)'", message)
+    if option:
+        options = getattr(error, "options", None) or []
+        install = ""
+        if option[1] == "hydra/launcher":
+            install = "; joblib's and submitit's come with uniad-lightning[sweep], Ray's with hydra-ray-launcher"
+        return (
+            f"{option[1]}={option[2]}: no such option.{did_you_mean(option[2], options)} "
+            f"Options: {', '.join(sorted(options))}{install}"
+        )
+    missing = getattr(error, "full_key", None)
+    if missing and "issing mandatory value" in message:
+        return f"{missing}: needs a value; give {missing}=..."
+    return one_line(error if message else error.__cause__ or error)
+
+
+def _known_keys(line: CommandLine) -> list[str]:
+    """Every group, and every key of the configuration without its overrides, dotted."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig
+
+    folders = [line.folder, *([line.own_folder] if line.own_folder else [])]
+    groups = [path.name for folder in map(Path, folders) if folder.is_dir() for path in folder.iterdir()]
+    if not Path(line.folder).is_dir():
+        return groups  # --config-path pkg://...
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(line.folder, version_base="1.3"):
+        searched = [f"hydra.searchpath=['file://{line.own_folder}']"] if line.own_folder else []
+        cfg = compose(line.config_name, searched)
+
+    def keys(node: DictConfig, prefix: str) -> Iterator[str]:
+        for key in map(str, node):
+            yield f"{prefix}{key}"
+            child = node._get_node(key)
+            if isinstance(child, DictConfig):
+                yield from keys(child, f"{prefix}{key}.")
+
+    return [*keys(cfg, ""), *groups]

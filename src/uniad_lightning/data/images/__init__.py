@@ -1,0 +1,1 @@
+"""One image: decoding, resizing, tiles, augmentation."""

@@ -1,0 +1,137 @@
+"""Batch files of CIFAR-10, the python version or the binary one, read without running what a pickle may hold."""
+
+import pickle
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniad_lightning.data.records import Packed
+from uniad_lightning.errors import InputError, one_line
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_ROW = 1 + 3 * 32 * 32  # bytes of an image in the binary version: label, red, green, blue
+
+
+def read_packed(image: Packed) -> np.ndarray:
+    """One image (32, 32, 3) uint8 RGB of a batch, writable."""
+    return load_batch(image.file)[0][image.position].copy()
+
+
+@lru_cache(maxsize=6)  # all batches of the data set, 30 MB each: an image is a slice of one
+def load_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one batch file."""
+    try:
+        data, labels = _read_binary(path) if path.suffix == ".bin" else _read_pickle(path)
+    except Exception as error:  # a damaged pickle makes the unpickler raise nearly anything
+        raise InputError(f"{path}: not a CIFAR-10 batch ({one_line(error)}); download the data set again") from None
+    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+
+
+def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    raw = np.fromfile(path, dtype=np.uint8)
+    if not len(raw) or len(raw) % _ROW:
+        raise ValueError(f"{len(raw)} bytes, expected a multiple of {_ROW}")
+    rows = raw.reshape(-1, _ROW)
+    return _checked(rows[:, 1:], rows[:, 0])
+
+
+def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with path.open("rb") as file:
+        batch = _PlainUnpickler(file, encoding="latin1").load()
+    if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
+        raise ValueError("it has no 'data' and 'labels'")
+    data, labels = batch["data"], batch["labels"]
+    if not isinstance(data, _Array) or not isinstance(labels, list | _Array):
+        raise ValueError("'data' is no array, or 'labels' no list")
+    if isinstance(labels, _Array):
+        return _checked(data.value, labels.value)
+    if not all(isinstance(label, int) for label in labels):  # before NumPy unfolds lists in lists
+        raise ValueError("labels that are no numbers from 0 to 9")
+    return _checked(data.value, np.asarray(labels))
+
+
+def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1 or len(data) != len(labels):
+        raise ValueError(f"data {data.dtype} {data.shape} and {len(labels)} labels, expected uint8 (N, 3072) and N")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(CLASSES):
+        raise ValueError("labels that are no numbers from 0 to 9")
+    return data, labels.astype(np.int64)
+
+
+class _Array:
+    """What a pickled array becomes: its plain numbers, with nothing of NumPy's own called on the file's behalf."""
+
+    def __init__(self, *_: object):
+        self.value = np.zeros(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self.fill(data.encode("latin1") if isinstance(data, str) else data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: bytes, dtype: "_Dtype", shape: tuple, order: str) -> "_Array":
+        self.value = np.frombuffer(data, np.dtype(dtype.order + dtype.code)).reshape(shape, order=order)  # type: ignore[call-overload]
+        return self
+
+
+class _Dtype:
+    """What a pickled dtype becomes: integers and floats only."""
+
+    def __init__(self, code: str, *_: object):
+        if code not in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"it holds an array of order {state[1]!r}")
+        self.order = state[1]
+
+
+class _FromBuffer:
+    def __new__(cls, data: bytes, dtype: _Dtype, shape: tuple, order: str) -> _Array:  # type: ignore[misc]
+        return _Array().fill(data, dtype, shape, order)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it sets the state of a function")
+
+
+class _Latin1(_FromBuffer):
+    def __new__(cls, text: str, encoding: str = "latin1") -> bytes:  # type: ignore[misc]
+        return text.encode("latin1")
+
+
+class _NoBytes(_FromBuffer):
+    def __new__(cls) -> bytes:  # type: ignore[misc]
+        return b""
+
+
+class _Scalar(_FromBuffer):
+    def __new__(cls, dtype: _Dtype, data: bytes) -> int | float:  # type: ignore[misc]
+        return _Array().fill(data, dtype, (), "C").value.item()
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds arrays, lists, dicts, strings, bytes and numbers out of classes of this file; refuses anything else."""
+
+    _STANDINS = {
+        "numpy.ndarray": _Array,
+        "numpy.dtype": _Dtype,
+        "numpy.core.multiarray._reconstruct": _Array,
+        "numpy._core.multiarray._reconstruct": _Array,
+        "numpy.core.numeric._frombuffer": _FromBuffer,
+        "numpy._core.numeric._frombuffer": _FromBuffer,
+        "numpy.core.multiarray.scalar": _Scalar,
+        "numpy._core.multiarray.scalar": _Scalar,
+        "_codecs.encode": _Latin1,
+        "__builtin__.bytes": _NoBytes,  # how old protocols spell empty bytes
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in self._STANDINS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return self._STANDINS[f"{module}.{name}"]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it refers to something outside")

@@ -1,0 +1,215 @@
+"""The one definition of decoding and resizing, shared by training, prediction and export.
+
+Any image file becomes RGB uint8: its first frame, turned upright by its EXIF orientation, more than 8 bits scaled by
+their range, transparency composed on white. Colour profiles are ignored. Resizing is bilinear and antialiased on each
+axis by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageOps
+
+from uniad_lightning.data.images.cifar10_batches import read_packed
+from uniad_lightning.data.images.deep_images import (
+    FULL_RANGE,
+    Deep,
+    deep_grey,
+    is_deep,
+    is_unfilled,
+    read_deep,
+    rgb_of_deep,
+)
+from uniad_lightning.data.images.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened
+from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, told
+from uniad_lightning.data.records import Packed, Record
+from uniad_lightning.errors import InputError
+
+DECODING = 3  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
+_JPEG_HALF = 128
+
+
+def read_record(record: Record, *, white_level: int = FULL_RANGE) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W, 3) uint8 and defect mask (H, W) bool of a record, both as large as the picture.
+
+    The mask is the union of the record's masks, empty without any. Raises InputError as `read_image` and `read_mask`.
+    """
+    image = read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level)
+    size = (image.shape[0], image.shape[1])
+    mask = np.zeros(size, dtype=bool)
+    for path in record.masks:
+        mask |= read_mask(path, image_path=record.image, image_size=size)
+    return image, mask
+
+
+def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level: int = FULL_RANGE) -> np.ndarray:
+    """Decoded image (H, W, 3) uint8 RGB, upright, writable.
+
+    One of more than `max_pixels` is refused by what its header says, before anything is decoded.
+
+    A value v of more than 8 bits, grey or colour, is `round(v * 255 / white_level)`, or 255 above: 16 bits hold what
+    the camera had, which may be 10 or 12. Where the format declares its range (12-bit TIFF, PGM of another maximum than
+    65535), that counts instead. Floats in [0, 1] are `round(v * 255)`.
+
+    An image that is transparent everywhere counts as opaque: nobody filled its opacity. That is said once, and so are
+    values above `white_level`.
+
+    Raises InputError when the file is missing, no image, no regular file, truncated or damaged, larger than
+    `max_pixels`, transparent and black everywhere, or its grey has no known range (integers outside [0, 65535], floats
+    outside [0, 1]); TemporaryError when the system cannot read it now.
+    """
+    if isinstance(path, Packed):
+        return read_packed(path)
+    with faults_of(path, max_pixels):
+        found = _load(path, max_pixels)
+        rgb = _rgb(found, path, white_level)
+        if not rgb.any() and _is_transparent(found):
+            raise InputError(
+                f"{path}: is transparent everywhere and has no colours left, which WebP drops below transparency; save "
+                "it again without transparency"
+            )
+        return rgb
+
+
+def rgb_of(image: Image.Image, name: str, *, white_level: int = FULL_RANGE) -> np.ndarray:
+    """A Pillow image as `read_image` gives a file, (H, W, 3) uint8, upright; `name` stands for it in errors.
+
+    Of 16-bit colour Pillow itself has kept the upper byte. Raises InputError for one that cannot be decoded.
+    """
+    with faults_of(name):
+        found = deep_grey(image) if image.mode.startswith(("I", "F")) else ImageOps.exif_transpose(image)
+        return _rgb(found, name, white_level)
+
+
+def peak_of(path: Path) -> int:
+    """The largest value of an image of more than 8 bits whose format does not declare its range; 0 of any other.
+
+    Of another image only the header is read. Raises InputError as `read_image`.
+    """
+    with opened(path, DATA_SET_PIXELS) as image:
+        deep = read_deep(image, lambda: opened(path, DATA_SET_PIXELS)) if is_deep(image) else None
+        if deep is None or deep.white is not None or deep.values.dtype.kind == "f":
+            return 0
+        return int(deep.colour.max())
+
+
+def read_mask(path: Path, *, image_path: Path | Packed, image_size: tuple[int, int]) -> np.ndarray:
+    """Defect mask (H, W) bool of an image, as `read_marks`.
+
+    `image_size` is (height, width) of the decoded, upright image and `image_path` its file.
+
+    Raises InputError when the file cannot be decoded (as `read_image`) or its size differs from the image's.
+    """
+    marks = read_marks(path)
+    if marks.shape != image_size:
+        raise InputError(
+            f"{path}: the mask has {marks.shape[0]} x {marks.shape[1]} pixels (height x width) and its image "
+            f"{image_path} {image_size[0]} x {image_size[1]}; save the mask at the size of the upright image"
+        )
+    return marks
+
+
+def read_marks(path: Path) -> np.ndarray:
+    """What a mask marks as defective, (H, W) bool: every pixel that is not black.
+
+    Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,
+    because editors order palettes as they like. What is fully transparent is good, whatever its colour. A mask that is
+    transparent everywhere is taken as opaque, as an image is, since nobody filled its opacity; unless it marks every
+    pixel then, as an empty layer of an editor would. JPEG cannot keep an edge sharp and leaves small values around it:
+    there only a value of 128 or more counts.
+
+    Raises InputError when the file cannot be decoded (as `read_image`).
+    """
+    with faults_of(path, DATA_SET_PIXELS):
+        mask = _load(path, DATA_SET_PIXELS)
+        if isinstance(mask, Deep):
+            return _not_transparent(_marks_of_deep(mask), mask.opacity, path)
+        colour, opacity = _split(mask)
+        red, green, blue = colour.split()
+        brightest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
+        defective = brightest >= (_JPEG_HALF if mask.format in ("JPEG", "MPO") else 1)
+        return _not_transparent(defective, None if opacity is None else np.asarray(opacity), path)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`image` (H, W, 3) uint8 at `size` (height, width), bilinear; antialiased along an axis that shrinks.
+
+    An image that has the size already is returned as it is, not copied.
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    height, width = size
+    # Across, then down: Pillow 13 takes tall pictures the other way round, older ones never.
+    across = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
+    return np.array(across.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`mask` (H, W) bool at `size` (height, width): each pixel takes the source pixel under its centre.
+
+    A small defect can vanish. A mask that has the size already is returned as it is, not copied.
+    """
+    if mask.shape == tuple(size):
+        return mask
+    height, width = size
+    grey = Image.fromarray(mask.astype(np.uint8))
+    return np.array(grey.resize((width, height), Image.Resampling.NEAREST), dtype=bool)
+
+
+def _load(path: Path, max_pixels: int) -> Image.Image | Deep:
+    """First frame of the file, loaded and upright."""
+    with opened(path, max_pixels) as image:
+        deep = read_deep(image, lambda: opened(path, max_pixels))
+        if deep is not None:
+            return deep
+        tiles = tiles_of(image)
+        ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
+    if any("RGBa" in rawmode_of(tile) for tile in tiles) and image.getchannel("A").getextrema() == (0, 0):
+        with opened(path, max_pixels) as image:  # without dividing the colours by that 0
+            return decoded(image, [told(tile, rawmode_of(tile).replace("RGBa", "RGBA")) for tile in tiles])
+    return image
+
+
+def _rgb(found: Image.Image | Deep, name: Path | str, white_level: int) -> np.ndarray:
+    """(H, W, 3) uint8 of what a file holds."""
+    if isinstance(found, Deep):
+        return rgb_of_deep(found, name, white_level)
+    colour, opacity = _split(found)
+    if opacity is not None and not is_unfilled(np.asarray(opacity), name):
+        colour.putalpha(opacity)
+        colour = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
+    return np.array(colour)
+
+
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colour (RGB) and opacity (L) of an image of 8 bits; None for one that has no opacity."""
+    if not image.has_transparency_data:
+        return image.convert("RGB"), None
+    straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    opacity = straight.getchannel("A")
+    if image.mode in ("La", "RGBa") and opacity.getextrema() == (0, 0):  # premultiplied: colours divided by 0
+        bands = image.split()[:-1]
+        straight = Image.merge("RGB", bands * 3 if len(bands) == 1 else bands)
+    return straight.convert("RGB"), opacity
+
+
+def _is_transparent(found: Image.Image | Deep) -> bool:
+    """Whether no pixel has any opacity."""
+    opacity = found.opacity if isinstance(found, Deep) else _split(found)[1]
+    return opacity is not None and not np.asarray(opacity).any()
+
+
+def _marks_of_deep(mask: Deep) -> np.ndarray:
+    """What is not black in a mask of more than 8 bits, (H, W) bool."""
+    black = 0 if not mask.inverted else 1 if mask.values.dtype.kind == "f" else mask.white or FULL_RANGE
+    defective = mask.colour != black
+    return defective.any(axis=2) if defective.ndim == 3 else defective
+
+
+def _not_transparent(defective: np.ndarray, opacity: np.ndarray | None, path: Path) -> np.ndarray:
+    """What is `defective` and not transparent, both (H, W), as `read_marks` says."""
+    if opacity is None or not defective.any():
+        return defective
+    if defective.all() and not opacity.any():
+        return np.zeros_like(defective)
+    return defective if is_unfilled(opacity, path) else defective & (opacity > 0)

@@ -1,0 +1,1 @@
+"""How data sets lie on a disk: each layout lists its images as records."""

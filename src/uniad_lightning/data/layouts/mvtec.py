@@ -1,0 +1,116 @@
+"""The layout of MVTec-AD, listed and checked without opening a picture.
+
+    root/<category>/train/good/*.png
+    root/<category>/test/<defect>/*.png              <defect> is `good` for normal images
+    root/<category>/ground_truth/<defect>/<stem>_mask.png
+
+Every picture suffix will do, in any case; a mask may also be called `<stem>.png`. `ground_truth/good`, which some data
+sets of this layout fill with black masks, is passed over. That a mask has its image's size is checked when it is read
+(`image.read_mask`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from uniad_lightning.data.layouts.listing import (
+    LayoutError,
+    category_folders,
+    check_root,
+    choose,
+    folders,
+    is_picture,
+    splits_of,
+    tested_records,
+    training_records,
+)
+from uniad_lightning.data.layouts.published import Images, Published
+from uniad_lightning.data.records import GOOD, Splits
+
+_EXPECTED = "the categories (bottle/, ...) with train/good/ and test/<defect>/"
+MPDD_CATEGORIES = frozenset({"bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"})
+
+
+def list_mvtec(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
+    """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
+
+    A category without `test` is one to train on only.
+
+    Raises InputError when `root` is no folder of categories, a named category is not there, a category has no
+    training image, a defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
+    """
+    found = _find_categories(root)
+    return splits_of(
+        {name: found[name] for name in choose(categories, found, root)},
+        train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
+        test=lambda folder, name: tested_records(folder / "test", folder / "ground_truth", name),
+    )
+
+
+def _find_categories(root: Path) -> dict[str, Path]:
+    """The folders of `root` that hold `train` or `test`, by name; at least one."""
+    check_root(root, _EXPECTED)
+    try:
+        return category_folders(root, ("train", "test"), data_set="this layout", expected=_EXPECTED)
+    except LayoutError:
+        if not (root / "train" / GOOD).is_dir():
+            raise
+    here = root.resolve()
+    raise LayoutError(
+        f"data.root: {here} is itself a category (it holds train/good); "
+        f"give its parent and name it: data.root={here.parent} 'data.categories=[{here.name}]'"
+    )
+
+
+def recognise(root: Path) -> bool:
+    """Whether a folder of `root` has this layout, and its name is none of MPDD's, which has the same."""
+    return any(name not in MPDD_CATEGORIES for name in categories_of_layout(root))
+
+
+def categories_of_layout(root: Path) -> tuple[str, ...]:
+    """Sorted names of the folders of `root` that have this layout and no other; none without that folder."""
+    try:
+        return tuple(folder.name for folder in folders(root) if _has_layout(folder))
+    except OSError:
+        return ()
+
+
+def _has_layout(category: Path) -> bool:
+    """Whether the training images lie in train/good, and nothing is where the younger sets of MVTec have it."""
+    images = category / "train" / GOOD
+    if not images.is_dir() or not any(is_picture(path) for path in images.iterdir()):  # MVTec 3D-AD: train/good/rgb
+        return False
+    if any((category / split).is_dir() for split in ("validation", "test_public")):  # MVTec LOCO AD, MVTec AD 2
+        return False
+    return not any(folders(defect) for defect in folders(category / "ground_truth"))  # LOCO: a folder for each image
+
+
+MVTEC = Published(
+    title="MVTec AD",
+    layout="""\
+<category>/train/good/*.png
+<category>/test/<defect>/*.png (good among the defects)
+<category>/ground_truth/<defect>/<stem>_mask.png""",
+    licence="CC BY-NC-SA 4.0: no commercial use; what is made from it carries the same licence",
+    source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+    reference="Bergmann, Fauser, Sattlegger, Steger: MVTec AD - A Comprehensive Real-World Dataset for Unsupervised "
+    "Anomaly Detection, CVPR 2019",
+    images={
+        "bottle": Images(209, 0, 20, 63),
+        "cable": Images(224, 0, 58, 92),
+        "capsule": Images(219, 0, 23, 109),
+        "carpet": Images(280, 0, 28, 89),
+        "grid": Images(264, 0, 21, 57),
+        "hazelnut": Images(391, 0, 40, 70),
+        "leather": Images(245, 0, 32, 92),
+        "metal_nut": Images(220, 0, 22, 93),
+        "pill": Images(267, 0, 26, 141),
+        "screw": Images(320, 0, 41, 119),
+        "tile": Images(230, 0, 33, 84),
+        "toothbrush": Images(60, 0, 12, 30),
+        "transistor": Images(213, 0, 60, 40),
+        "wood": Images(247, 0, 19, 60),
+        "zipper": Images(240, 0, 32, 119),
+    },
+    listing=list_mvtec,
+    recognise=recognise,
+)

@@ -1,0 +1,1 @@
+"""The methods: each is a LightningModule that turns a batch into anomaly maps."""

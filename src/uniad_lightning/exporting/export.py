@@ -1,0 +1,218 @@
+"""A trained detector as one file that needs neither this package nor Lightning: ONNX, or `torch.export`'s program.
+
+A file counts as written when it has said what its checkpoint says.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from uniad_lightning import __version__
+from uniad_lightning.calibration.calibrate import spread_over
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.records import Splits
+from uniad_lightning.data.selection import limit_images
+from uniad_lightning.errors import InputError, did_you_mean, say, system_reason
+from uniad_lightning.exporting.graph import trace
+from uniad_lightning.exporting.verify import Agreement, agreement, generated_pictures, refuse_disagreement
+from uniad_lightning.files.sealed import seal_archive, seal_model
+from uniad_lightning.files.user_path import expand
+from uniad_lightning.inspection.engines.base import Engine
+from uniad_lightning.inspection.engines.checkpoint import TorchEngine
+from uniad_lightning.inspection.engines.exported import ABOUT, FORMAT, OnnxEngine, ProgramEngine
+from uniad_lightning.results.run_folder import write_text
+from uniad_lightning.training.build import warn
+
+EXPORT = "export.json"
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+PRECISIONS = ("fp32", "fp16", "int8")
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+ONE_FILE = 2**31 - 2**20  # bytes: what Protocol Buffers, and so one .onnx file, can hold
+RANGES_FROM = 64  # good images, spread over the products, that int8 takes its ranges from
+
+
+class Plan(NamedTuple):
+    """What is to be written, and where."""
+
+    path: Path
+    format: str
+    precision: str
+
+
+class Exported(NamedTuple):
+    """A file that was written, and how far it is from the checkpoint on `real` and on `generated` pictures."""
+
+    path: Path
+    format: str
+    precision: str
+    megabytes: float
+    real: int
+    generated: int
+    agreement: Agreement
+
+
+def plan_export(ckpt_path: str, *, output: str | None, format: str, precision: str, overwrite: bool) -> Plan:
+    """What to write and where, beside the checkpoint unless `output` says otherwise.
+
+    Raises InputError for an unknown format or precision, a file that is there already, one that cannot be written, and
+    packages that are not installed.
+    """
+    for name, given, known in (("format", format, tuple(SUFFIXES)), ("precision", precision, PRECISIONS)):
+        if given not in known:
+            raise InputError(
+                f"{name}={given}: unknown; expected one of {', '.join(known)}.{did_you_mean(str(given), known)}"
+            )
+    if format == "torch" and precision != "fp32":
+        raise InputError(f"precision={precision}: format=torch is written in fp32 alone; use format=onnx")
+    path = expand(ckpt_path).with_suffix(SUFFIXES[format]) if output is None else expand(output)
+    if path.suffix != SUFFIXES[format]:
+        raise InputError(f"output={path}: expected a name that ends in {SUFFIXES[format]} for format={format}")
+    if path.exists() and not overwrite:
+        raise InputError(f"output={path}: is there already; choose another output, or overwrite=true")
+    absent = [name for name in NEEDED if find_spec(name) is None] if format == "onnx" else []
+    if absent:
+        raise InputError(f"format=onnx: {', '.join(absent)} not installed; pip install 'uniad-lightning[export]'")
+    if Path(ckpt_path).is_file():  # else loading it will say so, and no folder is to be made for it
+        _refuse_unwritable(path)
+    return Plan(path, format, precision)
+
+
+def _refuse_unwritable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _temporary(path).touch()
+        _temporary(path).unlink()
+    except OSError as error:
+        raise InputError(f"output={path}: cannot be written; {system_reason(error)}") from None
+
+
+def splits_of(data: UnifiedDataModule, *, demanded: bool) -> Splits | None:
+    """The records of `data`; None where they cannot be listed, which raises InputError if they are `demanded`."""
+    try:
+        data.setup()
+    except InputError:
+        if demanded:
+            raise
+        return None
+    return data.splits
+
+
+def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str], splits: Splits | None) -> Exported:
+    """Write `engine` as `plan` says, see that the file says the same, and only then put it in its place.
+
+    The images of `splits` are compared, one good and one defective one of each product, and generated ones; `fp16` and
+    `int8` may differ, by how much is reported. Raises InputError for a file that differs, for one that would be too
+    large, and for `int8` without images.
+    """
+    if engine.calibration is None:
+        warn(
+            "the checkpoint has no boundary, so the file will give no decision; uniad calibrate ckpt_path=... sets one"
+        )
+    if plan.precision == "int8" and splits is None:
+        raise InputError("precision=int8: needs good images of the training; say where they are: data.root=...")
+    about = _about(engine, plan, categories)
+    temporary = _temporary(plan.path)
+    try:
+        with _quiet():
+            file = _write(engine, temporary, plan, about, splits)
+        shown = () if splits is None else limit_images(splits, 1).test
+        real = [[read_image(one.image, white_level=engine.white_level)] for one in shown]
+        generated = generated_pictures()
+        found = agreement(engine, file, [*real, *generated])
+        if plan.precision == "fp32":
+            refuse_disagreement(found)
+        temporary.replace(plan.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    size = plan.path.stat().st_size / 1e6
+    return Exported(*plan, size, len(real), sum(map(len, generated)), found)
+
+
+def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], splits: Splits | None) -> Engine:
+    """Write `engine` at `path`; returns what runs it from there."""
+    program = trace(engine)
+    if plan.format == "torch":
+        content = BytesIO()  # a full disk would end the process within torch's own writer
+        torch.export.save(program, content, extra_files={ABOUT: json.dumps(about)})
+        _put(path, seal_archive(content))
+        return ProgramEngine(str(path))
+    # Imported late, since these packages are optional and `plan_export` says which one is missing.
+    from uniad_lightning.exporting.low_precision import to_fp16, to_int8
+    from uniad_lightning.exporting.onnx_model import described, to_onnx
+
+    size = sum(tensor.nbytes for tensor in program.state_dict.values())
+    if size > ONE_FILE:
+        raise InputError(f"the weights take {size / 1e9:.1f} GB and an .onnx file holds 2 GB; use format=torch")
+    model = to_onnx(program)
+    if plan.precision == "fp16":
+        model = to_fp16(model)
+    elif plan.precision == "int8":
+        assert splits is not None
+        ranges = spread_over(splits.train, RANGES_FROM)
+        model = to_int8(model, (read_image(one.image, white_level=engine.white_level) for one in ranges))
+    _put(path, seal_model(described(model, about).SerializeToString()))
+    return OnnxEngine(str(path), "cpu")
+
+
+def _put(path: Path, content: BytesIO) -> None:
+    try:
+        path.write_bytes(content.getbuffer())
+    except OSError as error:
+        raise InputError(f"output: {path.parent} cannot take the file; {system_reason(error)}") from error
+
+
+def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[str, Any]:
+    """What a file says about itself, plain values by name."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "precision": plan.precision,
+        "image_size": list(engine.image_size),
+        "map_size": list(engine.map_size),
+        "white_level": engine.white_level,
+        "region": list(engine.region),
+        "tiles": engine.framing.count,
+        "categories": list(categories),
+        "calibration": None if engine.calibration is None else engine.calibration.plain(),
+    }
+
+
+def report(done: Exported, folder: Path) -> None:
+    """Print what was written and how far it is from its checkpoint, and keep that as `export.json` in `folder`."""
+    found = done.agreement
+    against = f"{done.real} test images and {done.generated} generated pictures"
+    if not done.real:
+        against = f"{done.generated} generated pictures alone, for want of the training data: data.root=... says where"
+    say(
+        f"{done.path}: {done.megabytes:.1f} MB, {done.precision}; largest difference from the checkpoint, as a share "
+        f"of a map's range: map {found.map:.1e}, score {found.score:.1e} ({against})"
+    )
+    facts = {**done._asdict(), "path": str(done.path), "agreement": found._asdict()}
+    write_text(folder / EXPORT, json.dumps(facts, indent=2) + "\n")
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the exporters say about matters that are settled here, and seen to by the comparison after it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,85 @@
+"""A trained detector as one graph of tensor operations, from RGB bytes of any size to score, map and decision."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from uniad_lightning.exporting.pillow_resize import resize_parts
+from uniad_lightning.inspection.engines.checkpoint import TorchEngine
+from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.types import Batch
+
+AXES = ("batch", "height", "width")
+
+
+class DetectorGraph(nn.Module):
+    """What `engine` does to pictures, as tensor operations alone: {score, map, distance, defective}.
+
+    `image` (B, H, W, 3) uint8 RGB, any B, H and W. `score` (B,) float32; `map` (B, h, w) float32, the region at the
+    size that is scored; `distance` (B,) float32, how far from what was trained on, relative to the boundary at 1, where
+    that is known; `defective` (B,) bool, the score above the boundary for all products, where there is one.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, engine: TorchEngine):
+        super().__init__()
+        self.module = copy.deepcopy(engine.module)
+        backbone = self.module.backbone
+        backbone.model = backbone._folded(backbone.model)  # when it is traced, it does not fold by itself
+        self.framing, self.image_size, self.map_size = engine.framing, engine.image_size, engine.map_size
+        boxes, across = torch.tensor(engine.framing.boxes, dtype=torch.float64), engine.framing.tiles[1]
+        self.register_buffer("rows", boxes[::across][:, [0, 2]])  # (R, 2)
+        self.register_buffer("columns", boxes[:across][:, [1, 3]])  # (C, 2)
+        self.register_buffer("mean", engine.mean.clone())
+        self.register_buffer("std", engine.std.clone())
+        self.requires_grad_(False)
+        self.boundary = None if engine.calibration is None else engine.calibration.overall.score
+        self.distance = None if engine.familiarity is None else Distance(engine.familiarity)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """(B, H, W, 3) -> what the class says."""
+        tiles = resize_parts(image, self.rows, self.columns, self.image_size)
+        tiles = tiles.div(255).sub(self.mean).div(self.std)  # (B * T, 3, H, W)
+        if self.framing.count > 1:
+            tiles = tiles.unflatten(0, (-1, self.framing.count))
+        look = self.module.look(Batch(image=tiles), framing=self.framing, size=self.map_size)
+        outputs = {"score": look.score, "map": look.map}
+        if self.distance is not None and look.descriptor is not None:
+            outputs["distance"] = self.distance(look.descriptor)
+        if self.boundary is not None:
+            outputs["defective"] = look.score.double() > self.boundary
+        return outputs
+
+
+class Distance(nn.Module):
+    """`Familiarity.distance` relative to its boundary, (B, C) -> (B,), without `cdist`, which ONNX lacks."""
+
+    mean: Tensor
+    std: Tensor
+    known: Tensor
+
+    def __init__(self, familiarity: Familiarity):
+        super().__init__()
+        self.register_buffer("mean", familiarity.mean.clone())
+        self.register_buffer("std", familiarity.std.clone())
+        self.register_buffer("known", (familiarity.references - familiarity.mean) / familiarity.std)  # (n, C)
+        self.boundary = familiarity.boundary
+
+    def forward(self, descriptor: Tensor) -> Tensor:
+        """(B, C) -> (B,)."""
+        scaled = ((descriptor - self.mean) / self.std)[:, None]  # (B, 1, C)
+        return (scaled - self.known).square().mean(dim=2).amin(dim=1).sqrt() / self.boundary
+
+
+def trace(engine: TorchEngine) -> ExportedProgram:
+    """The `DetectorGraph` of `engine` as a program for any number of pictures of any size."""
+    sizes = {"image": {axis: Dim(name, min=1) for axis, name in enumerate(AXES)}}
+    example = torch.zeros(2, 41, 37, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        return torch.export.export(DetectorGraph(engine).eval(), (example,), dynamic_shapes=sizes)

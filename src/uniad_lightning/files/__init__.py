@@ -1,0 +1,1 @@
+"""Files on a disk whatever they hold: paths, whole writes, digests, text, and tensors without code."""

@@ -1,0 +1,1 @@
+"""A trained detector for one image: score, decision, regions."""

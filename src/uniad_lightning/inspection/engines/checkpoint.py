@@ -1,0 +1,106 @@
+"""A checkpoint, run with torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from uniad_lightning.data.dataset import normalise
+from uniad_lightning.data.images.deep_images import FULL_RANGE
+from uniad_lightning.data.images.tiling import Framing
+from uniad_lightning.data.images.white_level import as_number
+from uniad_lightning.detectors.base import Look
+from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.errors import InputError
+from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.inspection.engines.base import Seen
+from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.models.backbone.batch_norm_folding import GATE
+from uniad_lightning.training.build import as_saved, build_saved, build_saved_data
+from uniad_lightning.types import Batch, Size
+
+
+class TorchEngine:
+    """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`.
+
+    `white_level` is white in images of more than 8 bits, as in the training.
+    """
+
+    def __init__(
+        self,
+        *,
+        module: FeatureReconstruction,
+        framing: Framing,
+        image_size: Size,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+        calibration: Calibration | None,
+        familiarity: Familiarity | None,
+        white_level: int = FULL_RANGE,
+    ):
+        self.module = module.eval().to(device)
+        self.framing = framing
+        self.region = framing.region
+        self.white_level = white_level
+        self.image_size = image_size
+        self.map_size = framing.map_size(image_size)
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+        self.device = device
+        self.calibration = calibration
+        self.familiarity = familiarity
+        module.backbone.prepare()
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[np.ndarray]) -> Look:
+        """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
+        with GATE.running():
+            return self._look(images)
+
+    def _look(self, images: Sequence[np.ndarray]) -> Look:
+        tiles = [tile for image in images for tile in self.framing.tiles_of(image, self.image_size)]
+        pixels = normalise(tiles, self.mean, self.std).to(self.device)  # (B * T, 3, H, W)
+        if self.framing.count > 1:
+            pixels = pixels.unflatten(0, (len(images), self.framing.count))
+        return self.module.look(Batch(image=pixels), framing=self.framing, size=self.map_size)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
+        """As `Engine` says."""
+        look = self.look(images)
+        distances = None
+        if self.familiarity is not None and look.descriptor is not None:
+            distances = (self.familiarity.distance(look.descriptor) / self.familiarity.boundary).numpy()
+        return Seen(look.map.cpu().numpy(), look.score.cpu().numpy(), distances)
+
+
+def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()) -> TorchEngine:
+    """What a checkpoint holds, on `device`, as `Detector.load` says."""
+    module, checkpoint = build_saved(path, trust)
+    with as_saved(path):
+        data = build_saved_data(checkpoint, module)
+    calibration, familiarity = checkpoint.get("calibration"), checkpoint.get("familiarity")
+    return TorchEngine(
+        module=module,
+        framing=data.framing,
+        image_size=data.image_size,
+        white_level=as_number(data.white_level),
+        mean=data.mean,
+        std=data.std,
+        device=device,
+        calibration=Calibration.from_plain(calibration) if calibration else None,
+        familiarity=Familiarity.from_plain(familiarity) if familiarity else None,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """The device called `name`, as `Detector.load` takes it. Raises InputError where there is none."""
+    if not isinstance(name, str) or name == "meta":
+        raise InputError(f"device={name}: expected auto, cpu, cuda or cuda:N")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name}: is not to be had here; expected auto, cpu, cuda or cuda:N") from error
+    return device

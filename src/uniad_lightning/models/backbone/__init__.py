@@ -1,0 +1,1 @@
+"""The frozen backbone: any timm model as a feature pyramid on one grid."""

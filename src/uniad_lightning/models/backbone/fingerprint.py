@@ -1,0 +1,24 @@
+"""What the features of a backbone depend on, so that a cache knows whether they are still the same."""
+
+import hashlib
+from typing import Any
+
+import torch
+
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+
+
+def fingerprint(backbone: Backbone) -> dict[str, Any]:
+    """What the features of a backbone depend on, as plain values: its structure and a digest of its weights."""
+    weights = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(backbone.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return {
+        "backbone": backbone.name,
+        "levels": backbone.levels,
+        "channels": backbone.channels,
+        "grid": backbone.grid,
+        "structure": hashlib.blake2b(repr(backbone.model).encode(), digest_size=16).hexdigest(),
+        "weights": weights.hexdigest(),
+    }

@@ -1,0 +1,104 @@
+"""How large a detector is: parameters, and operations for one image (appendix D.1, Table A7)."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.paper.numbers import TABLE_A7
+from uniad_lightning.results.tables import LEFT, RIGHT, print_table
+from uniad_lightning.training.build import build_module
+from uniad_lightning.types import pair
+
+PAPER_FLOPS = 1e9 * TABLE_A7["UniAD"].gflops
+PAPER_LEARNABLE = 1e6 * TABLE_A7["UniAD"].learnable
+
+
+class Part(NamedTuple):
+    """What one part of a detector has and does.
+
+    Attributes:
+        parameters: all of them.
+        learnable: those that the optimizer changes.
+        flops: floating-point operations for one image, a multiplication and an addition counted as two.
+    """
+
+    parameters: int
+    learnable: int
+    flops: int
+
+
+class Complexity(NamedTuple):
+    """The parts of a detector that have weights; Table A7 compares the sums of `learnable` and of `flops`."""
+
+    backbone: Part
+    network: Part
+
+    @property
+    def total(self) -> Part:
+        """Both together."""
+        return Part(*(sum(both) for both in zip(self.backbone, self.network, strict=True)))
+
+
+def complexity(cfg: DictConfig) -> Complexity:
+    """Count parameters and operations of the detector that `cfg` describes, and print them beside the paper's.
+
+    Raises InputError for what cannot be used in `cfg`.
+    """
+    found = count_complexity(build_module(cfg, announce=False), cfg.data.image_size)
+    show_complexity(found)
+    return found
+
+
+def count_complexity(module: FeatureReconstruction, image_size: int | Sequence[int]) -> Complexity:
+    """Parameters of `module`, and operations of its inference for one image of `image_size` (height, width) pixels.
+
+    Counted are the products of convolutions, linear layers and attention, by running them in eval mode; not what is
+    done once per element (activations, normalisation, softmax, additions), nor resizing, the anomaly map and its
+    upsampling, which together are small. The paper's default has 7,717,392 learnable parameters, as the reference's
+    code has (Table A7: 7.48 M), and takes 5.24 G operations at 224 pixels, 3.40 of them the network (Table A7: 6.46).
+    With the blocks of EfficientNet-B4 behind the last level used, which are not run here, it would be 6.41.
+
+    Raises InputError for an image size that the backbone does not take.
+    """
+    size = pair(image_size, "data.image_size")
+    module.backbone.check(size)
+    weight = next(module.backbone.parameters())
+    image = torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype)
+    training = module.training
+    module.eval()
+    try:
+        feature, backbone_flops = _count(module.backbone, image)
+        _, network_flops = _count(lambda one: module.network(module.tokens({"feature": one})), feature)
+    finally:
+        module.train(training)
+    return Complexity(_part(module.backbone, backbone_flops), _part(module.network, network_flops))
+
+
+def show_complexity(found: Complexity) -> None:
+    """Print the parts and their sum, and beside it the paper's UniAD."""
+    rows: list[Sequence[object] | None] = [
+        (name, f"{part.parameters:,}", f"{part.learnable:,}", f"{part.flops / 1e9:.2f}")
+        for name, part in (("backbone", found.backbone), ("network", found.network), ("total", found.total))
+    ]
+    rows += [None, ("UniAD in Table A7", "", f"{PAPER_LEARNABLE:,.0f}", f"{PAPER_FLOPS / 1e9:.2f}")]
+    print_table("per image", [("", LEFT), ("parameters", RIGHT), ("learnable", RIGHT), ("GFLOPs", RIGHT)], rows)
+
+
+def _count(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]:
+    """What `function` makes of `x`, and its operations."""
+    # The counter knows the fused kernels of GPUs alone; written out, attention is two products of matrices. Without
+    # gradients it trips over a view of a parameter, such as the learned queries.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        y = function(x)
+    return y, counter.get_total_flops()
+
+
+def _part(part: nn.Module, flops: int) -> Part:
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
+    return Part(sum(count for count, _ in counts), sum(count for count, learns in counts if learns), flops)

@@ -1,0 +1,189 @@
+"""Finished runs for a table: found below folders, read, and refused where they differ in what must be the same."""
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.paper.rows import alone
+from uniad_lightning.results.run_folder import CONFIG, METRICS, read_metrics
+from uniad_lightning.settings import flat
+from uniad_lightning.training.resume import FREE_TO_CHANGE, plain
+
+_SEEDS = ("seed", "data.seed", "data.augmentation.seed")
+# What a resumed run may change, and yet makes another result: random weights, drawn pictures, the best of the epochs.
+_BEST = "callbacks.best._target_"
+_NOT_FREE = ("backbone.weights", "data.prepare", _BEST)
+
+
+class Run(NamedTuple):
+    """A finished training.
+
+    Attributes:
+        folder: its run folder.
+        settings: its resolved configuration, by dotted names.
+        metrics: its `metrics.json`; numbers are fractions of 1.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """What its weights, order and noise follow from."""
+        return self.settings["seed"]
+
+    @property
+    def alone(self) -> str | None:
+        """The one category it was trained on, as in the paper's separate case; None in the unified case."""
+        return alone(self.settings)
+
+    @property
+    def of_best_epoch(self) -> bool:
+        """Whether its numbers are of the epoch that is best on the test split (`callbacks=best_on_test`)."""
+        return _BEST in self.settings
+
+    @property
+    def categories(self) -> dict[str, dict[str, Any]]:
+        """The numbers of each tested category."""
+        return self.metrics["categories"]
+
+
+class Difference(NamedTuple):
+    """A setting that two runs have not in common, with the value and the folder of each."""
+
+    name: str
+    values: tuple[Any, Any]
+    folders: tuple[Path, Path]
+
+
+def find_runs(places: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
+    """The finished runs in or below the `places`, each once, and why the others have not finished.
+
+    Raises InputError for a place that is no folder, one without any run, and a file that cannot be read.
+    """
+    runs, left_out = {}, {}
+    for place in places:
+        if not place.is_dir():
+            raise InputError(f"{place}: no such folder; expected a run folder, or one that holds run folders")
+        folders = list(_run_folders(place))
+        if not folders:
+            raise InputError(
+                f"{place}: holds no run; expected folders with {CONFIG} and {METRICS}, as a training leaves"
+            )
+        for folder in folders:
+            run = _read(folder)
+            if isinstance(run, str):
+                left_out[folder] = run
+            else:
+                runs[folder.resolve()] = run
+    return list(runs.values()), left_out
+
+
+def _run_folders(place: Path) -> Iterator[Path]:
+    """Folders with a configuration or, since a job that failed early leaves such, with nothing in them."""
+    for folder, below, files in os.walk(place):
+        if CONFIG in files or not (below or files):
+            below.clear()
+            yield Path(folder)
+        below.sort()
+
+
+def _read(folder: Path) -> Run | str:
+    """The run in `folder`, or why it does not count."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return "failed before it began: the folder is empty"
+    try:
+        settings = settings_of(plain(DictConfig(OmegaConf.load(path))))
+        metrics = read_metrics(folder)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{folder / METRICS}: not JSON ({one_line(error)}); evaluate the run again") from None
+    except (OmegaConfBaseException, YAMLError, OSError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); expected a resolved configuration") from None
+    if metrics is None:
+        return f"is unfinished: it has no {METRICS}"
+    if not {"mean", "pooled", "categories"} <= metrics.keys():
+        raise InputError(f"{folder / METRICS}: has no mean, pooled and categories; evaluate the run again")
+    return Run(folder, settings, metrics)
+
+
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """A resolved configuration by dotted names; files of weights not told apart, since each backbone has its own."""
+    settings = flat(config)
+    weights = settings.get("backbone.weights")
+    return {**settings, "backbone.weights": weights if weights == "random" else "trained"}
+
+
+def differences(runs: Sequence[Run], *, varied: Collection[str]) -> Iterator[Difference]:
+    """The settings, sorted, that can change a result and are not the same in all `runs`.
+
+    Not compared are seeds and `varied`, names of settings or of groups of them. Of `model` only those are compared that
+    both have, since networks have different ones.
+    """
+    free = (*FREE_TO_CHANGE, *_SEEDS)
+    for name in sorted({name for run in runs for name in run.settings}):
+        if _within(name, varied) or (_within(name, free) and not _within(name, _NOT_FREE)):
+            continue
+        having = [run for run in runs if name in run.settings or not name.startswith("model.")]
+        first = having[0]
+        for other in having[1:]:
+            values = first.settings.get(name), other.settings.get(name)
+            if values[0] != values[1]:
+                yield Difference(name, values, (first.folder, other.folder))
+                break
+
+
+def _within(name: str, groups: Collection[str]) -> bool:
+    return any(name == group or name.startswith(f"{group}.") for group in groups)
+
+
+def refuse_differing(runs: Sequence[Run], *, varied: Collection[str]) -> None:
+    """Raises InputError that names the first of the `differences`, or what two runs were tested on differently."""
+    for name, values, folders in differences(runs, varied=varied):
+        raise InputError(
+            f"{name} is {values[0]} in {folders[0]} and {values[1]} in {folders[1]}; a table compares runs of the same "
+            "data and settings, so give it only those"
+        )
+    images: dict[str, tuple[int, Path]] = {}
+    for run in runs:
+        for category, row in run.categories.items():
+            count, folder = images.setdefault(category, (row["images"], run.folder))
+            if count != row["images"]:
+                raise InputError(
+                    f"{category} has {count} test images in {folder} and {row['images']} in {run.folder}; a table "
+                    "compares runs of the same data, so give it only those"
+                )
+    whole = [run for run in runs if run.alone is None]
+    for run in whole[1:]:
+        if run.categories.keys() != whole[0].categories.keys():
+            mine, theirs = (", ".join(sorted(one.categories)) for one in (whole[0], run))
+            raise InputError(
+                f"the categories are {mine} in {whole[0].folder} and {theirs} in {run.folder}; a table compares runs "
+                "of the same data, so give it only those"
+            )
+
+
+def by_seed(runs: Iterable[Run]) -> dict[int, list[Run]]:
+    """The runs of one setting by seed: one each or, where trained on one category alone, one for each category.
+
+    Raises InputError for two runs that are the same but for their folder, which would count as two seeds.
+    """
+    seeds: dict[int, list[Run]] = {}
+    for run in runs:
+        of_seed = seeds.setdefault(run.seed, [])
+        for other in of_seed:
+            if other.alone == run.alone:
+                raise InputError(
+                    f"{other.folder} and {run.folder} are the same setting with the same seed={run.seed}; a deviation "
+                    "over seeds needs different ones, so leave out one of them"
+                )
+        of_seed.append(run)
+    return dict(sorted(seeds.items()))

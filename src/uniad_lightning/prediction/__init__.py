@@ -1,0 +1,1 @@
+"""Many images: where they come from, their results as rows and pictures, in one or several processes."""

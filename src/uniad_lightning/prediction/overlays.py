@@ -1,0 +1,95 @@
+"""Overlays and masks of judged pictures, each in a file of its own that lies inside the folder of the results."""
+
+import errno
+import os
+from hashlib import blake2b
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from uuid import uuid4
+
+import numpy as np
+from PIL import Image
+
+from uniad_lightning.inspection.result import Inspection
+from uniad_lightning.prediction.sources.items import Item
+
+OVERLAYS, MASKS = "overlays", "masks"
+PICTURE_FOLDERS = (OVERLAYS, MASKS)
+_LONGEST = 200  # bytes of one part of a path, of the 255 that file systems allow
+
+
+class PictureFiles:
+    """Draws into `overlays/<name>.png` and `masks/<name>.png` of `folder`, at the size of the source.
+
+    A name that leads out of the folder, that another picture has taken or that cannot be a file's gets a code behind.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._lock = Lock()
+        self._taken: set[str] = set()  # by pictures that are being drawn
+
+    def draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
+        """Paths of the overlay and the mask below the folder; no mask without a boundary, which is then empty text."""
+        try:
+            return self._draw(item, inspection)
+        except IsADirectoryError:  # of a picture in a folder of this name, made meanwhile; now it is seen to be taken
+            return self._draw(item, inspection)
+
+    def _draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
+        name = self._take(item, PICTURE_FOLDERS if inspection.defective is not None else (OVERLAYS,))
+        try:
+            overlay, mask = f"{OVERLAYS}/{name}", f"{MASKS}/{name}"
+            self._write(overlay, inspection.overlay())
+            if inspection.defective is None:
+                return overlay, ""
+            self._write(mask, Image.fromarray(inspection.mask.astype(np.uint8) * 255))
+        finally:
+            with self._lock:
+                self._taken.discard(name.casefold())
+        return overlay, mask
+
+    def _take(self, item: Item, folders: tuple[str, ...]) -> str:
+        """A path that no other picture has, its folders made. One that was drawn without its row is drawn again."""
+        plain = inside(item.name)
+        code = blake2b(os.fsencode(item.key + item.version), digest_size=6).hexdigest()
+        # The last one needs no folder that may be a file by now: `a.png.png/b.png` beside `a.png`.
+        choices = [f"{plain}.png"] if plain == item.name else []
+        choices += [f"{plain}~{code}.png", f"{code}.png"]
+        with self._lock:
+            for name in choices:
+                places = [self._folder / folder / name for folder in folders]
+                others = name.casefold() in self._taken or any(place.exists() for place in places)
+                if others and name == f"{item.name}.png":
+                    continue
+                try:
+                    for place in places:
+                        place.parent.mkdir(parents=True, exist_ok=True)
+                except (FileExistsError, NotADirectoryError):
+                    continue
+                self._taken.add(name.casefold())
+                return name
+        raise FileExistsError(errno.EEXIST, "a file is where a folder is to be", str(self._folder))
+
+    def _write(self, name: str, image: Image.Image) -> None:
+        path = self._folder / name
+        temporary = path.with_name(f".{uuid4().hex}.tmp")  # threads and processes draw at the same time
+        try:
+            image.save(temporary, format="PNG", compress_level=1)  # not the smallest, but several times faster
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def inside(name: str) -> str:
+    """`name` as a path that stays inside a folder and fits into a file system; itself where it does already."""
+    parts = [_part(part) for part in name.replace(os.sep, "/").split("/")]
+    return str(PurePosixPath(*filter(None, parts))) if any(parts) else "_"
+
+
+def _part(part: str) -> str:
+    if part in ("", "."):
+        return ""
+    whole = os.fsencode(part)
+    cut = whole[:_LONGEST].decode("utf-8", "ignore") if len(whole) > _LONGEST else part
+    return "_" + cut if part == ".." or part.endswith(":") else cut

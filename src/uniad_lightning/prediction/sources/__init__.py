@@ -1,0 +1,1 @@
+"""Where images to predict come from: files, folders, lists, videos, and a watched folder."""

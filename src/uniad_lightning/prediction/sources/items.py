@@ -1,0 +1,151 @@
+"""One picture to judge, and a set of what was judged that takes eight bytes each. Opens no picture."""
+
+import stat
+from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.errors import InputError, TemporaryError
+from uniad_lightning.prediction.sources.headers import decoding_bytes
+from uniad_lightning.prediction.sources.passed_over import PassedOver
+
+_RECENT = 1 << 12  # digests kept in a set before they are sorted into the array
+
+
+class Item(NamedTuple):
+    """One picture to judge.
+
+    Attributes:
+        name: what it is called in the results: its path below a folder, as written in a list, `film.mp4#000123`.
+        read: decodes it, (H, W, 3) uint8 RGB; InputError when that cannot be done. Called once, from any thread. Takes
+            `white_level`, as `read_image`; by itself, all of 16 bits.
+        size: bytes of its file; None where there is none.
+        mtime_ns: when its file was last changed, nanoseconds since 1970.
+        spent: seconds its decoding took before `read`.
+        held: bytes of the picture where it is decoded already.
+        needs: bytes that `read` takes at its peak, asked before it is called.
+        version: what tells it from a picture of the same key in whose place it came; empty for the first of a key.
+    """
+
+    name: str
+    read: Callable[..., np.ndarray]
+    size: int | None = None
+    mtime_ns: int | None = None
+    spent: float = 0.0
+    held: int = 0
+    needs: Callable[[], int] = int
+    version: str = ""
+
+    @property
+    def key(self) -> str:
+        """What tells this picture from all others, one of the same name that it was replaced by too."""
+        return key_of(self.name, self.size, self.mtime_ns)
+
+
+class Source(NamedTuple):
+    """The pictures to judge.
+
+    Attributes:
+        items: the pictures in their order; None in between says that none is there at the moment.
+        total: asked how many there will be, None where that cannot be known; takes as long as listing them.
+        passed_over: what its folders hold that is no picture by its suffix, complete when the items are at their end.
+    """
+
+    items: Iterator[Item | None]
+    total: Callable[[], int | None]
+    passed_over: PassedOver | None = None
+
+
+def key_of(name: str, size: int | None, mtime_ns: int | None) -> str:
+    """`Item.key` of its parts."""
+    return f"{name}\0{size}\0{mtime_ns}"
+
+
+def picture(name: str, path: Path, max_pixels: int) -> Item:
+    """The item of a picture file. What is wrong with it, its `read` raises."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return broken(name, f"{path}: no such file; correct its path or leave it out", TemporaryError)
+    except ValueError as error:  # for a zero byte in the path
+        return broken(name, f"{path}: cannot be looked at ({error}); correct its path or leave it out")
+    except OSError as error:
+        message = f"{path}: cannot be looked at ({error.strerror}); mend the link or its permissions, or leave it out"
+        return broken(name, message, TemporaryError)
+    if not stat.S_ISREG(found.st_mode):  # reading from a pipe would wait for ever
+        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
+        return broken(name, f"{path}: a {kind}, expected a picture file")
+    return Item(
+        name,
+        partial(read_image, path, max_pixels=max_pixels),
+        found.st_size,
+        found.st_mtime_ns,
+        needs=lambda: decoding_bytes(path, max_pixels),
+    )
+
+
+def at_white_level(source: Source, white_level: int) -> Source:
+    """`source`, in whose images of more than 8 bits `white_level` is white."""
+
+    def items() -> Iterator[Item | None]:
+        try:
+            for item in source.items:
+                yield item and item._replace(read=partial(item.read, white_level=white_level))
+        finally:
+            if isinstance(source.items, Generator):
+                source.items.close()
+
+    return source._replace(items=items())
+
+
+def broken(name: str, message: str, kind: type[InputError] = InputError) -> Item:
+    """An item whose `read` raises an error of this kind with this message."""
+
+    def read(**_: int) -> NoReturn:
+        raise kind(message)
+
+    return Item(name, read)
+
+
+class Digests:
+    """A set of texts that keeps eight bytes of each, so that millions take little memory.
+
+    Two texts are taken for the same with a probability of n / 2^64 among n.
+    """
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, dtype=np.uint64)
+        self._recent: set[int] = set()
+
+    def __contains__(self, text: str) -> bool:
+        return self._has(_digest(text))
+
+    def __len__(self) -> int:
+        return len(self._sorted) + len(self._recent)
+
+    def add(self, text: str) -> bool:
+        """Take a text in; returns whether it was new."""
+        digest = _digest(text)
+        if self._has(digest):
+            return False
+        self._recent.add(digest)
+        if len(self._recent) >= _RECENT:
+            recent = np.array(sorted(self._recent), dtype=np.uint64)
+            self._sorted = np.insert(self._sorted, np.searchsorted(self._sorted, recent), recent)
+            self._recent.clear()
+        return True
+
+    def _has(self, digest: int) -> bool:
+        if digest in self._recent:
+            return True
+        place = int(np.searchsorted(self._sorted, np.uint64(digest)))
+        return place < len(self._sorted) and int(self._sorted[place]) == digest
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "big")

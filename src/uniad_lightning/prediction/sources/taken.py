@@ -1,0 +1,64 @@
+"""Which files of a watched folder were taken, so that each is taken once, and again when another is in its place."""
+
+from hashlib import blake2b
+from pathlib import Path
+from threading import Lock
+
+from uniad_lightning.prediction.sources.arrivals import Look
+from uniad_lightning.prediction.sources.items import Digests, key_of
+
+
+class Taken:
+    """The files that were taken, eight bytes for each of a few things known of it; safe to use from several threads.
+
+    Size and time of a file say that it is another one. Where they are the same, but its inode or ctime is not, its
+    attributes alone may have changed: then its content decides, or its inode where the content was not read.
+    """
+
+    def __init__(self) -> None:
+        self._known = Digests()
+        self._lock = Lock()
+
+    def once(self, key: str) -> bool:
+        """Whether this, which is no file, is taken for the first time."""
+        with self._lock:
+            return self._known.add(f"other\0{key}")
+
+    def as_it_is(self, name: str, now: Look) -> bool:
+        """Whether the file was taken, or seen to be a taken one, just as it is now."""
+        with self._lock:
+            return _state(name, now) in self._known
+
+    def version(self, name: str, now: Look, path: Path) -> str | None:
+        """Take a file: its version among those of the same size and time, empty for the first; None if it is taken."""
+        key = key_of(name, now.size, now.mtime_ns)
+        with self._lock:
+            if not self._known.add(_state(name, now)):
+                return None
+            other_file = self._known.add(f"file\0{now.inode}\0{key}")
+            if self._known.add(f"key\0{key}"):
+                return ""
+            was_read = f"read\0{key}" in self._known
+        if not (self._is_new(key, path) if was_read else other_file):
+            return None
+        return f"{now.inode} {now.ctime_ns}"
+
+    def was_read(self, name: str, now: Look, path: Path) -> None:
+        """Remember the content of a file that was decoded."""
+        key = key_of(name, now.size, now.mtime_ns)
+        self._is_new(key, path)
+        with self._lock:
+            self._known.add(f"read\0{key}")
+
+    def _is_new(self, key: str, path: Path) -> bool:
+        """Whether the file has a content that no file of this key had when it was read."""
+        try:
+            content = blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        except OSError:  # it has gone; what comes in its place will be told
+            return False
+        with self._lock:
+            return self._known.add(f"content\0{content}\0{key}")
+
+
+def _state(name: str, now: Look) -> str:
+    return f"state\0{name}\0{now}"

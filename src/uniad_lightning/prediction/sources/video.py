@@ -1,0 +1,98 @@
+"""The frames of a video file, all or every n-th, decoded one after the other as they are asked for."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from uniad_lightning.data.images.image_file import refuse_above
+from uniad_lightning.errors import InputError
+from uniad_lightning.prediction.sources.items import Item, broken
+
+SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
+_MISSING = 0.1  # share of the frames a file says it has that may be missing: containers estimate that number
+
+
+class Video:
+    """The frames number 0, `every`, 2 `every`, ... of a video file.
+
+    Raises InputError for a file that cannot be opened as a video, and for frames of more than `max_pixels`.
+    """
+
+    def __init__(self, path: Path, *, every: int, max_pixels: int):
+        self.path = path
+        self.every = every
+        import cv2  # here, since it takes a moment and only videos need it
+
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said below, in one line
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # Named, or OpenCV would take a file such as part_007.avi that it cannot read for a row of pictures.
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise InputError(
+                f"input={path}: cannot be opened as a video ({_size(path)}); give a whole video file, such as MP4 with "
+                "H.264, or convert it"
+            )
+        size = (self._number(cv2.CAP_PROP_FRAME_WIDTH), self._number(cv2.CAP_PROP_FRAME_HEIGHT))
+        refuse_above(max_pixels, size, path)
+        self._frames = self._number(cv2.CAP_PROP_FRAME_COUNT)
+
+    def total(self) -> int | None:
+        """How many frames the file says there are to judge, None where it does not; often an estimate."""
+        return -(-self._frames // self.every) if self._frames > 0 else None
+
+    def items(self) -> Iterator[Item]:
+        """The frames as items named `film.mp4#000123`; where the file breaks off early, one that says so."""
+        found = self.path.stat()
+        number = 0
+        try:
+            while True:
+                start = time.perf_counter()
+                image = self._next(number)
+                if image is None:
+                    break
+                if len(image):
+                    spent = time.perf_counter() - start
+                    held = image.nbytes
+                    yield Item(
+                        self._name(number), _given(image), found.st_size, found.st_mtime_ns, spent, held, _given(held)
+                    )
+                number += 1
+        finally:
+            self._capture.release()
+        if number == 0:
+            raise InputError(f"input={self.path}: no frame of the video can be decoded; convert it to MP4 with H.264")
+        if number < (1 - _MISSING) * self._frames:
+            yield broken(
+                self._name(number),
+                f"{self.path}: breaks off after {number} of about {self._frames} frames; the file is cut or damaged",
+            )._replace(size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+    def _next(self, number: int) -> np.ndarray | None:
+        """The next frame (H, W, 3) uint8 RGB; empty for one that is not asked for, None at the end."""
+        import cv2
+
+        if not self._capture.grab():
+            return None
+        if number % self.every:
+            return np.empty((0, 0, 3), dtype=np.uint8)
+        whole, frame = self._capture.retrieve()
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if whole else None
+
+    def _name(self, number: int) -> str:
+        return f"{self.path.name}#{number:06d}"
+
+    def _number(self, key: int) -> int:
+        return int(self._capture.get(key))
+
+
+def _given(value: Any) -> Any:
+    """A function that returns `value`; not a lambda in the loop, which would see the next one."""
+    return lambda **_: value
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size} bytes"

@@ -1,0 +1,1 @@
+"""What a detector reconstructs, rendered as images, for display alone."""

@@ -1,0 +1,1 @@
+"""Many runs: which device each has, searching, and the table over them."""

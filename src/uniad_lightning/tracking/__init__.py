@@ -1,0 +1,1 @@
+"""What a run tells its loggers: CSV, TensorBoard, W&B."""

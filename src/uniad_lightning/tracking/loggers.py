@@ -1,0 +1,129 @@
+"""Loggers that cannot stop a training, and what those of a dashboard show more than curves."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning as L
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyExperiment
+from PIL import Image
+from tqdm import tqdm
+
+from uniad_lightning.errors import one_line, printable
+from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.metrics.roc import Curve
+
+Curves = Mapping[str, Mapping[str, Curve]]  # ROC curves by name, and then by category
+Result = TypeVar("Result")
+
+
+class Board:
+    """What a logger shows besides curves; `step` is that of the curves."""
+
+    def log_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
+        """Show pictures under their names."""
+
+    def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
+        """Show the last evaluation as a whole, beside the flat `settings` of the run."""
+
+    def log_checkpoint(self, file: Path, config: Path, aliases: Sequence[str], evaluation: Evaluation | None) -> None:
+        """Keep a checkpoint and the configuration it was trained with; `evaluation` is its own, where there is one."""
+
+    def finish(self) -> None:
+        """End the run, if it has begun."""
+
+
+class Forgiving(Logger):
+    """A logger whose failure costs what it would have shown, and not the training: a line of warning, then silence."""
+
+    def __init__(self, logger: Logger):
+        super().__init__()
+        self.logger = logger
+        self._silent = False
+
+    def _attempt(self, action: Callable[[], Result], otherwise: Result) -> Result:
+        if self._silent:
+            return otherwise
+        try:
+            return action()
+        except Exception as error:
+            self._silent = True
+            name = type(self.logger).__name__
+            # On a line of its own, beside a progress bar, too.
+            line = f"uniad: warning: {name} failed and is silent from here on: {one_line(error)}"
+            tqdm.write(printable(line), file=sys.stderr)
+            if isinstance(self.logger, Board):
+                with suppress(Exception):
+                    self.logger.finish()  # left open, it would take in the next job of a sweep
+            return otherwise
+
+    @property
+    def experiment(self) -> Any:
+        """The logger's own; Lightning asks for it at the start of a run, so that it opens here."""
+        return self._attempt(lambda: self.logger.experiment, DummyExperiment())  # type: ignore[attr-defined]
+
+    @property
+    def name(self) -> str | None:
+        """The logger's own."""
+        return self._attempt(lambda: self.logger.name, None)
+
+    @property
+    def version(self) -> int | str | None:
+        """The logger's own."""
+        return self._attempt(lambda: self.logger.version, None)
+
+    @property
+    def save_dir(self) -> str | None:
+        """The logger's own."""
+        return self._attempt(lambda: self.logger.save_dir, None)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Hand numbers on."""
+        self._attempt(lambda: self.logger.log_metrics(metrics, step), None)
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        """Hand settings on."""
+        self._attempt(lambda: self.logger.log_hyperparams(params), None)
+
+    def save(self) -> None:
+        """Have written what was logged so far."""
+        self._attempt(self.logger.save, None)
+
+    def finalize(self, status: str) -> None:
+        """Called by Lightning at the end of a fit and of a test, with "success" or "failed"."""
+        self._attempt(lambda: self.logger.finalize(status), None)
+
+    def show(self, action: Callable[[Board], None]) -> None:
+        """Do `action` with the logger if it shows more than curves."""
+        board = self.logger
+        if isinstance(board, Board):
+            self._attempt(lambda: action(board), None)
+
+    def finish(self) -> None:
+        """End the run."""
+        self.show(lambda board: board.finish())
+
+
+def picture_loggers(trainer: L.Trainer) -> list[Forgiving]:
+    """The loggers of a trainer that show more than curves; as many on all ranks, also after a failure."""
+    return [logger for logger in trainer.loggers if isinstance(logger, Forgiving) and isinstance(logger.logger, Board)]
+
+
+def show(trainer: L.Trainer, action: Callable[[Board], None]) -> None:
+    """Do `action` with each of `picture_loggers`, on the first rank."""
+    if trainer.is_global_zero:
+        for logger in picture_loggers(trainer):
+            logger.show(action)
+
+
+def logged_step(trainer: L.Trainer) -> int:
+    """The step that Lightning itself gives what is logged now."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def defined(row: Row) -> dict[str, float]:
+    """The metrics of a row that are not NaN."""
+    return {name: value for name in Row._fields[1:] if (value := getattr(row, name)) == value}

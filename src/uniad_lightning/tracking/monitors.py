@@ -1,0 +1,117 @@
+"""What a training tells its loggers: speed as it goes, and everything an evaluation has found."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+
+from uniad_lightning.detectors.base import AnomalyModule
+from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation
+from uniad_lightning.metrics.roc import draw_roc, image_curves, pixel_curves
+from uniad_lightning.settings import flat
+from uniad_lightning.tracking.loggers import Curves, defined, logged_step, picture_loggers, show
+from uniad_lightning.types import Batch
+
+
+class TrainingMonitor(L.Callback):
+    """Logs `train/lr`, `train/images_per_second` and, on a GPU, `train/gpu_memory_gib` with the loss of a step.
+
+    The speed is that since the last time, evaluations left out; the memory is the most that was in use, on one GPU.
+    """
+
+    def __init__(self) -> None:
+        self._since = (0.0, 0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock; an epoch that is resumed in its middle has no start."""
+        self._since = (time.perf_counter(), trainer.global_step)
+
+    on_train_epoch_start = on_train_start
+
+    def on_train_batch_start(self, trainer: Any, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Log the learning rate of a step that is logged."""
+        if _is_logged(trainer, trainer.global_step + 1):
+            pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the speed of the steps since the last that was logged."""
+        if not _is_logged(trainer, trainer.global_step):
+            return
+        now, (then, steps) = time.perf_counter(), self._since
+        self._since = (now, trainer.global_step)
+        images = (trainer.global_step - steps) * pl_module.data.batch_size
+        pl_module.log("train/images_per_second", images / (now - then))
+        if pl_module.device.type == "cuda":
+            pl_module.log("train/gpu_memory_gib", torch.cuda.max_memory_allocated(pl_module.device) / 2**30)
+
+
+class EvaluationMonitor(L.Callback):
+    """Logs the settings, each evaluation by category with its ROC curves, and at the end the checkpoints.
+
+    `settings` are plain and nested; they are logged flat, by dotted name. `last` and `config` are files that the
+    training leaves before it is tested.
+    """
+
+    def __init__(self, *, settings: dict[str, Any], last: Path, config: Path):
+        self.settings = flat(settings)
+        self.last = last
+        self.config = config
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the settings."""
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.settings)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the metrics of each category and draw the ROC curves."""
+        self._log(trainer, pl_module)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The same, and what there is at the end of a training alone."""
+        evaluation, curves = self._log(trainer, pl_module)
+        step = logged_step(trainer)
+        show(trainer, lambda board: board.log_end(self.settings, evaluation, curves, step))
+        chosen = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+        best = Path(chosen[0].best_model_path) if chosen else None
+        if best is not None:  # and then it is what was evaluated
+            show(trainer, lambda board: board.log_checkpoint(best, self.config, [best.stem], evaluation))
+        last = None if best else evaluation
+        show(trainer, lambda board: board.log_checkpoint(self.last, self.config, ["last", "latest"], last))
+
+    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[Evaluation, Curves]:
+        assert isinstance(pl_module, AnomalyModule)
+        evaluation, metrics, step = pl_module.evaluation, pl_module.metrics, logged_step(trainer)
+        assert evaluation is not None
+        assert metrics is not None
+        numbers = {
+            f"{metric}/{category}": value
+            for category, row in evaluation.categories.items()
+            for metric, value in defined(row).items()
+        }
+        numbers["epoch"] = trainer.current_epoch  # as Lightning adds to what `log` is given
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step)
+        if not picture_loggers(trainer):
+            return evaluation, {}
+        with metrics.sync_context():  # all ranks take part
+            curves = {"roc/image": image_curves(metrics), "roc/pixel": pixel_curves(metrics)}
+        show(trainer, lambda board: board.log_pictures(roc_pictures(curves, evaluation), step))
+        return evaluation, curves
+
+
+def roc_pictures(curves: Curves, evaluation: Evaluation) -> dict[str, Image.Image]:
+    """A picture for each name of `curves`, roc/image and roc/pixel."""
+    rows = {**evaluation.categories, POOLED: evaluation.pooled}
+    aurocs = {
+        "roc/image": {name: row.image_auroc for name, row in rows.items()},
+        "roc/pixel": {name: row.pixel_auroc for name, row in rows.items()},
+    }
+    return {name: draw_roc(by_category, aurocs[name], title=name) for name, by_category in curves.items()}
+
+
+def _is_logged(trainer: Any, step: int) -> bool:
+    return trainer.log_every_n_steps > 0 and step % trainer.log_every_n_steps == 0

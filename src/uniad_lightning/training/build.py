@@ -1,0 +1,167 @@
+"""From a configuration to the parts it describes. With `run`, the only module of the core that knows Hydra."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, white_level_of
+from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.errors import InputError, complain, one_line
+from uniad_lightning.files.user_path import expand
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.randomness import key
+from uniad_lightning.training.checkpoint import load_checkpoint, load_weights, unpack_ignored
+from uniad_lightning.training.trusted_targets import refuse_foreign
+from uniad_lightning.types import Size, pair
+
+
+def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
+    """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`."""
+    if announce and cfg.backbone.weights == "random":
+        warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
+    torch.manual_seed(key("backbone", cfg.seed))
+    backbone: Backbone = instantiate(cfg.backbone)
+    torch.manual_seed(key("weights", cfg.seed))
+    return FeatureReconstruction(
+        backbone=backbone,
+        network=instantiate(cfg.model, channels=sum(backbone.channels)),
+        loss=instantiate(cfg.loss),
+        score=instantiate(cfg.score),
+        optimizer=instantiate(cfg.optimizer),
+        schedule=instantiate(cfg.schedule),
+        seed=cfg.seed,
+        standardize=cfg.standardize,
+    )
+
+
+def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataModule:
+    """The data module that `cfg` describes, normalising as the module's backbone expects, its image size checked."""
+    data: UnifiedDataModule = instantiate(cfg, mean=module.backbone.mean, std=module.backbone.std)
+    module.backbone.check(data.image_size)
+    module.score.check(data.image_size)
+    return data
+
+
+def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[FeatureReconstruction, dict[str, Any]]:
+    """The detector in a checkpoint, and the checkpoint itself; `trust` are packages as `refuse_foreign` takes them.
+
+    Raises InputError for a checkpoint that cannot be read, or whose configuration cannot or may not be built.
+    """
+    checkpoint = load_checkpoint(path)
+    if "renders" in checkpoint:
+        raise InputError(f"ckpt_path={path}: is a decoder of backbone features; expected a detector, of uniad train")
+    refuse_foreign(checkpoint["config"], f"ckpt_path={path}", trust)
+    with as_saved(path), torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
+        saved = OmegaConf.create(checkpoint["config"])
+        saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
+        module = build_module(saved, announce=False)
+    load_weights(module, checkpoint, path)
+    return module, checkpoint
+
+
+@contextmanager
+def as_saved(path: str) -> Iterator[None]:
+    """What goes wrong within with a checkpoint's own configuration as an InputError that names the checkpoint."""
+    try:
+        yield
+    except Exception as error:  # a value that does not fit raises whatever the class it is for raises
+        cause: BaseException = error
+        while cause.__cause__ is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise InputError(f"ckpt_path={path}: its configuration does not fit; {one_line(cause)}") from error
+
+
+def build_saved_data(
+    checkpoint: dict[str, Any],
+    module: FeatureReconstruction,
+    given: DictConfig | None = None,
+    *,
+    evaluates: bool = False,
+) -> UnifiedDataModule:
+    """The data of a checkpoint with what is `given` in its place; nothing is read yet.
+
+    What is looked at in a picture, its white level, and which images are held out, is the checkpoint's. What
+    `evaluates` needs no image to train on, and tests all that is labelled in other data that has no split of its own.
+    Raises InputError for another image size.
+    """
+    saved = OmegaConf.create(checkpoint["config"]).data
+    config = saved if given is None else data_config(given, saved)
+    with open_dict(config):
+        kept = {name: checkpoint["config"]["data"].get(name) for name in ("framing", "held_out")}
+        for name, value in kept.items():
+            config.pop(name, None)
+            if value is not None:
+                config[name] = value
+        config.white_level = _white_level(checkpoint["config"]["data"], given)
+        if "framing" in config:
+            config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it
+        other = _is_other_data(config, saved, given) if evaluates and given is not None else None
+    data = build_data(config, module)
+    if evaluates:
+        trained = checkpoint.get("trained", torch.zeros(0)).tolist()
+        data.for_evaluation(trained=None if other is None else trained, other=bool(other))
+    if "ignore" in checkpoint:
+        data.framing.ignore = unpack_ignored(checkpoint["ignore"])
+    return data
+
+
+def _white_level(saved: dict[str, Any], given: DictConfig | None) -> int:
+    """The checkpoint's white level, or what is given where its training had no image that has one."""
+    known, asked = white_level_of(saved), AUTO if given is None else given.get("white_level") or AUTO
+    if AUTO not in (known, asked) and check_white_level(asked) != known:
+        raise InputError(f"data.white_level={asked}, but the checkpoint was trained at {known}; leave it out")
+    return as_number(check_white_level(asked) if known == AUTO else known)
+
+
+def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
+    """The checkpoint's data configuration with what is `given` in its place; another image size is refused."""
+    if "_target_" in given:
+        merged = given
+    else:
+        merged = saved.copy()
+        with open_dict(merged):
+            merged.update({name: value for name, value in given.items() if value is not None})
+            if given.root is not None:
+                merged.prepare = None  # what is there is the user's, not ours to write
+    if _size(merged) != _size(saved):
+        raise InputError(
+            f"data.image_size={merged.image_size}, but the checkpoint was trained at {saved.image_size}; "
+            f"evaluate with data.image_size={saved.image_size}"
+        )
+    return merged
+
+
+def _is_other_data(config: DictConfig, saved: DictConfig, given: DictConfig) -> bool | None:
+    """Whether the data to evaluate are other images than those of the training; None where their split is to stay.
+
+    It stays where nothing else is `given`, and where the data set or the user has split them. Data that a
+    `data.root` alone names are the training's, moved, where its own folder is gone.
+    """
+    source, chosen = config.source, "_target_" in given
+    if "test_share" not in source or (source.test_share is not None if chosen else given.root is None):
+        return None
+    same = os.path.realpath(expand(config.root)) == os.path.realpath(expand(saved.root))
+    if not chosen:
+        return not same and os.path.isdir(expand(saved.root))
+    source.test_share = saved.source.get("test_share", 1.0)
+    if not same or source != saved.source:
+        source.test_share = 1.0
+    return not same
+
+
+def _size(data: DictConfig) -> Size:
+    size = data.image_size
+    return pair(size if isinstance(size, int) else list(size), "data.image_size")
+
+
+@rank_zero_only
+def warn(text: str) -> None:
+    """One line on stderr, from the first process alone."""
+    complain(f"warning: {text}")

@@ -1,0 +1,135 @@
+"""What a training starts from: nothing, its own checkpoint, or another's weights; and what has to be alike then."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.images.white_level import AUTO, white_level_of
+from uniad_lightning.data.layouts.category_names import composed
+from uniad_lightning.errors import InputError
+from uniad_lightning.results.run_folder import CONFIG
+from uniad_lightning.settings import flat
+from uniad_lightning.training.build import warn
+from uniad_lightning.training.checkpoint import load_checkpoint
+from uniad_lightning.training.trusted_targets import refuse_foreign
+
+# What a resumed run may change; everything else decides the result and is compared with the checkpoint.
+FREE_TO_CHANGE = (
+    "name", "output_dir", "overwrite", "ckpt_path", "validate_every", "callbacks", "logger", "backbone.weights",
+    "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare", "trainer.accelerator", "trainer.devices",
+    "data.cache_dir", "data.cache_size", "data.source.train", "data.source.test",
+    "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
+)  # fmt: skip
+
+# Of these, what cannot change the result of a run: all that a job of a sweep may differ in from the run that it finds.
+WITHOUT_INFLUENCE = tuple(
+    name for name in FREE_TO_CHANGE
+    if not name.startswith(("validate_every", "callbacks", "backbone", "data.root", "data.prepare", "data.source"))
+)  # fmt: skip
+
+# What a training with init_from takes from the checkpoint, besides its weights and how it looks at images: their size,
+# white level and framing.
+INHERITED = ("model", "backbone", "loss", "score", "standardize")
+
+
+def start_from(cfg: DictConfig) -> dict[str, Any] | None:
+    """The checkpoint of `cfg.init_from`, whose network and what belongs to it replace those of `cfg`."""
+    if cfg.init_from is None:
+        if cfg.rehearse is not None:
+            raise InputError("rehearse: is for a training that starts from a checkpoint; give init_from=... as well")
+        return None
+    checkpoint = load_checkpoint(cfg.init_from, key="init_from")
+    saved = checkpoint["config"]
+    refuse_foreign(saved, f"init_from={cfg.init_from}")
+    with open_dict(cfg):
+        for name in INHERITED:
+            cfg[name] = saved[name]
+        cfg.data.image_size = saved["data"]["image_size"]
+        if cfg.data.white_level == AUTO:
+            cfg.data.white_level = white_level_of(saved["data"])
+        ignore = cfg.data.framing.ignore
+        cfg.data.framing = {**saved["data"].get("framing", cfg.data.framing), "ignore": ignore}
+        cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
+    return checkpoint
+
+
+def warn_of_forgetting(started: dict[str, Any], data: UnifiedDataModule) -> None:
+    """One line where the training data lacks a product that the checkpoint knows."""
+    known = map(composed, started.get("categories", ()))
+    left_out = sorted(set(known) - {record.category for record in data.splits.train})
+    if left_out:
+        warn(
+            f"there are no train images of {', '.join(left_out)}, which init_from knows and this training will forget; "
+            "add some to the data"
+        )
+
+
+def refuse_untrained(checkpoint: dict[str, Any], path: str) -> None:
+    """Raises InputError for a checkpoint that was imported: it holds weights, but no training to go on with."""
+    if not checkpoint["loops"]:
+        raise InputError(f"ckpt_path={path}: was imported and holds no training to resume; give it as init_from={path}")
+
+
+def go_on_with_white_level(config: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Where `config` says auto, put the level that the training to be resumed has found."""
+    saved["data"]["white_level"] = white_level_of(saved["data"])
+    if config["data"]["white_level"] == AUTO:
+        config["data"]["white_level"] = saved["data"]["white_level"]
+
+
+def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:
+    """Raises InputError that names the first setting in which `config` departs from what the checkpoint trained."""
+    found = _first_difference(config, saved, _is_free_when_resumed)
+    if found is not None:
+        name, mine, theirs = found
+        raise InputError(
+            f"ckpt_path={path} was trained with {name}={theirs}, this run has {name}={mine}; resume with the same "
+            "settings"
+        )
+
+
+def refuse_other_settings(config: dict[str, Any], folder: Path) -> None:
+    """Raises InputError that names the first setting in which `config` departs from the run in `folder`."""
+    found = _first_difference(config, plain(DictConfig(OmegaConf.load(folder / CONFIG))), _is_without_influence)
+    if found is not None:
+        name, mine, theirs = found
+        raise InputError(
+            f"output_dir={folder} already holds a run with {name}={theirs}, this one has {name}={mine}; "
+            "choose another output_dir, or overwrite=true"
+        )
+
+
+def _is_free_when_resumed(name: str) -> bool:
+    folders_of_mix = r"data\.source\.parts\.[^.]+(\.root)?"
+    return _within(name, FREE_TO_CHANGE) or re.fullmatch(folders_of_mix, name) is not None
+
+
+def _is_without_influence(name: str) -> bool:
+    return _within(name, WITHOUT_INFLUENCE)
+
+
+def _within(name: str, settings: tuple[str, ...]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in settings)
+
+
+def _first_difference(
+    config: dict[str, Any], saved: dict[str, Any], free: Callable[[str], bool]
+) -> tuple[str, Any, Any] | None:
+    """The first setting that is not the same in both, nor `free` to change: its name and both values."""
+    mine, theirs = flat(config), flat(saved)
+    for name in sorted(mine.keys() | theirs.keys()):
+        if not free(name) and mine.get(name) != theirs.get(name):
+            return name, mine.get(name), theirs.get(name)
+    return None
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` as plain dicts and lists, interpolations resolved."""
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if not isinstance(plain, dict):
+        raise TypeError(f"a configuration is a mapping, not {type(plain).__name__}")
+    return {str(name): value for name, value in plain.items()}
