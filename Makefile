@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench
+.PHONY: help setup demo test test-all lint format bench
 
 help:  ## list these verbs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## make .venv and install the package in it (several GB, once)
 
@@ -18,8 +18,13 @@ setup: .venv/installed  ## make .venv and install the package in it (several GB,
 demo: setup  ## train and evaluate one model on six synthetic products (minutes on two cores)
 	$(BIN)/uniad train experiment=demo output_dir=runs/demo overwrite=true
 
-test: setup  ## run the tests
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+test: setup  ## run the tests that are fast (minutes on two cores)
+	$(PYTEST) -m 'not slow'
+
+test-all: setup  ## run all tests, those of many processes, kills and searches too (half an hour on two cores)
+	$(PYTEST)
 
 lint: setup  ## check style and types
 	$(BIN)/ruff check .

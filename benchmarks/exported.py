@@ -27,7 +27,8 @@ from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.selection import limit_images
 from uniad_lightning.data.synthetic.dataset import render
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
-from uniad_lightning.exporting.export import PRECISIONS, Plan, export_detector
+from uniad_lightning.exporting.export import export_detector
+from uniad_lightning.exporting.plan import PRECISIONS, Plan
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, load_engine
 from uniad_lightning.inspection.engines.exported import OnnxEngine, ProgramEngine

@@ -1,37 +1,19 @@
-"""What several tests share: a tree of two products, the smallest sensible model, and the command line in-process."""
+"""Fixtures of all tests: a tree of two products, a copy of it, a small disk, and the command line in-process."""
 
 import os
+import shutil
 import subprocess
 import tempfile
 
 import pytest
 import torch
 
-from fabricate import mvtec_tree
+from support.trees import mvtec_tree
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 os.environ["UNIAD_CACHE"] = tempfile.mkdtemp(prefix="uniad-cache-")  # neither use nor fill the user's own
-
-SMALL = [
-    "backbone=tiny",
-    "backbone.weights=random",
-    "model.grid=[8,8]",
-    "model.hidden_dim=32",
-    "model.num_heads=4",
-    "model.feedforward_dim=64",
-    "model.num_encoder_layers=1",
-    "model.num_decoder_layers=2",
-    "model.neighbor_size=3",
-    "data.image_size=64",
-    "data.batch_size=4",
-    "data.num_workers=0",
-    "optimizer.lr=1e-3",
-    "trainer=cpu",
-    "trainer.max_epochs=2",
-]
-
 
 # The files that take longest: begun last, one of them would leave the other worker without work.
 SLOWEST_FIRST = ("test_ddp", "test_journey", "test_sweeps", "test_search", "test_prediction_ranks", "test_ablations")
@@ -47,6 +29,12 @@ def pytest_collection_modifyitems(items):
 def tree(tmp_path_factory):
     """Two products: 9 train images each, 5 test images each, sizes other than the model's."""
     return mvtec_tree(tmp_path_factory.mktemp("tree"), train=9, size=(80, 72))
+
+
+@pytest.fixture
+def copy(tree, tmp_path):
+    """A copy of the tree that a test may spoil."""
+    return shutil.copytree(tree, tmp_path / "copy")
 
 
 @pytest.fixture
@@ -68,7 +56,7 @@ def uniad(capfd):
     """Run a command in this process: (status, stdout, stderr)."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     def call(name, *overrides):
         GlobalHydra.instance().clear()
@@ -83,7 +71,7 @@ def uniad(capfd):
 @pytest.fixture
 def command(capfd, monkeypatch):
     """Run the whole command line in this process: (status, stdout, stderr)."""
-    from uniad_lightning.cli import main
+    from uniad_lightning.command_line.cli import main
 
     def call(*words):
         monkeypatch.setattr("sys.argv", ["uniad", *words])

@@ -15,6 +15,29 @@ def upsample(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=True)[:, 0]  # (B, H, W)
 
 
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (B, H, W) convolved with a Gaussian of `sigma` pixels, cut off at 4 of them, the edges mirrored.
+
+    The same as `scipy.ndimage.gaussian_filter`; 0 changes nothing. Raises InputError for maps smaller than the cut.
+    """
+    radius = int(4 * sigma + 0.5)
+    if not radius:
+        return maps
+    if min(maps.shape[1:]) < radius:
+        raise InputError(
+            f"model.sigma={sigma}: reaches {radius} pixels, and the map has {tuple(maps.shape[1:])}; lower it"
+        )
+    places = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    weights = torch.exp(-places.square() / (2 * sigma * sigma))
+    weights = weights / weights.sum()
+    for dim in (1, 2):
+        moved = maps.movedim(dim, 2)
+        edges = [moved[..., :radius].flip(2), moved, moved[..., -radius:].flip(2)]
+        rows = torch.cat(edges, dim=2).flatten(0, 1)[:, None]  # (B * H, 1, W + 2r)
+        maps = F.conv1d(rows, weights[None, None])[:, 0].view(moved.shape).movedim(2, dim)
+    return maps
+
+
 class ImageScore(nn.Module):
     """One number for an image from its upsampled anomaly map: (B, H, W) -> (B,).
 

@@ -8,20 +8,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from fabricate_layouts_a import btad_tree, kolektor_tree, visa_tree
-from fabricate_layouts_b import mvtec_3d_tree, mvtec_ad2_tree, mvtec_loco_tree, real_iad_tree
-from uniad_lightning.cli import run_command
-from uniad_lightning.data.btad import list_btad
-from uniad_lightning.data.kolektor import list_kolektor_sdd
-from uniad_lightning.data.meta import list_meta
-from uniad_lightning.data.mvtec import list_mvtec
-from uniad_lightning.data.mvtec_3d import list_mvtec_3d
-from uniad_lightning.data.mvtec_ad2 import list_mvtec_ad2
-from uniad_lightning.data.mvtec_loco import list_mvtec_loco
-from uniad_lightning.data.real_iad import list_real_iad
-from uniad_lightning.data.visa import list_visa
+from support.layouts import (
+    btad_tree,
+    kolektor_tree,
+    mvtec_3d_tree,
+    mvtec_ad2_tree,
+    mvtec_loco_tree,
+    real_iad_tree,
+    visa_tree,
+)
+from support.settings import SMALL
+from support.trees import mvtec_tree
+from uniad_lightning.command_line.cli import run_command
+from uniad_lightning.data.layouts.btad import list_btad
+from uniad_lightning.data.layouts.json_lines import list_meta
+from uniad_lightning.data.layouts.kolektor import list_kolektor_sdd
+from uniad_lightning.data.layouts.mvtec import list_mvtec
+from uniad_lightning.data.layouts.mvtec_3d import list_mvtec_3d
+from uniad_lightning.data.layouts.mvtec_ad2 import list_mvtec_ad2
+from uniad_lightning.data.layouts.mvtec_loco import list_mvtec_loco
+from uniad_lightning.data.layouts.real_iad import list_real_iad
+from uniad_lightning.data.layouts.visa import list_visa
 from uniad_lightning.errors import InputError
 
 

@@ -8,14 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import SMALL
-from test_journey import UNIAD
-
-
-@pytest.fixture
-def copy(tree, tmp_path):
-    """A copy of the tree that a test may spoil."""
-    return shutil.copytree(tree, tmp_path / "copy")
+from support.settings import SMALL, UNIAD
 
 
 @pytest.fixture

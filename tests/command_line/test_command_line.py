@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import SMALL
-from test_journey import UNIAD
-from uniad_lightning.command_line import conf_dir, parse
+from support.settings import QUICK, UNIAD
+from uniad_lightning.command_line.words import conf_dir, parse
 from uniad_lightning.errors import InputError
-
-QUICK = [*SMALL, "trainer.max_epochs=1"]
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from test_journey import UNIAD
-from uniad_lightning.cli import COMMANDS
-from uniad_lightning.completion import answer
+from support.settings import UNIAD
+from uniad_lightning.command_line.cli import COMMANDS
+from uniad_lightning.command_line.completion import answer
 
 BASH = shutil.which("bash")
 # What readline does: sets the line, its words and the cursor, and calls the function registered for the program.

@@ -5,10 +5,10 @@ import json
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from uniad_lightning.command_line import parse
-from uniad_lightning.texts import as_text
+from support.settings import SMALL
+from support.trees import mvtec_tree
+from uniad_lightning.command_line.quoting import as_text
+from uniad_lightning.command_line.words import parse
 
 NAMES = [
     "4711E2",

@@ -1,7 +1,6 @@
 """Files that cannot be used are found before the training, all at once, and sound ones are never refused."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SMALL
-from fabricate import mvtec_tree, png, tiff
+from support.pictures import png, tiff
+from support.settings import SMALL
+from support.trees import mvtec_tree
 from uniad_lightning.data.checking import SHOWN, check_files, decode_all
-from uniad_lightning.data.image import read_image, read_record
-from uniad_lightning.data.mvtec import list_mvtec
+from uniad_lightning.data.images.decoding import read_image, read_record
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
 
@@ -137,12 +137,6 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
     assert f"{tmp_path / 'a.png'}: is a pipe" in refusal(good(tmp_path / "a.png"))
     assert str(tmp_path / "loop.png") in refusal(good(tmp_path / "loop.png"))
-
-
-@pytest.fixture
-def copy(tree, tmp_path):
-    """A copy of the tree that a test may spoil."""
-    return shutil.copytree(tree, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "calibrate"])

@@ -5,14 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from uniad_lightning.callbacks import draw_panel
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.mvtec import list_mvtec
+from uniad_lightning.data.images.augmentation import Augmentation
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches
-from uniad_lightning.data.transforms import Augmentation
 from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import key, permutation, seed_step
+from uniad_lightning.training.callbacks import draw_panel
 
 UNCHANGED = Augmentation(flip=0, flip_vertical=0, rotate=0, colour=0, seed=0)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL
-from uniad_lightning.data.mvtec import list_mvtec
+from support.settings import SMALL
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import AllImages, Balanced
 from uniad_lightning.data.selection import limit_images, normal_against_rest

@@ -18,23 +18,26 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-import uniad_lightning.export
-import uniad_lightning.onnx_graph
-from conftest import SMALL
-from fabricate import damaged
-from uniad_lightning.agreement import agreement, generated_pictures, refuse_disagreement
-from uniad_lightning.build import build_module
-from uniad_lightning.checkpoint import pack_ignored
-from uniad_lightning.cli import conf_dir, run_command
-from uniad_lightning.data.image import read_image
-from uniad_lightning.data.mvtec import list_mvtec
-from uniad_lightning.detector import Detector, Seen, load_engine
+import uniad_lightning.exporting.export
+import uniad_lightning.exporting.onnx_model
+from support.pictures import damaged
+from support.settings import SMALL
+from uniad_lightning.command_line.cli import conf_dir, run_command
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.errors import InputError
-from uniad_lightning.export import Plan, export_detector, plan_export
-from uniad_lightning.exported import FORMAT, OnnxEngine, ProgramEngine
-from uniad_lightning.familiarity import Familiarity
-from uniad_lightning.low_precision import fold_constants
-from uniad_lightning.threshold import Boundary, Calibration
+from uniad_lightning.exporting.export import export_detector
+from uniad_lightning.exporting.low_precision import fold_constants
+from uniad_lightning.exporting.plan import Plan, plan_export
+from uniad_lightning.exporting.verify import agreement, generated_pictures, refuse_disagreement
+from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.inspection.detector import Detector
+from uniad_lightning.inspection.engines.base import Seen
+from uniad_lightning.inspection.engines.checkpoint import load_engine
+from uniad_lightning.inspection.engines.exported import FORMAT, OnnxEngine, ProgramEngine
+from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.training.build import build_module
+from uniad_lightning.training.checkpoint import pack_ignored
 
 UNIAD = [word for word in SMALL if word.startswith("model.")]
 OTHERS = [word for word in SMALL if not word.startswith(("model.", "backbone.weights"))]
@@ -95,10 +98,10 @@ def folder(tree, tmp_path_factory, said):
     path = write_checkpoint(folder / "whole.ckpt", tree, VARIANTS["whole"])
     engine, splits = load_engine(str(path), CPU), list_mvtec(tree, categories=None)
     with pytest.MonkeyPatch.context() as patch:
-        program = uniad_lightning.graph.trace(engine)
-        patch.setattr(uniad_lightning.export, "trace", lambda _: program)
-        model = uniad_lightning.onnx_graph.to_onnx(program)
-        patch.setattr(uniad_lightning.onnx_graph, "to_onnx", lambda _: copy.deepcopy(model))
+        program = uniad_lightning.exporting.graph.trace(engine)
+        patch.setattr(uniad_lightning.exporting.export, "trace", lambda _: program)
+        model = uniad_lightning.exporting.onnx_model.to_onnx(program)
+        patch.setattr(uniad_lightning.exporting.onnx_model, "to_onnx", lambda _: copy.deepcopy(model))
         with contextlib.redirect_stdout(said):
             assert run_command("export", [f"ckpt_path={path}", f"output_dir={folder}/out"]) == 0
         for name, form, precision in (
@@ -327,7 +330,9 @@ def test_a_checkpoint_that_is_not_there_is_named_and_no_folder_made_for_it(uniad
 
 
 def test_missing_packages_are_named(folder, monkeypatch):
-    monkeypatch.setattr(uniad_lightning.export, "find_spec", lambda name: None if name == "onnxscript" else True)
+    monkeypatch.setattr(
+        uniad_lightning.exporting.export, "find_spec", lambda name: None if name == "onnxscript" else True
+    )
     with pytest.raises(InputError, match=r"onnxscript not installed; pip install 'uniad-lightning\[export\]'"):
         plan_export("last.ckpt", output=None, format="onnx", precision="fp32", overwrite=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -336,8 +341,10 @@ def test_missing_packages_are_named(folder, monkeypatch):
 
 
 def test_a_file_that_says_something_else_is_deleted_and_an_older_one_stays(folder, monkeypatch, tmp_path):
-    whole = uniad_lightning.graph.resize_parts
-    monkeypatch.setattr(uniad_lightning.graph, "resize_parts", lambda *given: (whole(*given) - 1).clamp(min=0))
+    whole = uniad_lightning.exporting.graph.resize_parts
+    monkeypatch.setattr(
+        uniad_lightning.exporting.graph, "resize_parts", lambda *given: (whole(*given) - 1).clamp(min=0)
+    )
     (tmp_path / "x.pt2").write_text("an older file")
     engine = load_engine(str(folder / "whole.ckpt"), CPU)
     with pytest.raises(InputError, match=r"map differs from the checkpoint's by \d\.\de-\d\d .* deleted"):
@@ -346,7 +353,7 @@ def test_a_file_that_says_something_else_is_deleted_and_an_older_one_stays(folde
 
 
 def test_weights_that_one_file_cannot_hold_are_refused(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(uniad_lightning.export, "ONE_FILE", 1000)
+    monkeypatch.setattr(uniad_lightning.exporting.export, "ONE_FILE", 1000)
     engine = load_engine(str(folder / "whole.ckpt"), CPU)
     with pytest.raises(InputError, match="an .onnx file holds 2 GB; use format=torch"):
         export_detector(engine, Plan(tmp_path / "x.onnx", "onnx", "fp32"), categories=[], splits=None)

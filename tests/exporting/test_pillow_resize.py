@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from uniad_lightning.data.framing import Framing, cut
-from uniad_lightning.resampling import resize_parts
+from uniad_lightning.data.images.tiling import Framing, cut
+from uniad_lightning.exporting.pillow_resize import resize_parts
 
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALL
+from support.paths import SOURCE
+from support.settings import SMALL
 from uniad_lightning.errors import InputError
-from uniad_lightning.home import expand
-from uniad_lightning.sources.opening import open_source
-
-SOURCE = Path(__file__).parents[1] / "src" / "uniad_lightning"
+from uniad_lightning.files.user_path import expand
+from uniad_lightning.prediction.sources.opening import open_source
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_no_home(homeless, path):
 
 
 def test_there_is_no_other_place_that_expands():
-    assert [path.name for path in SOURCE.rglob("*.py") if "expanduser(" in path.read_text()] == ["home.py"]
+    assert [path.name for path in SOURCE.rglob("*.py") if "expanduser(" in path.read_text()] == ["user_path.py"]
 
 
 @pytest.mark.parametrize(

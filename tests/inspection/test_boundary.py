@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from uniad_lightning.threshold import (
+from uniad_lightning.inspection.boundary import (
     Boundary,
     Calibration,
     at_rate,

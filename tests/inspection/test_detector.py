@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import SMALL
-from fabricate import mvtec_tree
+from support.settings import SMALL
+from support.trees import mvtec_tree
 from uniad_lightning import Detector
-from uniad_lightning.checkpoint import load_checkpoint
-from uniad_lightning.detector import rgb_from_array
 from uniad_lightning.errors import InputError
-from uniad_lightning.familiarity import Familiarity
-from uniad_lightning.inspection import Inspection
-from uniad_lightning.threshold import Boundary
+from uniad_lightning.inspection.boundary import Boundary
+from uniad_lightning.inspection.detector import rgb_from_array
+from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.inspection.result import Inspection
+from uniad_lightning.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def products(tmp_path_factory):
 @pytest.fixture(scope="module")
 def calibrated(products, tmp_path_factory):
     """A detector of two epochs with boundaries, its checkpoint, and where the calibration was reported."""
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("runs")
     words = [*SMALL, f"data.root={products}", "data.held_out=0.3", f"output_dir={folder}/run", "standardize=true"]

@@ -10,12 +10,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.functional import adaptive_avg_pool2d
 
-from test_histogram import scikit_learn, threshold_loop
-from uniad_lightning.histogram import BINS, Counts, ranking
-from uniad_lightning.metrics import AnomalyMetrics, Row
-from uniad_lightning.refinement import FIRST
+from support.oracles import scikit_learn, threshold_loop
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Row
+from uniad_lightning.metrics.histogram import BINS, Counts, ranking
+from uniad_lightning.metrics.refinement import FIRST
+from uniad_lightning.metrics.uncertainty import error_bounds
 from uniad_lightning.scoring import upsample
-from uniad_lightning.uncertainty import error_bounds
 
 CATEGORIES = ("bottle", "cable", "capsule")
 IMAGES, SIZE, GRID = 18, (48, 48), (12, 12)

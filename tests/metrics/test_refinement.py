@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from test_histogram import count, empty, scikit_learn, threshold_loop
-from uniad_lightning.histogram import BINS, Counts, ranking, region_overlap, region_weights, sort_keys
-from uniad_lightning.refinement import FIRST
-from uniad_lightning.uncertainty import Bounds, error_bounds, uncertainty
+from support.oracles import count, empty, scikit_learn, threshold_loop
+from uniad_lightning.metrics.histogram import BINS, Counts, ranking, region_overlap, region_weights, sort_keys
+from uniad_lightning.metrics.refinement import FIRST
+from uniad_lightning.metrics.uncertainty import Bounds, error_bounds, uncertainty
 
 CPU = torch.device("cpu")
 NO_TIES = torch.zeros(BINS, dtype=torch.bool)

@@ -9,15 +9,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from torch import nn
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from uniad_lightning.build import build_module
-from uniad_lightning.cli import conf_dir
+from support.settings import SMALL
+from support.trees import mvtec_tree
+from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.decoders import DECODERS
-from uniad_lightning.models.jitter import FeatureJitter
-from uniad_lightning.models.neighbor_mask import neighbor_mask
+from uniad_lightning.models.layers.decoder_designs import DECODERS
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.layers.neighbor_mask import neighbor_mask
 from uniad_lightning.models.uniad import UniAD
+from uniad_lightning.training.build import build_module
 
 GRID, E, N = (4, 6), 16, 24
 MVTEC = """

@@ -7,11 +7,11 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.losses import MSELoss
 from uniad_lightning.models.cnn import CNN
-from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.layers.transformer import Attention, PositionEmbedding
+from uniad_lightning.models.losses import MSELoss
 from uniad_lightning.models.mlp import MLP
-from uniad_lightning.models.transformer import Attention, PositionEmbedding
 from uniad_lightning.models.uniad import UniAD
 from uniad_lightning.models.vanilla import VanillaTransformer
 

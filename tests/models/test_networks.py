@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.losses import CosineLoss, MSELoss, NormalizedMSELoss
-from uniad_lightning.models import dropout
-from uniad_lightning.models.dropout import Dropout, attend
-from uniad_lightning.models.jitter import FeatureJitter
-from uniad_lightning.models.neighbor_mask import neighbor_mask
-from uniad_lightning.models.standardize import Standardize
-from uniad_lightning.models.transformer import Attention, PositionEmbedding
+from uniad_lightning.models.layers import dropout
+from uniad_lightning.models.layers.dropout import Dropout, attend
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.layers.neighbor_mask import neighbor_mask
+from uniad_lightning.models.layers.standardize import Standardize
+from uniad_lightning.models.layers.transformer import Attention, PositionEmbedding
+from uniad_lightning.models.losses import CosineLoss, MSELoss, NormalizedMSELoss
 from uniad_lightning.models.uniad import UniAD
 from uniad_lightning.randomness import seed_step
 

@@ -5,17 +5,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from conftest import SMALL
-from uniad_lightning.build import build_module
-from uniad_lightning.cli import conf_dir
-from uniad_lightning.complexity import PAPER_FLOPS, PAPER_LEARNABLE, Part, complexity
+from support.settings import SMALL
+from uniad_lightning.command_line.cli import conf_dir
+from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import InputError
-from uniad_lightning.losses import MSELoss
 from uniad_lightning.models.cnn import CNN
-from uniad_lightning.models.jitter import FeatureJitter
+from uniad_lightning.models.layers.jitter import FeatureJitter
+from uniad_lightning.models.losses import MSELoss
 from uniad_lightning.models.uniad import UniAD
-from uniad_lightning.module import FeatureReconstruction
+from uniad_lightning.paper.complexity import PAPER_FLOPS, PAPER_LEARNABLE, Part, complexity
 from uniad_lightning.scoring import ImageScore
+from uniad_lightning.training.build import build_module
 
 
 class OneConvolution(nn.Module):

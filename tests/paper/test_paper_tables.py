@@ -12,19 +12,20 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from PIL import Image
 
-from conftest import SMALL
-from uniad_lightning.cli import conf_dir
-from uniad_lightning.data.cifar10 import CIFAR10, CLASSES
-from uniad_lightning.data.mvtec import MVTEC
+from support.settings import SMALL
+from uniad_lightning.command_line.cli import conf_dir
+from uniad_lightning.command_line.table_command import show_table, table_names
+from uniad_lightning.data.images.cifar10_batches import CLASSES
+from uniad_lightning.data.layouts.cifar10 import CIFAR10
+from uniad_lightning.data.layouts.mvtec import MVTEC
 from uniad_lightning.errors import InputError
-from uniad_lightning.metrics import Evaluation, Row
-from uniad_lightning.paper_tables import show_table, table_names
-from uniad_lightning.results import paper
-from uniad_lightning.results.curves import read_curve
-from uniad_lightning.results.gathering import settings_of
-from uniad_lightning.results.layouts import LAYOUTS
+from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.paper import numbers as paper
+from uniad_lightning.paper.curves import read_curve
+from uniad_lightning.paper.gathering import settings_of
+from uniad_lightning.paper.layouts import LAYOUTS
 from uniad_lightning.results.run_folder import COLUMNS, CONFIG, write_evaluation
-from uniad_lightning.starting import plain
+from uniad_lightning.training.resume import plain
 
 IMAGES = {name: row.test_good + row.test_defective for name, row in MVTEC.images.items()}
 PRODUCTS = {"gear": 9, "wood": 7}

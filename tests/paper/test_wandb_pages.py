@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import SMALL
-from test_wandb import read, records
-from uniad_lightning.wandb_pages import JITTER_SCALES, MVTEC, NEIGHBOR_SIZES, SEEDS, build_pages, specification
+from support.paths import ROOT
+from support.settings import SMALL
+from support.wandb_files import read, records
+from uniad_lightning.paper.wandb_pages import JITTER_SCALES, MVTEC, NEIGHBOR_SIZES, SEEDS, build_pages, specification
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "wandb_dashboard.py"
 
 

@@ -10,19 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conftest import SMALL
-from stand_in import StandIn, part
-from test_journey import UNIAD
-from test_prediction_ranks import predict as predict_in_several
-from test_predictions import check_agreement, journal, of, predict, table
+from support.predicting import check_agreement, journal, of, predict, table
+from support.predicting_together import predict as predict_in_several
+from support.settings import SMALL, UNIAD
+from support.stand_in import StandIn, part
 from uniad_lightning import Detector
 from uniad_lightning.errors import InputError, LostError, TemporaryError
-from uniad_lightning.inspection import Inspection
-from uniad_lightning.predictions import predict_all
-from uniad_lightning.results.prediction_files import PARTS, PredictionWriter
-from uniad_lightning.results.prediction_parts import PartWriter
-from uniad_lightning.sources.items import Item
-from uniad_lightning.threshold import Boundary, Calibration
+from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.inspection.result import Inspection
+from uniad_lightning.prediction.files import PARTS, PredictionWriter
+from uniad_lightning.prediction.merging import PartWriter
+from uniad_lightning.prediction.pipeline import predict_all
+from uniad_lightning.prediction.sources.items import Item
 
 
 @pytest.fixture
@@ -271,7 +270,7 @@ def test_what_is_no_number_is_not_good(score):
 
 @pytest.fixture(scope="module")
 def checkpoint(tree, tmp_path_factory):
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("runs") / "small"
     words = [*SMALL, f"data.root={tree}", f"output_dir={folder}", "trainer.max_epochs=1"]

@@ -5,8 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import threading
 import time
 import tracemalloc
 from collections import Counter
@@ -17,23 +15,22 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import SMALL
-from stand_in import Inspection, StandIn, part
-from test_predictions import check_agreement, journal, table
-from test_predictions import predict as predict_alone
+from support.predicting import check_agreement, journal, table
+from support.predicting import predict as predict_alone
+from support.predicting_together import meeting, predict
+from support.settings import SMALL, UNIAD
+from support.stand_in import Inspection, StandIn, part
 from uniad_lightning.errors import InputError
-from uniad_lightning.predictions import predict_all
-from uniad_lightning.processes import ALONE, Ended, Processes, join
-from uniad_lightning.results import prediction_parts
-from uniad_lightning.results.picture_files import PictureFiles
-from uniad_lightning.results.prediction_files import PARTS, PredictionWriter
-from uniad_lightning.results.prediction_parts import PartWriter, merge
-from uniad_lightning.results.prediction_rows import empty_row
-from uniad_lightning.sources.items import Item, Source
-from uniad_lightning.sources.opening import open_source
+from uniad_lightning.prediction import merging as prediction_parts
+from uniad_lightning.prediction.files import PARTS, PredictionWriter
+from uniad_lightning.prediction.merging import merge
+from uniad_lightning.prediction.overlays import PictureFiles
+from uniad_lightning.prediction.processes import ALONE, Ended, join
+from uniad_lightning.prediction.rows import empty_row
+from uniad_lightning.prediction.sources.items import Item, Source
+from uniad_lightning.prediction.sources.opening import open_source
 
-BIN = Path(sys.executable).parent
-UNIAD, TORCHRUN = BIN / "uniad", BIN / "torchrun"
+TORCHRUN = UNIAD.with_name("torchrun")
 
 
 def untimed(folder):
@@ -52,7 +49,7 @@ def pictures_of(folder):
 
 @pytest.fixture(scope="module")
 def checkpoint(tree, tmp_path_factory):
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("runs") / "small"
     words = [*SMALL, f"data.root={tree}", "data.held_out=0.3", f"output_dir={folder}", "trainer.max_epochs=1"]
@@ -140,51 +137,6 @@ def test_a_mistake_is_told_by_one_process(tmp_path):
 
 
 # The same without starting any: each process a thread.
-
-
-def meeting(count):
-    """Processes of `count` threads."""
-    barrier, values = threading.Barrier(count, timeout=60), [None] * count
-
-    def exchange(rank, value):
-        values[rank] = value
-        try:
-            barrier.wait()
-            found = list(values)
-            barrier.wait()
-        except threading.BrokenBarrierError:
-            raise RuntimeError("Connection closed by peer") from None
-        return found
-
-    def member(rank):
-        return Processes(rank=rank, count=count, local_rank=rank, exchange=lambda value: exchange(rank, value))
-
-    return [member(rank) for rank in range(count)], barrier
-
-
-def predict(word, folder, count, *, detectors=None, sources=None, batch_size=3, **settings):
-    """All of `uniad predict` in `count` processes but the command line; what became of each."""
-    processes, barrier = meeting(count)
-    detectors = detectors or [StandIn() for _ in processes]
-
-    def work(mine):
-        source = sources[mine.rank] if sources else open_source(str(word), without=folder)
-        with mine.agreed():
-            whole = PredictionWriter(folder, pictures="none", settings={}, **settings) if mine.first else None
-        try:
-            with PartWriter(folder, processes=mine, whole=whole, pictures="none") as writer:
-                return predict_all(
-                    detectors[mine.rank], source, writer, batch_size=batch_size, workers=2, show=False
-                )  # fmt: skip
-        except BaseException as error:  # the process ends, and its connections with it
-            barrier.abort()
-            return error
-        finally:
-            if whole is not None:
-                whole.close()
-
-    with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(work, processes))
 
 
 @pytest.fixture

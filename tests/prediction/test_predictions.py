@@ -1,6 +1,5 @@
 """Judging many pictures: rows, pictures, order, resuming after any end, full disks, memory, and a watched folder."""
 
-import csv
 import json
 import os
 import signal
@@ -10,68 +9,25 @@ import threading
 import time
 import tracemalloc
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fabricate import png
-from stand_in import StandIn, part
-from test_image import header_only
-from uniad_lightning import decoding
-from uniad_lightning.data.deep import TRANSPARENT
+from support.paths import TESTS
+from support.pictures import header_only, png
+from support.predicting import check_agreement, journal, of, predict
+from support.stand_in import Inspection, StandIn, part
+from support.videos import film
+from uniad_lightning.data.images.deep_images import TRANSPARENT
 from uniad_lightning.errors import InputError
-from uniad_lightning.predictions import predict_all
-from uniad_lightning.results.picture_files import inside
-from uniad_lightning.results.prediction_files import PredictionWriter
-from uniad_lightning.sources.headers import decoding_bytes
-from uniad_lightning.sources.items import Item, Source
-from uniad_lightning.sources.opening import open_source
-
-TESTS = Path(__file__).parent
-
-
-def predict(word, folder, *, detector=None, resume=False, overwrite=False, pictures="defective", settings=None, **more):
-    """All of `uniad predict` but the command line."""
-    ours = {"batch_size", "workers", "product", "show"}
-    source = open_source(str(word), without=folder, **{k: v for k, v in more.items() if k not in ours})
-    loop = {"batch_size": 3, "workers": 2, "show": False, **{k: v for k, v in more.items() if k in ours}}
-    with PredictionWriter(
-        folder, pictures=pictures, settings=settings or {}, resume=resume, overwrite=overwrite
-    ) as writer:
-        return predict_all(detector or StandIn(), source, writer, **loop)
-
-
-def of(items):
-    return Source(iter(items), lambda: None)
-
-
-def journal(folder):
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_bytes().splitlines()]
-
-
-def table(folder):
-    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def check_agreement(folder):
-    """That both files say the same; returns the names."""
-    rows, cells = journal(folder), table(folder)
-    assert len(rows) == len(cells)
-    for row, cell in zip(rows, cells, strict=True):
-        for name in ("path", "decision", "overlay", "mask", "error"):
-            assert cell[name] == row[name].encode(errors="backslashreplace").decode()  # of names that are no text
-        for name in ("score", "normalised_score", "milliseconds"):
-            assert cell[name] == ("" if row[name] is None else str(row[name]))
-        assert cell["familiar"] == {None: "", True: "true", False: "false"}[row["familiar"]]
-        if row["score"] is None:
-            assert (cell["num_regions"], cell["regions"]) == ("", "")
-        else:
-            assert json.loads(cell["regions"]) == row["regions"]
-            assert int(cell["num_regions"]) == len(row["regions"])
-    return [row["path"] for row in rows]
+from uniad_lightning.prediction import decoding
+from uniad_lightning.prediction.files import PredictionWriter
+from uniad_lightning.prediction.overlays import inside
+from uniad_lightning.prediction.pipeline import predict_all
+from uniad_lightning.prediction.sources.headers import decoding_bytes
+from uniad_lightning.prediction.sources.items import Item
+from uniad_lightning.prediction.sources.opening import open_source
 
 
 @pytest.fixture
@@ -372,8 +328,8 @@ def test_a_damaged_row_in_the_middle_is_not_cut_off_with_all_that_follows(line, 
 RUN = """
 import json, resource, signal, sys
 from pathlib import Path
-from stand_in import StandIn
-from test_predictions import predict
+from support.stand_in import StandIn
+from support.predicting import predict
 more = json.loads(sys.argv[3])
 if "file_size" in more:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -470,7 +426,7 @@ def test_an_interrupt_leaves_whole_files_and_says_the_counts(line, tmp_path, cap
 
 
 def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path, monkeypatch):
-    from uniad_lightning.results import prediction_files
+    from uniad_lightning.prediction import files as prediction_files
 
     calls = []
     real = prediction_files._write
@@ -675,8 +631,6 @@ def test_a_watched_folder_each_part_once_also_after_a_restart(tmp_path):
 
 
 def test_video_frames_have_rows_and_can_be_resumed(tmp_path):
-    from test_sources import film
-
     path = film(tmp_path / "film.avi", "MJPG")
     predict(path, tmp_path / "out", every=3, pictures="all")
     assert check_agreement(tmp_path / "out") == [f"film.avi#{i:06d}" for i in range(0, 30, 3)]
@@ -692,8 +646,6 @@ def test_a_score_that_is_no_number_is_an_error(tmp_path):
             for inspection in found:
                 type(inspection).score = property(lambda self: float("nan"))
             return found
-
-    from stand_in import Inspection
 
     kept = Inspection.score
     try:

@@ -9,14 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fabricate import mvtec_tree
-from uniad_lightning.cli import main, run_command
-from uniad_lightning.detector import Detector
+from support.checkpoints import Foreign
+from support.trees import mvtec_tree
+from uniad_lightning.command_line.cli import main, run_command
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.backbone import Backbone
-from uniad_lightning.models.static_padding import StaticallyPadded
-from uniad_lightning.module import fingerprint
-from uniad_lightning.official import is_behind
+from uniad_lightning.inspection.detector import Detector
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.backbone.fingerprint import fingerprint
+from uniad_lightning.models.backbone.static_padding import StaticallyPadded
+from uniad_lightning.reference.weights import is_behind
 
 SIZE, GRID, WIDTH, HEADS, FEEDFORWARD, LAYERS, WINDOW = 64, 4, 16, 4, 24, (1, 2), 3
 # EfficientNet's stages: kernel, stride, expansion; of each size its native image, stem, and channels and repeats.
@@ -358,10 +359,6 @@ def test_what_does_not_fit_is_refused_in_one_line(change, words, named, tmp_path
 def test_another_network_is_refused(imported, tmp_path, capsys):
     assert command("import_official", f"file={imported[2]}", f"output={tmp_path}/ours.ckpt", "model=mlp") == 2
     assert "model=uniad" in one_line_of(capsys)
-
-
-class Foreign:
-    """An object whose making a file should not bring about."""
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import torch
 from safetensors import safe_open
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.losses import MSELoss
-from uniad_lightning.official import reconstruction_from_state_dict, reference_name
+from uniad_lightning.models.losses import MSELoss
+from uniad_lightning.reference.weights import reconstruction_from_state_dict, reference_name
 from uniad_lightning.scoring import upsample
 
-FILES = sorted((Path(__file__).parent / "data").glob("official_uniad_*.safetensors"))
+FILES = sorted(Path(__file__).parent.glob("official_uniad_*.safetensors"))
 
 
 def load(path):

@@ -10,16 +10,16 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from torch import nn
 
-from conftest import SMALL
-from test_config import CONF, SUPPLIED, check_arguments, targets
-from uniad_lightning.cli import run_command
-from uniad_lightning.data.image import read_image, resize
-from uniad_lightning.detector import load_engine
-from uniad_lightning.display import DecoderTraining, load_decoder
+from support.configs import CONF, check_arguments, targets
+from support.settings import SMALL
+from uniad_lightning.command_line.cli import run_command
+from uniad_lightning.data.images.decoding import read_image, resize
 from uniad_lightning.errors import InputError
+from uniad_lightning.inspection.engines.checkpoint import load_engine
 from uniad_lightning.models.cnn import BasicBlock
 from uniad_lightning.models.feature_decoder import FeatureDecoder
-from uniad_lightning.results.panels import Renderer, learned_queries
+from uniad_lightning.rendering.panels import Renderer, learned_queries
+from uniad_lightning.rendering.train_decoder import DecoderTraining, load_decoder
 
 CPU = torch.device("cpu")
 TRAIN, TEST = 18, 10  # images of the tree
@@ -80,10 +80,7 @@ def test_a_width_that_is_none():
         feature_decoder(width=0)
 
 
-def test_the_keys_of_the_decoder_are_arguments(monkeypatch):
-    monkeypatch.setitem(
-        SUPPLIED, "uniad_lightning.models.feature_decoder.FeatureDecoder", {"channels", "grid", "image_size"}
-    )
+def test_the_keys_of_the_decoder_are_arguments():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         found = list(targets(compose("train_decoder")))
     assert len(found) == 6  # trainer, optimizer, schedule, decoder, two callbacks

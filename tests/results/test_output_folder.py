@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALL
+from support.settings import QUICK
 from uniad_lightning.errors import InputError
-from uniad_lightning.holding import hold, hold_free
+from uniad_lightning.results.output_folder import hold, hold_free
 from uniad_lightning.results.run_folder import claim, write_text
-from uniad_lightning.results.sweeps import Job, show_sweep
-from uniad_lightning.written import MARK, file_stem, written
-
-QUICK = [*SMALL, "trainer.max_epochs=1"]
+from uniad_lightning.results.written_files import MARK, file_stem, written
+from uniad_lightning.sweeps.table import Job, show_sweep
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -28,7 +26,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def finished(tree, tmp_path_factory):
     """A run with an evaluation's maps beside it."""
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert run_command("train", [*QUICK, f"data.root={tree}", f"output_dir={folder}", "data.held_out=0.2"]) == 0
@@ -173,7 +171,9 @@ def test_a_folder_of_other_runs_hidden_files_and_the_calls_own_output_are_no_obs
     with hold(tmp_path / "a"):
         write_text(tmp_path / "a" / "config.yaml", "x")
     assert written(tmp_path / "a") == ["config.yaml"]
-    code = "import sys; from pathlib import Path; from uniad_lightning.holding import hold\nwith hold(Path('b')): pass"
+    code = (
+        "from pathlib import Path; from uniad_lightning.results.output_folder import hold\nwith hold(Path('b')): pass"
+    )
     (tmp_path / "b").mkdir()
     with (tmp_path / "b" / "out.log").open("w") as out:
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=out, check=True)
@@ -269,7 +269,15 @@ def test_trainings_begun_in_the_same_second_have_a_folder_each_also_of_two_proce
     own = tmp_path / "own" / "experiment" / "same_second.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("# @package _global_\noutput_dir: runs/train/2026-01-01_00-00-00\n")
-    words = [sys.executable, "-m", "uniad_lightning.cli", "train", "--config-dir=own", "experiment=same_second", *QUICK]
+    words = [
+        sys.executable,
+        "-m",
+        "uniad_lightning.command_line.cli",
+        "train",
+        "--config-dir=own",
+        "experiment=same_second",
+        *QUICK,
+    ]
     words += [f"data.root={tree}", "callbacks.heatmaps.per_category=1"]
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     with hold(tmp_path / "runs" / "train" / "2026-01-01_00-00-00"):

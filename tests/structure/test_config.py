@@ -1,51 +1,16 @@
 """Every YAML key is an argument of what it configures, and every option, experiment and sweep composes."""
 
-import inspect
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-import uniad_lightning.run  # noqa: F401 - configs name what it imports
-from uniad_lightning.cli import COMMANDS, conf_dir
+import uniad_lightning.training.train  # noqa: F401 - configs name what it imports
+from support.configs import CONF, check_arguments, targets
+from uniad_lightning.command_line.cli import COMMANDS
 
-CONF = conf_dir()
-# Given by code: what only a built part or the trainer knows.
-SUPPLIED = {
-    "uniad_lightning.models.uniad.UniAD": {"channels"},
-    "uniad_lightning.models.mlp.MLP": {"channels"},
-    "uniad_lightning.models.cnn.CNN": {"channels"},
-    "uniad_lightning.models.vanilla.VanillaTransformer": {"channels"},
-    "uniad_lightning.data.datamodule.UnifiedDataModule": {"mean", "std"},
-    "uniad_lightning.module.drop_after": {"optimizer", "total_steps"},
-    "uniad_lightning.module.warm_up_and_decay": {"optimizer", "total_steps"},
-    **{
-        f"uniad_lightning.data.{name}": {"root", "categories", "train_needed"}
-        for name in (
-            "mvtec.list_mvtec",
-            "cifar10.list_cifar10",
-            "folder.list_folder",
-            "meta.list_meta",
-            "mix.list_mix",
-            "visa.list_visa",
-            "btad.list_btad",
-            "kolektor.list_kolektor_sdd",
-            "real_iad.list_real_iad",
-            "mvtec_loco.list_mvtec_loco",
-            "mvtec_ad2.list_mvtec_ad2",
-            "mvtec_3d.list_mvtec_3d",
-        )
-    },  # fmt: skip
-    "uniad_lightning.data.synthetic.write_synthetic": {"root"},
-    "torch.optim.AdamW": {"params"},
-}
-# Classes that hand further keywords on, and to what.
-HANDED_ON = {
-    "lightning.pytorch.strategies.DDPStrategy": "torch.nn.parallel.DistributedDataParallel",
-}
-FREE = {"lightning", "torch"}  # third-party classes may have arguments that we leave at their defaults
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
@@ -55,39 +20,12 @@ def composed(name, *overrides):
         return compose(name, [*overrides], return_hydra_config=False)
 
 
-def targets(node):
-    if isinstance(node, DictConfig):
-        if node.get("_target_"):
-            yield node
-        for key in node:
-            child = node._get_node(key)
-            if isinstance(child, DictConfig):
-                yield from targets(child)
-
-
-def arguments(target):
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    found = inspect.signature(get_object(target)).parameters
-    return {name: p for name, p in found.items() if p.kind not in variable}
-
-
-def check_arguments(node):
-    target = node._target_
-    parameters = arguments(target)
-    given = {str(key) for key in node if key not in ("_target_", "_partial_")}
-    known = parameters.keys() | (arguments(HANDED_ON[target]).keys() if target in HANDED_ON else set())
-    assert given <= known, f"{target} has no argument {given - known}"
-    needed = {name for name, p in parameters.items() if p.default is p.empty}
-    assert needed <= given | SUPPLIED.get(target, set()), f"{target}: {needed - given} is not configured"
-    if target.split(".")[0] not in FREE:
-        optional = set(parameters) - given - SUPPLIED.get(target, set())
-        assert not optional, f"{target}: {optional} is in no YAML file, so no user can find it"
-
-
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: part)
 def test_option_composes_and_its_keys_are_arguments(group, option):
     command = "evaluate" if (group, option) == ("data", "from_checkpoint") else "train"
-    cfg = composed(command, f"{group}={option}", *(["data.root=x"] if group != "data" else []))
+    of_model = {"sizes": option.partition("_")[2], "method": option}.get(group)  # what is said of one model alone
+    chosen = [] if of_model is None else [f"model={of_model}"]
+    cfg = composed(command, f"{group}={option}", *chosen, *(["data.root=x"] if group != "data" else []))
     if cfg.get("data") is not None and "root" in cfg.data:
         cfg.data.root = "x"
     found = list(targets(cfg))
@@ -110,11 +48,12 @@ def test_options_instantiate(group, tmp_path):
         extra = ["logger.offline=true"] if path.stem == "wandb" else []
         cfg = composed("train", f"{group}={path.stem}", f"output_dir={tmp_path}", *extra)
         node = cfg[group]
-        built = (
-            [instantiate(child) for child in node.values()]
-            if group == "callbacks"
-            else instantiate(node, **({"channels": 8} if group == "model" else {}))
-        )
+        if group == "callbacks":
+            built = [instantiate(child) for child in node.values()]
+        elif group == "model":  # needs parts that code gives
+            built = instantiate(node, _partial_=True)
+        else:
+            built = instantiate(node)
         assert built is not None
 
 
@@ -139,7 +78,7 @@ def test_the_fidelity_table_is_the_default():
         "optimizer.weight_decay": 1e-4, "schedule.fraction": 0.8, "schedule.gamma": 0.1, "trainer.max_epochs": 1000,
         "trainer.gradient_clip_val": 0.1, "backbone.name": "tf_efficientnet_b4.aa_in1k",
         "backbone.levels": [0, 1, 2, 3], "score.kind": "max", "score.window": 16,
-        "loss._target_": "uniad_lightning.losses.MSELoss",
+        "loss._target_": "uniad_lightning.models.losses.MSELoss",
     }  # fmt: skip
     found = {key: OmegaConf.select(cfg, key) for key in expected}
     assert {key: list(v) if OmegaConf.is_list(v) else v for key, v in found.items()} == expected

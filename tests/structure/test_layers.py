@@ -1,205 +1,100 @@
-"""Who may import whom: DESIGN's table of levels and its fences, read from the source with `ast`.
+"""Who may import whom: the order of the rooms, no circles, and which room may use which library; read with `ast`.
 
-Imports inside functions and under `TYPE_CHECKING` count: they are dependencies, too. A package's `__init__` is run
-before every module in it, so it is on level 0 and may hold a docstring and little else.
+Imports inside functions and under `TYPE_CHECKING` count: they are dependencies, too.
 """
 
 import ast
-from pathlib import Path
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from support.paths import SOURCE
+
 PACKAGE = "uniad_lightning"
-SOURCE = Path(__file__).parents[1] / "src" / PACKAGE
 
-# A module may import modules of its own level and below.
-LEVELS = {
-    "__init__": 0,
-    "models.__init__": 0,
-    "data.__init__": 0,
-    "errors": 0,
-    "home": 0,
-    "types": 0,
-    "sealed": 0,
-    "torch_file": 1,
-    "trust": 4,
-    "models.neighbor_mask": 1,
-    "models.construction": 1,
-    "models.decoders": 1,
-    "models.jitter": 1,
-    "models.standardize": 1,
-    "models.dropout": 1,
-    "models.folding": 1,
-    "models.static_padding": 1,
-    "scoring": 1,
-    "resampling": 1,
-    "threshold": 1,
-    "familiarity": 1,
-    "losses": 1,
-    "histogram": 1,
-    "metrics": 1,
-    "roc": 1,
-    "precision": 1,
-    "recount": 1,
-    "refinement": 1,
-    "uncertainty": 1,
-    "randomness": 1,
-    "data.records": 1,
-    "data.formats": 1,
-    "data.once": 1,
-    "data.raw_bytes": 1,
-    "data.image_file": 2,
-    "data.deep": 2,
-    "data.white_level": 3,
-    "data.published": 1,
-    "data.listing": 1,
-    "data.naming": 1,
-    "data.passed_over": 1,
-    "data.mask_names": 1,
-    "data.text_files": 1,
-    "data.surface": 1,
-    "data.products": 1,
-    "data.camera": 1,
-    "models.state_shapes": 1,
-    "models.coreset": 1,
-    "models.memory_bank": 2,
-    "models.gaussian_grid": 2,
-    "models.transformer": 2,
-    "models.backbone": 2,
-    "data.mvtec": 2,
-    "data.visa": 2,
-    "data.btad": 2,
-    "data.mpdd": 2,
-    "data.real_iad": 2,
-    "data.mvtec_loco": 2,
-    "data.mvtec_ad2": 2,
-    "data.mvtec_3d": 2,
-    "data.cifar10": 2,
-    "data.finding": 2,
-    "data.recognising": 2,
-    "data.folder": 2,
-    "data.meta": 2,
-    "data.selection": 2,
-    "data.sampling": 2,
-    "data.synthetic": 2,
-    "data.image": 2,
-    "data.transforms": 2,
-    "models.uniad": 3,
-    "models.mlp": 3,
-    "models.cnn": 3,
-    "models.vanilla": 3,
-    "models.feature_decoder": 3,
-    "data.framing": 3,
-    "data.checking": 3,
-    "data.kolektor": 3,
-    "data.catalogue": 3,
-    "data.mix": 3,
-    "data.dataset": 3,
-    "data.store_folder": 3,
-    "data.feature_cache": 3,
-    "data.cache_space": 3,
-    "data.cached": 4,
-    "data.datamodule": 4,
-    "module": 4,
-    "callbacks": 4,
-    "loggers": 4,
-    "dashboard": 4,
-    "monitors": 4,
-    "checkpoint": 4,
-    "official": 4,
-    "trainer_settings": 4,
-    "monitored": 4,
-    "interrupts": 0,
-    "train_images": 3,
-    "build": 5,
-    "starting": 5,
-    "inspection": 4,
-    "detector": 5,
-    "calibrate": 5,
-    "complexity": 5,
-    "exported": 5,
-    "graph": 5,
-    "onnx_graph": 5,
-    "low_precision": 5,
-    "agreement": 5,
-    "export": 5,
-    "data_sets": 7,
-    "kept_features": 7,
-    "paper_tables": 7,
-    "processes": 4,
-    "decoding": 4,
-    "predictions": 6,
-    "deploy": 6,
-    "importing": 6,
-    "display": 6,
-    "run": 6,
-    "commands": 0,
-    "command_line": 7,
-    "completion": 7,
-    "explain": 7,
-    "jobs": 7,
-    "study": 1,
-    "search": 7,
-    "ranks": 5,
-    "settings": 0,
-    "texts": 0,
-    "devices": 1,
-    "written": 1,
-    "holding": 4,
-    "cli": 7,
-    "wandb_pages": 7,
-}
-# What the package itself offers: imported when it is asked for.
-FACE = {"__init__": ("detector",)}
+# Lowest first: a room, which is a folder or a file beside the folders, imports only itself and what stands before it.
+ROOMS = (
+    "__init__",
+    "errors",
+    "types",
+    "exit_status",
+    "settings",
+    "files",
+    "randomness",
+    "precision",
+    "scoring",
+    "models",
+    "data",
+    "metrics",
+    "results",
+    "detectors",
+    "tracking",
+    "sweeps",
+    "training",
+    "reference",
+    "paper",
+    "inspection",
+    "calibration",
+    "prediction",
+    "rendering",
+    "exporting",
+    "command_line",
+)
+# What the package itself offers, imported when it is asked for.
+OFFERED = {("__init__", "inspection.detector")}
+# Rooms that stand side by side: the first may not use the second, though that is lower.
+CLOSED = {"data": ("models", "scoring"), "metrics": ("models", "data")}
 
-# A package all of whose modules are on one level.
-PACKAGE_LEVELS = {"results": 5, "sources": 3}
-
-# The modules, or the packages with all in them, that may not import these of ours.
-CLOSED = {"models": ("data",), "data": ("models", "metrics")}
-
-# The only modules that may import these packages.
+# The only rooms, folders or modules that may import these libraries.
 FENCES = {
     "timm": ("models.backbone",),
-    "albumentations": ("data.transforms",),
-    "wandb": ("dashboard", "wandb_pages"),
-    "wandb_workspaces": ("wandb_pages",),
-    "watchdog": ("sources.watching",),
-    "cv2": ("data.transforms", "sources.video"),
-    "hydra": ("build", "run", "display", "jobs", "search", "command_line", "completion", "explain", "paper_tables"),
+    "albumentations": ("data.images.augmentation",),
+    "cv2": ("data.images", "prediction.sources.video"),
+    "watchdog": ("prediction.sources.watch_folder",),
+    "wandb": ("tracking.boards", "paper.wandb_pages"),
+    "wandb_workspaces": ("paper.wandb_pages",),
+    "optuna": ("sweeps",),
+    "onnx": ("exporting", "inspection.engines"),
+    "onnxruntime": ("exporting.low_precision", "inspection.engines"),
+    "hydra": ("training", "rendering", "sweeps", "command_line"),
     "omegaconf": (
-        "build",
-        "starting",
-        "deploy",
-        "importing",
-        "run",
-        "display",
-        "jobs",
-        "search",
-        "explain",
-        "results.gathering",
+        "training",
+        "reference",
+        "rendering",
+        "calibration",
+        "prediction",
+        "exporting",
+        "sweeps",
+        "paper",
+        "command_line",
     ),
-    "optuna": ("search", "study"),
-    "rich": ("results.tables",),
+    "lightning": (
+        "data.datamodule",
+        "data.feature_cache",
+        "results.output_folder",
+        "detectors",
+        "tracking",
+        "training",
+        "prediction.processes",
+        "rendering",
+        "command_line",
+    ),
+    "torch": tuple(room for room in ROOMS if room not in ("errors", "exit_status", "settings")),
 }
-# Optional packages of `uniad export`: imported inside functions, but for modules that only an export imports.
-FENCES |= {
-    "onnx": ("export", "onnx_graph", "low_precision"),
-    "onnxruntime": ("exported", "low_precision"),
-}
-LIGHTNING = ("lightning", "pytorch_lightning", "lightning_fabric")
-LIGHTNING_LEVEL = 4
-NO_TORCH = ("errors", "data.records")
+NO_TORCH = ("data.records",)
 
 
-def _within(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")
+def _within(module: str, place: str) -> bool:
+    return module == place or module.startswith(f"{place}.")
 
 
-def _level(module: str) -> int | None:
-    """Level of a module as named in the tables, None when they do not have it."""
-    by_package = (level for package, level in PACKAGE_LEVELS.items() if _within(module, package))
-    return LEVELS.get(module, next(by_package, None))
+def _room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def _folder(module: str) -> PurePosixPath:
+    return PurePosixPath(module.replace(".", "/")).parent
 
 
 def _modules(source: Path) -> dict[str, Path]:
@@ -235,65 +130,106 @@ def _resolve(name: str, modules: dict[str, Path]) -> str | None:
     return "__init__"
 
 
-def _breach_inside(module: str, target: str) -> str | None:
+def _graph(source: Path) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """For each module: the modules of ours that it imports, and the top-level names of other packages."""
+    modules = _modules(source)
+    own: dict[str, set[str]] = {name: set() for name in modules}
+    other: dict[str, set[str]] = {name: set() for name in modules}
+    for module, path in modules.items():
+        for name in _imported(ast.parse(path.read_text(encoding="utf-8")), module):
+            target = _resolve(name, modules)
+            if target is None:
+                other[module].add(name.split(".")[0])
+            elif target != module and (module, target) not in OFFERED:
+                own[module].add(target)
+    return own, other
+
+
+def _upward(module: str, target: str) -> str | None:
     """What is wrong with `module` importing our `target`, None when nothing is."""
-    if target in FACE.get(module, ()):
-        return None
-    level, target_level = _level(module), _level(target)
-    if level is not None and target_level is not None and target_level > level:
-        return f"{module} (level {level}) imports {target} (level {target_level})"
-    for package, closed in CLOSED.items():
-        if _within(module, package) and any(_within(target, other) for other in closed):
-            return f"{module} imports {target}, which {package}/ must not"
+    rooms = _room(module), _room(target)
+    if rooms[0] not in ROOMS:
+        return f"{module}: no such room; put it into one, or add the room to ROOMS in {Path(__file__).name}"
+    if rooms[1] in ROOMS and ROOMS.index(rooms[1]) > ROOMS.index(rooms[0]):
+        return f"{module} imports {target}, which is above it"
+    if rooms[1] in CLOSED.get(rooms[0], ()):
+        return f"{module} imports {target}, which {rooms[0]} must not"
     return None
 
 
-def _breach_outside(module: str, library: str) -> str | None:
+def _over_fence(module: str, library: str) -> str | None:
     """What is wrong with `module` importing a package of others, None when nothing is."""
-    if library in FENCES and module not in FENCES[library]:
-        return f"{module} imports {library}, which only {' and '.join(FENCES[library])} may"
-    if library in LIGHTNING and (_level(module) or 0) < LIGHTNING_LEVEL:
-        return f"{module} imports {library}, which only level {LIGHTNING_LEVEL} and up may"
+    allowed = FENCES.get(library)
+    if allowed is not None and not any(_within(module, place) for place in allowed):
+        return f"{module} imports {library}, which only {', '.join(allowed)} may"
     if library == "torch" and module in NO_TORCH:
         return f"{module} imports torch, which it must do without"
     return None
 
 
+def _circle(graph: dict[str, set[str]]) -> list[str]:
+    """One circle of a graph, nothing when it has none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def _between_folders(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same between folders. What lies in a folder and what lies below it are of one room and may meet."""
+    folders: dict[str, set[str]] = {}
+    for module, targets in graph.items():
+        here = _folder(module)
+        for there in map(_folder, targets):
+            if here != there and not here.is_relative_to(there) and not there.is_relative_to(here):
+                folders.setdefault(str(here), set()).add(str(there))
+    return folders
+
+
 def breaches(source: Path) -> list[str]:
     """Every breach of the tables by the package at `source`, one sentence each."""
-    modules = _modules(source)
-    found: set[str | None] = set()
-    for module, path in modules.items():
-        if _level(module) is None:
-            found.add(f"{module} has no level: add it to LEVELS in tests/test_layers.py and to DESIGN's table")
-        for name in _imported(ast.parse(path.read_text(encoding="utf-8")), module):
-            target = _resolve(name, modules)
-            found.add(_breach_inside(module, target) if target else _breach_outside(module, name.split(".")[0]))
+    own, other = _graph(source)
+    found: set[str | None] = {_upward(module, module) for module in own}
+    found |= {_upward(module, target) for module, targets in own.items() for target in targets}
+    found |= {_over_fence(module, library) for module, libraries in other.items() for library in libraries}
+    for what, graph in (("files", own), ("folders", _between_folders(own))):
+        circle = _circle(graph)
+        if circle:
+            found.add(f"a circle of {what}: {' -> '.join(circle)}")
     return sorted(breach for breach in found if breach)
 
 
-def test_package_keeps_to_its_levels_and_fences() -> None:
-    assert len(_modules(SOURCE)) > 5
+def test_package_keeps_to_its_rooms_and_fences() -> None:
+    assert len(_modules(SOURCE)) > 100
     assert breaches(SOURCE) == []
 
 
+def test_every_room_has_something_in_it() -> None:
+    assert set(ROOMS) == {_room(module) for module in _modules(SOURCE)}
+
+
 SOUND = {
-    "__init__": '"""The package."""',
+    "__init__": "def __getattr__(name):\n    from uniad_lightning.inspection.detector import Detector",
     "errors": "import difflib",
-    "types": "import torch",
-    "metrics": "import torch",
+    "types": "import torch\nfrom uniad_lightning.errors import InputError",
     "models/__init__": "",
-    "models/backbone": "import timm\nfrom uniad_lightning.errors import InputError",
-    "models/uniad": "from uniad_lightning.models import backbone\nfrom .backbone import Pyramid",
+    "models/uniad": "from uniad_lightning.models.backbone import pyramid\nfrom .backbone.pyramid import Pyramid",
+    "models/backbone/__init__": "",
+    "models/backbone/pyramid": "import timm\nfrom uniad_lightning.errors import InputError",
     "data/__init__": "",
     "data/records": "from typing import NamedTuple",
-    "data/transforms": "import albumentations",
-    "data/datamodule": "import lightning\nfrom uniad_lightning.data.records import Record",
-    "results/__init__": "",
-    "results/plots": "import matplotlib",
-    "callbacks": "import lightning",
-    "dashboard": "def panel():\n    import wandb",
-    "run": "import hydra\nfrom omegaconf import DictConfig\nfrom uniad_lightning import models, results",
+    "data/images/__init__": "",
+    "data/images/augmentation": "import albumentations\nfrom uniad_lightning.data.records import Record",
+    "data/datamodule": "import lightning\nfrom uniad_lightning.data.images.augmentation import Augmentation",
+    "metrics/__init__": "",
+    "metrics/auroc": "import torch",
+    "tracking/__init__": "",
+    "tracking/boards": "def panel():\n    import wandb",
+    "training/__init__": "",
+    "training/train": "import hydra\nfrom omegaconf import DictConfig\nfrom uniad_lightning import models, tracking",
+    "inspection/__init__": "",
+    "inspection/detector": "from uniad_lightning.training import train",
 }
 
 
@@ -312,30 +248,52 @@ def test_sound_package_has_no_breach(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "breach"),
     [
-        ("errors", "import uniad_lightning.types\nimport uniad_lightning.run", "errors (level 0) imports run (level"),
-        ("errors", "from uniad_lightning import run", "errors (level 0) imports run (level 6)"),
-        ("errors", "def f():\n    from uniad_lightning.run import train", "errors (level 0) imports run (level 6)"),
-        ("models/backbone", "from .uniad import UniAD", "models.backbone (level 2) imports models.uniad (level 3)"),
-        ("models/backbone", "from ..run import train", "models.backbone (level 2) imports run (level 6)"),
-        ("data/__init__", "from .records import Record", "data.__init__ (level 0) imports data.records (level 1)"),
-        ("callbacks", "from .results.plots import bars", "callbacks (level 4) imports results.plots (level 5)"),
-        ("models/uniad", "from uniad_lightning.data.records import R", "models.uniad imports data.records, which mod"),
-        ("models/uniad", "from uniad_lightning import data", "models.uniad imports data.__init__, which models/ must"),
-        ("data/datamodule", "import uniad_lightning.models.uniad", "data.datamodule imports models.uniad, which data/"),
-        ("data/datamodule", "from uniad_lightning.metrics import M", "data.datamodule imports metrics, which data/"),
+        ("errors", "from uniad_lightning.training.train import train", "errors imports training.train, which is above"),
+        ("models/uniad", "def f():\n    from ..tracking.boards import g", "models.uniad imports tracking.boards"),
+        ("models/uniad", "from uniad_lightning import data", "models.uniad imports data.__init__, which is above it"),
+        ("data/datamodule", "import uniad_lightning.models.uniad", "data.datamodule imports models.uniad, which data"),
+        ("metrics/auroc", "from uniad_lightning.data.records import R", "metrics.auroc imports data.records, which"),
         ("models/uniad", "def f():\n    import timm.models", "models.uniad imports timm, which only models.backbone"),
-        ("models/uniad", "import importlib\nimportlib.import_module('timm')", "timm"),
-        ("data/datamodule", "from albumentations import Flip", "imports albumentations, which only data.transforms"),
-        ("run", "import wandb", "run imports wandb, which only dashboard and"),
-        ("callbacks", "from omegaconf import DictConfig", "callbacks imports omegaconf, which only build and starting"),
-        ("models/uniad", "from hydra.utils import instantiate", "models.uniad imports hydra, which only build and run"),
-        ("models/uniad", "import lightning.pytorch as pl", "models.uniad imports lightning, which only level 4 and up"),
+        ("models/uniad", "import importlib\nimportlib.import_module('timm')", "models.uniad imports timm"),
+        ("data/datamodule", "from albumentations import Flip", "imports albumentations, which only data.images"),
+        ("training/train", "import wandb", "training.train imports wandb, which only tracking.boards"),
+        ("models/uniad", "from hydra.utils import instantiate", "models.uniad imports hydra, which only training"),
+        ("models/uniad", "import lightning.pytorch as pl", "models.uniad imports lightning, which only data.datamod"),
         ("data/records", "if TYPE_CHECKING:\n    from torch import Tensor", "data.records imports torch"),
-        ("data/novel", "", "data.novel has no level: add it to LEVELS in tests/test_layers.py"),
-        ("novel/__init__", "", "novel.__init__ has no level: add it to LEVELS in tests/test_layers.py"),
+        ("errors", "import torch", "errors imports torch, which only"),
+        ("novel/thing", "", "novel.thing: no such room"),
+        ("models/cnn", "from uniad_lightning.models.mlp import MLP", None),
+        ("data/layouts/folder", "from uniad_lightning.data.records import Record", None),
     ],
 )  # fmt: skip
-def test_planted_breach_is_found(tmp_path: Path, file: str, text: str, breach: str) -> None:
-    found = breaches(_plant(tmp_path, {**SOUND, file: text}))
+def test_planted_breach_is_found(tmp_path: Path, file: str, text: str, breach: str | None) -> None:
+    found = breaches(_plant(tmp_path, {**SOUND, "models/mlp": "", file: text}))
+    assert len(found) == (breach is not None)
+    assert breach is None or breach in found[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "circle"),
+    [
+        (
+            {
+                "models/uniad": "from uniad_lightning.models.mlp import MLP",
+                "models/mlp": "from uniad_lightning.models import uniad",
+            },
+            "files",
+        ),
+        (
+            {
+                "models/backbone/pyramid": "from uniad_lightning.models.layers import norm",
+                "models/layers/norm": "",
+                "models/layers/attention": "from ..backbone import padding",
+                "models/backbone/padding": "",
+            },
+            "folders",
+        ),
+    ],
+)
+def test_planted_circle_is_found(tmp_path: Path, files: dict[str, str], circle: str) -> None:
+    found = breaches(_plant(tmp_path, {**SOUND, **files}))
     assert len(found) == 1
-    assert breach in found[0]
+    assert found[0].startswith(f"a circle of {circle}: ")

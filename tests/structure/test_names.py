@@ -12,26 +12,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from test_layers import SOURCE
-from uniad_lightning.calibrate import Outcome
+from support.paths import SOURCE
+from support.settings import SMALL
+from support.trees import mvtec_tree
+from uniad_lightning.calibration.calibrate import Outcome
+from uniad_lightning.calibration.report import draw_scores, show_calibration, write_report
+from uniad_lightning.command_line.app import job_folder
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError, complain, printable, say
-from uniad_lightning.jobs import job_folder
-from uniad_lightning.metrics import Evaluation, Row
-from uniad_lightning.results.comparison import Cell, Comparison, Line, Number
-from uniad_lightning.results.csv_text import csv_text
-from uniad_lightning.results.outcomes import draw_scores, show_calibration, write_report
-from uniad_lightning.results.panels import draw_sheet
-from uniad_lightning.results.plots import draw_bars
+from uniad_lightning.files.csv_text import csv_text
+from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.metrics.uncertainty import Bounds
+from uniad_lightning.paper.comparison import Cell, Comparison, Line, Number
+from uniad_lightning.paper.plots import draw_bars
+from uniad_lightning.paper.writing import comma_separated, latex, markdown, show
+from uniad_lightning.rendering.panels import draw_sheet
 from uniad_lightning.results.run_folder import write_evaluation
-from uniad_lightning.results.search_picture import Tried, draw_search
-from uniad_lightning.results.sweeps import Job, Setting, draw_sweep, show_sweep
 from uniad_lightning.results.tables import LEFT, print_table, show_counts, show_evaluation
-from uniad_lightning.results.writing import comma_separated, latex, markdown, show
-from uniad_lightning.threshold import Boundary, Calibration
-from uniad_lightning.uncertainty import Bounds
+from uniad_lightning.sweeps.search_picture import Tried, draw_search
+from uniad_lightning.sweeps.table import Job, Setting, draw_sweep, show_sweep
 
 MARKUP = ["[plate]", "part [rev=2]", "[/b]", "[bold red]x", ":cat:", "[link=file:///]y[/link]", r"\[z]"]
 STEERING = ["\x1b[31mred", "\x9b2J", "a\rb", "a\nb", "a\u202egnp.exe", "a\u2066b", "a\x07b", "a\u2028b"]
@@ -132,7 +132,7 @@ def test_nothing_is_printed_past_what_makes_it_printable():
     """`print`, a bar's line, and a console of rich each show what steers a terminal."""
     allowed = {
         "errors.py": {"print"},  # say and complain
-        "completion.py": {"print"},  # read by the shell: words of ours
+        "command_line/completion.py": {"print"},  # read by the shell: words of ours
         "results/tables.py": {"print"},  # print_table, of a console without markup
     }
     for path in SOURCE.rglob("*.py"):
@@ -229,7 +229,7 @@ ODD = ("[plate]", "=1+2", "$x^$", "y" * 255)
 @pytest.fixture(scope="module")
 def odd_run(tmp_path_factory):
     """A run on products with odd names, with a boundary; of a folder with odd file names."""
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("odd")
     tree = mvtec_tree(folder / "tree", train=9, size=(72, 72), categories=list(ODD))
@@ -285,8 +285,8 @@ def test_files_with_odd_names_are_predicted_and_gone_on_with(odd_run, uniad, tmp
 
 
 def test_an_input_error_of_a_worker_is_told_without_its_traceback():
-    from uniad_lightning.command_line import parse
-    from uniad_lightning.explain import explain
+    from uniad_lightning.command_line.error_messages import explain
+    from uniad_lightning.command_line.words import parse
 
     text = "Caught InputError in worker 0.\nTraceback\n  x\nuniad_lightning.errors.InputError: a\nb: cannot be read\n"
     assert explain(InputError(text), "train", parse("train", [])) == "a\nb: cannot be read"

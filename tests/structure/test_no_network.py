@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from conftest import SMALL
+from support.paths import SOURCE
+from support.settings import SMALL
 
 # In every Python process that finds it: a connection to anywhere but this machine fails, and is written down.
 GUARD = """
@@ -36,7 +36,7 @@ for name in ("getaddrinfo", "gethostbyname"):
 """
 COMMANDS = """
 import sys
-from uniad_lightning.cli import run_command
+from uniad_lightning.command_line.cli import run_command
 folder, tree, *small = sys.argv[1:]
 ckpt = f"ckpt_path={folder}/run/checkpoints/last.ckpt"
 for name, *words in (
@@ -57,12 +57,11 @@ def guarded(tmp_path):
     """The environment of a process without network and with a home of its own, and where its attempts are written."""
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
-    source = Path(__file__).parents[1] / "src"
     mine = ("ORT_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
     kept = {name: value for name, value in os.environ.items() if name not in mine}
     log, home = tmp_path / "network.log", tmp_path / "home"
     home.mkdir()
-    paths = os.pathsep.join([str(tmp_path / "guard"), str(source)])
+    paths = os.pathsep.join([str(tmp_path / "guard"), str(SOURCE.parent)])
     return {**kept, "PYTHONPATH": paths, "NETWORK_LOG": str(log), "HOME": str(home)}, log, home
 
 

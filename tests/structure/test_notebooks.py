@@ -2,15 +2,15 @@
 
 import ast
 import json
-from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from conftest import SMALL
+from support.paths import ROOT
+from support.settings import SMALL
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Only what every network has: notebooks compare them.
 QUICK = [word for word in SMALL if word != "trainer=cpu" and (not word.startswith("model.") or "grid" in word)]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import uniad_lightning
+from support.paths import ROOT, SOURCE
 
-ROOT = Path(__file__).parents[1]
 LENT = Path(sysconfig.get_path("purelib"))  # the third-party packages of the environment that runs the tests
 OFFLINE = ["--no-index", "--no-deps", "--quiet", "--disable-pip-version-check"]
 
@@ -68,9 +68,8 @@ def fresh(built, tmp_path_factory):
 def test_wheel_holds_every_yaml_file_and_the_weights(built):
     held = contents(built[1])
     expected = {f"uniad_lightning/{path.relative_to(ROOT)}": path for path in (ROOT / "conf").rglob("*.yaml")}
-    source = ROOT / "src" / "uniad_lightning"
-    for path in (*source.rglob("*.py"), *(source / "weights").iterdir()):
-        expected[f"uniad_lightning/{path.relative_to(source)}"] = path
+    for path in (*SOURCE.rglob("*.py"), *(SOURCE / "weights").iterdir()):
+        expected[f"uniad_lightning/{path.relative_to(SOURCE)}"] = path
     assert len(expected) > 50
     assert {name for name in held if "dist-info" not in name} == expected.keys()
     assert all(held[name] == path.read_bytes() for name, path in expected.items())

@@ -90,7 +90,7 @@ def full_on_the_second_rank():
     """A callback that does nothing; where it is made, the second process of a training finds no room for features."""
     from lightning.pytorch.callbacks import Callback
 
-    from uniad_lightning.data.feature_cache import DiskStore, StoreError
+    from uniad_lightning.data.feature_cache.store import DiskStore, StoreError
 
     def add(*_):
         raise StoreError("the second process has no room")

@@ -19,11 +19,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from conftest import SMALL
-from uniad_lightning.cli import conf_dir
+from support.settings import SMALL
+from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.errors import InputError
-from uniad_lightning.search import PLUGIN, Search, distribution, samples, written
-from uniad_lightning.study import KILLED, SEEN, SharedStudy
+from uniad_lightning.sweeps.search import PLUGIN, Search, distribution, samples, written
+from uniad_lightning.sweeps.study import KILLED, SEEN, SharedStudy
 
 LOG_RATE = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 SETTINGS = yaml.safe_load((conf_dir() / "hydra/sweeper/search.yaml").read_text())
@@ -33,7 +33,7 @@ SETTINGS = yaml.safe_load((conf_dir() / "hydra/sweeper/search.yaml").read_text()
 PROGRAM = """
 import json, os, signal, time
 import hydra
-from uniad_lightning.search import register
+from uniad_lightning.sweeps.search import register
 
 def job(cfg):
     with open("jobs.txt", "a") as file:
@@ -143,7 +143,9 @@ def test_every_setting_is_an_argument_and_the_name_is_the_registered_one():
 
 
 def test_optuna_is_not_imported_before_a_search():
-    check = "import sys, uniad_lightning.search; assert 'hydra' in sys.modules; assert 'optuna' not in sys.modules"
+    check = (
+        "import sys, uniad_lightning.sweeps.search; assert 'hydra' in sys.modules; assert 'optuna' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
@@ -361,7 +363,7 @@ def test_a_mistake_is_one_line(uniad, tree, tmp_path, words, said):
 
 def test_without_optuna_one_line_says_what_to_install(uniad, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "uniad_lightning.study")
+    monkeypatch.delitem(sys.modules, "uniad_lightning.sweeps.study")
     status, _, err = uniad("train", "-m", "hydra/sweeper=search", LOG_RATE, f"output_dir={tmp_path / 'run'}")
     assert status == 2
     assert err.count("\n") == 1

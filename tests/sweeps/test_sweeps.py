@@ -17,11 +17,10 @@ import yaml
 from omegaconf import OmegaConf
 from PIL import Image
 
-from conftest import SMALL
-from test_journey import UNIAD
-from uniad_lightning.devices import claimed, visible_gpus
-from uniad_lightning.jobs import _device, job_folder, sweep_folder
-from uniad_lightning.results.sweeps import Job, gather, show_sweep, spread
+from support.settings import SMALL, UNIAD
+from uniad_lightning.command_line.app import _device, job_folder, sweep_folder
+from uniad_lightning.sweeps.devices import claimed, visible_gpus
+from uniad_lightning.sweeps.table import Job, gather, show_sweep, spread
 
 QUICK = [*SMALL, "trainer.max_epochs=1", "data.cache=disk"]
 
@@ -199,7 +198,7 @@ def test_what_varies_only_by_seed_is_gathered_and_others_are_not(tmp_path):
 CLAIM = """
 import sys, time
 from pathlib import Path
-from uniad_lightning.devices import claimed
+from uniad_lightning.sweeps.devices import claimed
 gpus = sys.argv[2].split(",")
 with claimed(gpus, folder=Path(sys.argv[1])) as number:
     print("claimed", gpus[number], flush=True)

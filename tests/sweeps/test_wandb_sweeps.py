@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from wandb import wandb_agent
 from wandb.sdk.launch.sweeps.utils import load_sweep_config
 
-from conftest import SMALL
-from test_wandb import read
-from uniad_lightning.results import paper
+from support.paths import ROOT
+from support.settings import SMALL
+from support.wandb_files import read
+from uniad_lightning.paper import numbers as paper
 from uniad_lightning.results.run_folder import read_metrics
 
-ROOT = Path(__file__).parents[1]
 FILES = {path.stem: load_sweep_config(str(path)) for path in sorted((ROOT / "sweeps").glob("*.yaml"))}
 
 

@@ -11,12 +11,12 @@ from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import auc, roc_curve
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import SMALL
-from uniad_lightning.histogram import by_score
-from uniad_lightning.loggers import Forgiving, defined
-from uniad_lightning.metrics import AnomalyMetrics, Row
-from uniad_lightning.roc import POINTS, draw_roc, image_curves, pixel_curves, trace
+from support.settings import SMALL
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Row
+from uniad_lightning.metrics.histogram import by_score
+from uniad_lightning.metrics.roc import POINTS, draw_roc, image_curves, pixel_curves, trace
 from uniad_lightning.settings import flat
+from uniad_lightning.tracking.loggers import Forgiving, defined
 
 MACHINES = {"train/images_per_second"}  # differs from run to run
 
@@ -24,7 +24,7 @@ MACHINES = {"train/images_per_second"}  # differs from run to run
 @pytest.fixture(scope="module")
 def runs(tree, tmp_path_factory):
     """The same training with both loggers: two epochs of four steps, a validation after each."""
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("dashboard")
     words = [*SMALL, f"data.root={tree}", "validate_every=1", "trainer.log_every_n_steps=1"]

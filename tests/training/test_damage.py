@@ -7,14 +7,16 @@ import zipfile
 import pytest
 import torch
 
-from fabricate import damaged
-from uniad_lightning.checkpoint import AtomicCheckpointIO, load_checkpoint, update_checkpoint
-from uniad_lightning.detector import Detector
+from support.checkpoints import Foreign
+from support.pictures import damaged
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.backbone import read_weights
-from uniad_lightning.sealed import is_damaged, is_sealed
+from uniad_lightning.files.sealed import is_damaged, is_sealed
+from uniad_lightning.inspection.detector import Detector
+from uniad_lightning.models.backbone.feature_pyramid import read_weights
+from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint, update_checkpoint
 
 CONTENT = {
+    "format": 2,
     "config": {"model": {"hidden_dim": 32}, "name": "gehäuse"},
     "state_dict": {f"layer{i}": torch.randn(8, 40, generator=torch.Generator().manual_seed(i)) for i in range(20)},
     "loops": {"epoch": 3},
@@ -90,10 +92,6 @@ def test_a_checkpoint_without_a_digest_loads_and_gets_one_when_it_is_written(old
     assert same(load_checkpoint(str(old)), {**CONTENT, "familiarity": {"boundary": 0.5}})
 
 
-class Foreign:
-    """An object whose making a file should not bring about."""
-
-
 def write(path, kind, sound):
     content = {
         "text": b"no checkpoint",
@@ -125,7 +123,10 @@ def write(path, kind, sound):
         ("pickle", "cannot be read as a checkpoint; it is "),
         ("code", "holds an object of os.system, more than"),
         ("archive", "it is another ZIP archive"),
-        ("object", "holds an object of test_damage.Foreign, more than tensors and plain values, and was not loaded"),
+        (
+            "object",
+            "holds an object of support.checkpoints.Foreign, more than tensors and plain values, and",
+        ),
         ("program", "it is a program of torch.export"),
     ],
 )

@@ -13,9 +13,10 @@ import psutil
 import pytest
 import torch
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from test_journey import UNIAD, weights
+from support.checkpoints import weights
+from support.paths import TESTS
+from support.settings import SMALL, UNIAD
+from support.trees import mvtec_tree
 
 # 50 steps with jitter and dropout; 20 train images, 11 test images of which `cable` has one.
 LONG = ["data.batch_size=12", "trainer.max_epochs=50", "data.eval_batch_size=3", "data.cache=disk"]
@@ -202,9 +203,9 @@ def test_one_rank_without_room_for_features_is_all_without(root, tmp_path, mode)
     """All go on computing them, or all end: none waits for another."""
     given = words(
         root, tmp_path / "run", "trainer.devices=2", "trainer.max_epochs=2", f"data.cache={mode}",
-        "+callbacks.full._target_=stand_in.full_on_the_second_rank",
+        "+callbacks.full._target_=support.stand_in.full_on_the_second_rank",
     )  # fmt: skip
-    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     process = started([UNIAD, *given], UNIAD_CACHE=f"{tmp_path}/cache", PYTHONPATH=path)
     _, err = process.communicate(timeout=300)
     if mode == "auto":

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL
-from uniad_lightning.checkpoint import AtomicCheckpointIO, load_checkpoint, update_checkpoint
-from uniad_lightning.command_line import CommandLine
+from support.settings import SMALL
+from uniad_lightning.command_line.error_messages import explain
+from uniad_lightning.command_line.words import CommandLine
 from uniad_lightning.errors import InputError
-from uniad_lightning.explain import explain
+from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint, update_checkpoint
 
 LINE = CommandLine("train", "conf", None, [], [])
 SAID = {

@@ -10,10 +10,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 
-from conftest import SMALL
-from test_journey import UNIAD
-
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
+from support.settings import SMALL, UNIAD
 
 # Each way keeps the first interrupt to itself, as Python or a library would.
 WAYS = """
@@ -59,7 +57,7 @@ exec(WAYS)
 PROGRAM = (
     WAYS
     + """
-from uniad_lightning.interrupts import end_if_interrupted, remembered
+from uniad_lightning.training.interrupts import end_if_interrupted, remembered
 try:
     with remembered():
         globals()[sys.argv[1]]()
@@ -106,7 +104,7 @@ class Interrupting(L.Callback):
 def test_a_training_ends_by_an_interrupt_that_was_kept_from_it(tree, tmp_path, way):
     words = [*SMALL, "trainer.max_epochs=3000", f"data.root={tree}", f"output_dir={tmp_path}/run"]
     words += ["+callbacks.x._target_=test_interrupts.Interrupting", f"+callbacks.x.way={way}"]
-    paths = os.pathsep.join([str(ROOT / "tests"), *sys.path])
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = started([UNIAD, "train", *words], env={**os.environ, "PYTHONPATH": paths})
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err

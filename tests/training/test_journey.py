@@ -15,10 +15,10 @@ import yaml
 from PIL import Image
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from conftest import SMALL
+from support.checkpoints import weights
+from support.paths import ROOT
+from support.settings import SMALL, UNIAD
 
-UNIAD = Path(sys.executable).with_name("uniad")
-ROOT = Path(__file__).parents[1]
 NUMBERS = ["image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"]
 COLUMNS = ["category", "images", *NUMBERS]
 
@@ -153,10 +153,6 @@ def test_a_run_repeats_bit_for_bit(trained, uniad, tree, tmp_path):
         .ne(weights(trained[0])["network.output_proj.weight"])
         .any()
     )
-
-
-def weights(folder):
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
 def assert_same_weights(one, other):
@@ -303,5 +299,8 @@ def test_help_answers_with_an_example_for_each_command():
     print(f"uniad --help: {time.perf_counter() - start:.2f} s")
     for example in ("uniad train experiment=", "uniad evaluate ckpt_path="):
         assert example in done.stdout
-    heavy = "import sys, uniad_lightning.cli; print([m for m in ('torch', 'hydra', 'lightning') if m in sys.modules])"
+    heavy = (
+        "import sys, uniad_lightning.command_line.cli; "
+        "print([m for m in ('torch', 'hydra', 'lightning') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"

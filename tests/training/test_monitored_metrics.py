@@ -8,11 +8,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from conftest import SMALL
+from support.paths import ROOT
+from support.settings import SMALL
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError
-from uniad_lightning.metrics import AnomalyMetrics, Row
-from uniad_lightning.monitored import choose_monitor, defined_metrics
+from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Row
+from uniad_lightning.training.monitored_metrics import choose_monitor, defined_metrics
 
 
 def splits(test, trained):
@@ -174,6 +175,5 @@ def test_a_search_for_what_is_undefined_ends_at_the_first_trial_and_says_why(uni
 
 
 def test_the_watched_metric_of_the_configuration_is_left_to_the_data():
-    root = Path(__file__).parents[1]
-    best = OmegaConf.load(root / "conf/callbacks/best_on_test.yaml").best
+    best = OmegaConf.load(ROOT / "conf/callbacks/best_on_test.yaml").best
     assert best.monitor is None

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL
-from uniad_lightning.checkpoint import load_checkpoint
+from support.settings import SMALL
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.selection import hold_out, rehearse
 from uniad_lightning.errors import InputError
+from uniad_lightning.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
 def known(tree, tmp_path_factory):
     """A model of one of the tree's two products."""
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("known")
     words = [*SMALL, f"data.root={tree}", "data.categories=[bottle]", "standardize=true", f"output_dir={folder}/run"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import SMALL
-from uniad_lightning.build import build_saved, build_saved_data
-from uniad_lightning.data.framing import WHOLE, Framing
-from uniad_lightning.detector import Detector
+from support.settings import SMALL
+from uniad_lightning.data.images.tiling import WHOLE, Framing
+from uniad_lightning.inspection.detector import Detector
+from uniad_lightning.training.build import build_saved, build_saved_data
 
 HALF = "trainer.precision=bf16-mixed"
 
@@ -19,7 +19,7 @@ def trained(tree, tmp_path_factory):
     """Run folders of a training in bfloat16, of whole images and of tiles."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from uniad_lightning.cli import run_command
+    from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("half")
     for name, tiles in (("whole", 1), ("tiles", 2)):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.module import drop_after, warm_up_and_decay
+from uniad_lightning.training.schedules import drop_after, warm_up_and_decay
 
 
 def rates(build, steps):

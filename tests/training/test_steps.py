@@ -7,7 +7,7 @@ import lightning as L
 import pytest
 import torch
 
-from conftest import SMALL
+from support.settings import SMALL
 from uniad_lightning.randomness import permutation
 
 EPOCHS, STEPS, BATCH, IMAGES = 4, 4, 4, 18  # 18 images, batches of 4: the rest of each epoch is dropped

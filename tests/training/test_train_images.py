@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL
-from fabricate import mvtec_tree
+from support.settings import SMALL
+from support.trees import mvtec_tree
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
-from uniad_lightning.train_images import image_names, pack_names, refuse_other_images, unpack_names
+from uniad_lightning.training.train_images import image_names, pack_names, refuse_other_images, unpack_names
 
 
 def good(path, category="nut", tile=None):

@@ -9,13 +9,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conftest import SMALL
-from uniad_lightning.build import build_module
-from uniad_lightning.checkpoint import AtomicCheckpointIO, load_checkpoint
-from uniad_lightning.detector import Detector
+from support.settings import SMALL
 from uniad_lightning.errors import InputError
+from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.settings import conf_dir
-from uniad_lightning.trust import refuse_foreign
+from uniad_lightning.training.build import build_module
+from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint
+from uniad_lightning.training.trusted_targets import refuse_foreign
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +104,14 @@ ELSEWHERE = [
     "hydra.utils.call",
     "hydra._internal.utils._locate",
     "omegaconf.OmegaConf.save",
-    "uniad_lightning.data.feature_cache.shutil.rmtree",
-    "uniad_lightning.data.cache_space.bound",
+    "uniad_lightning.data.feature_cache.store.shutil.rmtree",
+    "uniad_lightning.data.feature_cache.usage.bound",
     "uniad_lightning.results.run_folder.write_text",
-    "uniad_lightning.losses",
-    "uniad_lightning.losses.MSELoss.__init__",
-    "uniad_lightning.losses..MSELoss",
-    " uniad_lightning.losses.MSELoss",
-    "uniad_lightning.run.train",
+    "uniad_lightning.models.losses",
+    "uniad_lightning.models.losses.MSELoss.__init__",
+    "uniad_lightning.models.losses..MSELoss",
+    " uniad_lightning.models.losses.MSELoss",
+    "uniad_lightning.training.train.train",
     "hydra_plugins.search.Search",
     "",
     7,
@@ -142,10 +142,10 @@ def test_another_target_is_refused_wherever_it_stands(config, target, partial):
 @pytest.mark.parametrize(
     ("place", "target"),
     [
-        ("score", "uniad_lightning.data.synthetic.write_synthetic"),  # would write where it is told to
-        ("data.framing", "uniad_lightning.data.synthetic.write_synthetic"),
-        ("model", "uniad_lightning.dashboard.WandbBoard"),  # would speak with the network
-        ("optimizer", "uniad_lightning.module.drop_after"),
+        ("score", "uniad_lightning.data.synthetic.dataset.write_synthetic"),  # would write where it is told to
+        ("data.framing", "uniad_lightning.data.synthetic.dataset.write_synthetic"),
+        ("model", "uniad_lightning.tracking.boards.WandbBoard"),  # would speak with the network
+        ("optimizer", "uniad_lightning.training.schedules.drop_after"),
         ("loss", "torch.optim.AdamW"),
     ],
 )

@@ -283,6 +283,7 @@ def _quieten() -> None:
         ".*does not have many workers",  # data.num_workers is in the config for all to see
         ".*in eval mode at the start of training",  # the frozen backbone
         ".*LeafSpec.* is deprecated",  # between Lightning and torch
+        ".*`configure_optimizers` returned `None`",  # a method that is fitted in one pass
         ".*exists and is not empty",  # a resumed run
         ".*smaller than the logging interval",  # small data sets
     ):

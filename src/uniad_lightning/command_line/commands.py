@@ -16,22 +16,24 @@ COMMANDS = {
         "train one model on all categories, then evaluate it", "uniad train experiment=mvtec data.root=mvtec_ad"
     ),
     "evaluate": Command(
-        "evaluate a checkpoint", "uniad evaluate ckpt_path=runs/mvtec/checkpoints/last.ckpt data.root=mvtec_ad"
+        "evaluate a checkpoint",
+        "uniad evaluate ckpt_path=runs/mvtec/checkpoints/last.ckpt data.root=mvtec_ad",
+        "training.evaluate",
     ),
     "calibrate": Command(
         "set the boundary between good and defective in a checkpoint, on good images it was not trained on",
         "uniad calibrate ckpt_path=runs/mvtec/checkpoints/last.ckpt rate=0.01",
-        "command_line.deploy",
+        "calibration.calibrate",
     ),
     "export": Command(
         "write a checkpoint as one ONNX or torch.export file that runs without this package, and compare the two",
         "uniad export ckpt_path=runs/mvtec/checkpoints/last.ckpt precision=fp16",
-        "command_line.deploy",
+        "exporting.export",
     ),
     "predict": Command(
         "judge pictures, a video or a watched folder: rows, overlays, masks",
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
-        "command_line.deploy",
+        "prediction.predict",
     ),
     "complexity": Command(
         "count parameters and operations of what a training would train (Table A7)",
@@ -56,6 +58,7 @@ COMMANDS = {
     "cache": Command(
         "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
         "uniad cache experiment=mvtec data.root=mvtec_ad",
+        "training.precompute_features",
     ),
 }
 

@@ -24,7 +24,7 @@ from uniad_lightning.data.layouts.category_names import check_names, composed
 from uniad_lightning.data.layouts.passed_over import counting
 from uniad_lightning.data.layouts.patterns import on_disk
 from uniad_lightning.data.records import Record, Splits
-from uniad_lightning.data.sampling import EvaluationBatches, TrainBatches
+from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches
 from uniad_lightning.data.sampling import sampling as sampling_called
 from uniad_lightning.data.selection import (
     apart_from,
@@ -110,6 +110,7 @@ class UnifiedDataModule(L.LightningDataModule):
         self.prepare = prepare
         self._known: tuple[frozenset[str], int | None] = (frozenset(), None)
         self._trained: frozenset[int] | None = None
+        self.one_pass = False  # whether the train images are taken in order, none dropped
         self.is_other = False  # than the data of the training
         self._splits: Splits | None = None
 
@@ -149,8 +150,8 @@ class UnifiedDataModule(L.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch, as many as the trainer's limit_train_batches leaves where there is one."""
-        whole = len(self.splits.train) // self.batch_size
+        """Batches of one epoch, as many as the trainer's limit_train_batches leaves where there is one."""
+        whole = len(self._train_batches())
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         return min(whole, limit) if isinstance(limit, int) else int(whole * limit)  # as Lightning has it
 
@@ -159,8 +160,20 @@ class UnifiedDataModule(L.LightningDataModule):
         """Optimizer steps of the whole training under the trainer; 0 where nothing sets an end."""
         # Not the trainer's own estimate: asking for it starts the loader before a checkpoint's position is restored.
         trainer = self.running_trainer
-        by_epochs = (trainer.max_epochs or 0) * self.steps_per_epoch
+        by_epochs = (trainer.max_epochs or 0) * -(-self.steps_per_epoch // trainer.accumulate_grad_batches)
         return min((steps for steps in (by_epochs, trainer.max_steps) if steps > 0), default=0)
+
+    @property
+    def total_batches(self) -> int:
+        """Batches of the whole training under the trainer; 0 where nothing sets an end."""
+        each = self.running_trainer.accumulate_grad_batches
+        epochs, steps = divmod(self.total_steps, -(-self.steps_per_epoch // each))
+        return epochs * self.steps_per_epoch + min(steps * each, self.steps_per_epoch)
+
+    @property
+    def batches_done(self) -> int:
+        """Batches that the training has seen, by Lightning's own count, however many optimizers stepped at each."""
+        return self.running_trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
     def prepare_data(self) -> None:
         """Write the data set where it is the package's own to write."""
@@ -265,7 +278,7 @@ class UnifiedDataModule(L.LightningDataModule):
                 f"data.batch_size={self.batch_size} cannot be divided by the {world_size} processes of the trainer; "
                 f"choose a multiple of {world_size}"
             )
-        if count < self.batch_size:
+        if count < self.batch_size and not self.one_pass:
             raise InputError(
                 f"data.batch_size={self.batch_size} exceeds the {count} train images below {self.root}; lower it"
             )
@@ -277,19 +290,25 @@ class UnifiedDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader | CachedLoader:
         """This rank's training batches."""
-        trainer = self.running_trainer
-        batches = TrainBatches(
-            order=self.sampling(categories=[r.category for r in self.splits.train], seed=self.seed),
-            count=len(self.splits.train),
-            batch_size=self.batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-            position=lambda: trainer.global_step,
-            steps=self.steps_per_epoch,
-        )
+        batches = self._train_batches(steps=self.steps_per_epoch)
         if "train" in self.cache.splits:
             return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False)
         return self._loader(ResumableLoader, self.splits.train, batches)
+
+    def _train_batches(self, steps: int | None = None) -> TrainBatches | EachImage:
+        trainer, count = self.trainer, len(self.splits.train)
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        if self.one_pass:
+            return EachImage(count=count, batch_size=self.batch_size, rank=rank, world_size=world_size)
+        return TrainBatches(
+            order=self.sampling(categories=[r.category for r in self.splits.train], seed=self.seed),
+            count=count,
+            batch_size=self.batch_size,
+            rank=rank,
+            world_size=world_size,
+            position=lambda: self.batches_done,
+            steps=steps,
+        )
 
     def test_dataloader(self) -> DataLoader | CachedLoader:
         """This rank's share of the test split; features of half precision only where a cache was asked for."""

@@ -72,7 +72,7 @@ def sampling(name: str) -> type[AllImages] | type[Balanced]:
 class TrainBatches(Sampler[list[Draw]]):
     """This rank's slice of each global batch: step k of an epoch takes `order(epoch)[k*B:(k+1)*B]`, for any world size.
 
-    `position` tells the number of optimizer steps done, from which epoch and step follow; so a resumed run goes on
+    `position` tells the number of batches done, from which epoch and step follow; so a resumed run goes on
     with the batch it would have seen. The incomplete tail of an epoch is dropped. `steps` is how many batches of an
     epoch are taken where the trainer limits them; None: all.
     """
@@ -106,6 +106,26 @@ class TrainBatches(Sampler[list[Draw]]):
             done = (epoch * self.steps + step) * self.batch_size
             places = order[first : first + self.batch_size]
             yield [Draw(place, number) for number, place in enumerate(places, start=done)][self.share]
+
+
+class EachImage(Sampler[list[int]]):
+    """One pass over all images in order, none dropped: batch k is the images from k*B on, divided over the processes.
+
+    All processes have equally many batches; of the last one some may have none.
+    """
+
+    def __init__(self, *, count: int, batch_size: int, rank: int, world_size: int):
+        self.count = count
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, self.count, self.batch_size):
+            yield list(range(start + self.rank, min(start + self.batch_size, self.count), self.world_size))
 
 
 class EvaluationBatches(Sampler[list[int]]):

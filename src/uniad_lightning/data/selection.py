@@ -152,3 +152,16 @@ def _evenly(records: Iterable[Record], limit: int) -> tuple[Record, ...]:
     kept = {g[i * len(g) // limit] for g in groups.values() if len(g) > limit for i in range(limit)}
     kept |= {position for g in groups.values() if len(g) <= limit for position in g}
     return tuple(listed[position] for position in sorted(kept))
+
+
+def spread_over(records: Iterable[Record], count: int) -> list[Record]:
+    """About `count` of the records, the same number of each category, evenly spaced; tiles of a picture count once."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        if not record.tile:
+            groups[record.category].append(record)
+    spread = []
+    for group in groups.values():
+        kept = min(max(count // len(groups), 1), len(group))
+        spread += [group[i * len(group) // kept] for i in range(kept)]
+    return spread

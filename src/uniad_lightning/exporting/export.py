@@ -5,48 +5,38 @@ A file counts as written when it has said what its checkpoint says.
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from omegaconf import DictConfig
 
 from uniad_lightning import __version__
-from uniad_lightning.calibration.calibrate import spread_over
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.decoding import read_image
 from uniad_lightning.data.records import Splits
-from uniad_lightning.data.selection import limit_images
-from uniad_lightning.errors import InputError, did_you_mean, say, system_reason
+from uniad_lightning.data.selection import limit_images, spread_over
+from uniad_lightning.detectors.base import AnomalyModule
+from uniad_lightning.errors import InputError, say, system_reason
 from uniad_lightning.exporting.graph import trace
+from uniad_lightning.exporting.plan import Plan, plan_export, temporary
 from uniad_lightning.exporting.verify import Agreement, agreement, generated_pictures, refuse_disagreement
 from uniad_lightning.files.sealed import seal_archive, seal_model
-from uniad_lightning.files.user_path import expand
 from uniad_lightning.inspection.engines.base import Engine
-from uniad_lightning.inspection.engines.checkpoint import TorchEngine
+from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
 from uniad_lightning.inspection.engines.exported import ABOUT, FORMAT, OnnxEngine, ProgramEngine
-from uniad_lightning.results.run_folder import write_text
-from uniad_lightning.training.build import warn
+from uniad_lightning.results.output_folder import holds_output_dir
+from uniad_lightning.results.run_folder import refuse_in_the_way, write_text
+from uniad_lightning.training.build import build_saved_data, warn
+from uniad_lightning.training.checkpoint import load_checkpoint
 
 EXPORT = "export.json"
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-PRECISIONS = ("fp32", "fp16", "int8")
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
 ONE_FILE = 2**31 - 2**20  # bytes: what Protocol Buffers, and so one .onnx file, can hold
 RANGES_FROM = 64  # good images, spread over the products, that int8 takes its ranges from
-
-
-class Plan(NamedTuple):
-    """What is to be written, and where."""
-
-    path: Path
-    format: str
-    precision: str
 
 
 class Exported(NamedTuple):
@@ -59,41 +49,6 @@ class Exported(NamedTuple):
     real: int
     generated: int
     agreement: Agreement
-
-
-def plan_export(ckpt_path: str, *, output: str | None, format: str, precision: str, overwrite: bool) -> Plan:
-    """What to write and where, beside the checkpoint unless `output` says otherwise.
-
-    Raises InputError for an unknown format or precision, a file that is there already, one that cannot be written, and
-    packages that are not installed.
-    """
-    for name, given, known in (("format", format, tuple(SUFFIXES)), ("precision", precision, PRECISIONS)):
-        if given not in known:
-            raise InputError(
-                f"{name}={given}: unknown; expected one of {', '.join(known)}.{did_you_mean(str(given), known)}"
-            )
-    if format == "torch" and precision != "fp32":
-        raise InputError(f"precision={precision}: format=torch is written in fp32 alone; use format=onnx")
-    path = expand(ckpt_path).with_suffix(SUFFIXES[format]) if output is None else expand(output)
-    if path.suffix != SUFFIXES[format]:
-        raise InputError(f"output={path}: expected a name that ends in {SUFFIXES[format]} for format={format}")
-    if path.exists() and not overwrite:
-        raise InputError(f"output={path}: is there already; choose another output, or overwrite=true")
-    absent = [name for name in NEEDED if find_spec(name) is None] if format == "onnx" else []
-    if absent:
-        raise InputError(f"format=onnx: {', '.join(absent)} not installed; pip install 'uniad-lightning[export]'")
-    if Path(ckpt_path).is_file():  # else loading it will say so, and no folder is to be made for it
-        _refuse_unwritable(path)
-    return Plan(path, format, precision)
-
-
-def _refuse_unwritable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _temporary(path).touch()
-        _temporary(path).unlink()
-    except OSError as error:
-        raise InputError(f"output={path}: cannot be written; {system_reason(error)}") from None
 
 
 def splits_of(data: UnifiedDataModule, *, demanded: bool) -> Splits | None:
@@ -118,22 +73,21 @@ def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str
         warn(
             "the checkpoint has no boundary, so the file will give no decision; uniad calibrate ckpt_path=... sets one"
         )
-    if plan.precision == "int8" and splits is None:
-        raise InputError("precision=int8: needs good images of the training; say where they are: data.root=...")
+    _refuse_precision(plan.precision, engine.module)
     about = _about(engine, plan, categories)
-    temporary = _temporary(plan.path)
+    unfinished = temporary(plan.path)
     try:
         with _quiet():
-            file = _write(engine, temporary, plan, about, splits)
+            file = _write(engine, unfinished, plan, about, splits)
         shown = () if splits is None else limit_images(splits, 1).test
         real = [[read_image(one.image, white_level=engine.white_level)] for one in shown]
         generated = generated_pictures()
         found = agreement(engine, file, [*real, *generated])
         if plan.precision == "fp32":
             refuse_disagreement(found)
-        temporary.replace(plan.path)
+        unfinished.replace(plan.path)
     finally:
-        temporary.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     size = plan.path.stat().st_size / 1e6
     return Exported(*plan, size, len(real), sum(map(len, generated)), found)
 
@@ -157,11 +111,21 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
     if plan.precision == "fp16":
         model = to_fp16(model)
     elif plan.precision == "int8":
-        assert splits is not None
+        if splits is None:
+            raise InputError("precision=int8: needs good images of the training; say where they are: data.root=...")
         ranges = spread_over(splits.train, RANGES_FROM)
-        model = to_int8(model, (read_image(one.image, white_level=engine.white_level) for one in ranges))
+        images = (read_image(one.image, white_level=engine.white_level) for one in ranges)
+        model = to_int8(model, images, parts=engine.module.integer_parts)
     _put(path, seal_model(described(model, about).SerializeToString()))
     return OnnxEngine(str(path), "cpu")
+
+
+def _refuse_precision(precision: str, module: AnomalyModule) -> None:
+    if precision not in module.precisions:
+        raise InputError(
+            f"precision={precision}: {type(module).__name__} is exported as {' or '.join(module.precisions)}; its "
+            "distances need all the digits of fp32"
+        )
 
 
 def _put(path: Path, content: BytesIO) -> None:
@@ -201,10 +165,6 @@ def report(done: Exported, folder: Path) -> None:
     write_text(folder / EXPORT, json.dumps(facts, indent=2) + "\n")
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences what the exporters say about matters that are settled here, and seen to by the comparison after it."""
@@ -216,3 +176,22 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+@holds_output_dir
+def export(cfg: DictConfig) -> Exported:
+    """Write `cfg.ckpt_path` as one file that runs without this package, and see that it says the same.
+
+    Raises InputError for what cannot be used in `cfg`, and for a file that differs from the checkpoint.
+    """
+    refuse_in_the_way(Path(cfg.output_dir), [EXPORT])
+    plan = plan_export(
+        cfg.ckpt_path, output=cfg.output, format=cfg.format, precision=cfg.precision, overwrite=cfg.overwrite
+    )  # fmt: skip
+    engine = load_engine(cfg.ckpt_path, find_device("cpu"))
+    checkpoint = load_checkpoint(cfg.ckpt_path)
+    data = build_saved_data(checkpoint, engine.module, cfg.data)
+    splits = splits_of(data, demanded=cfg.data.root is not None)
+    done = export_detector(engine, plan, categories=checkpoint.get("categories", []), splits=splits)
+    report(done, Path(cfg.output_dir))
+    return done

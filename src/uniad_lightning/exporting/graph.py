@@ -9,6 +9,7 @@ from torch.export import Dim, ExportedProgram
 from uniad_lightning.exporting.pillow_resize import resize_parts
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.types import Batch
 
 AXES = ("batch", "height", "width")
@@ -30,8 +31,9 @@ class DetectorGraph(nn.Module):
     def __init__(self, engine: TorchEngine):
         super().__init__()
         self.module = copy.deepcopy(engine.module)
-        backbone = self.module.backbone
-        backbone.model = backbone._folded(backbone.model)  # when it is traced, it does not fold by itself
+        for part in self.module.modules():
+            if isinstance(part, Backbone):
+                part.fold()  # when it is traced, it does not fold by itself
         self.framing, self.image_size, self.map_size = engine.framing, engine.image_size, engine.map_size
         boxes, across = torch.tensor(engine.framing.boxes, dtype=torch.float64), engine.framing.tiles[1]
         self.register_buffer("rows", boxes[::across][:, [0, 2]])  # (R, 2)
@@ -48,12 +50,12 @@ class DetectorGraph(nn.Module):
         tiles = tiles.div(255).sub(self.mean).div(self.std)  # (B * T, 3, H, W)
         if self.framing.count > 1:
             tiles = tiles.unflatten(0, (-1, self.framing.count))
-        look = self.module.look(Batch(image=tiles), framing=self.framing, size=self.map_size)
-        outputs = {"score": look.score, "map": look.map}
-        if self.distance is not None and look.descriptor is not None:
-            outputs["distance"] = self.distance(look.descriptor)
+        output = self.module.inspect(Batch(image=tiles), framing=self.framing, size=self.map_size)
+        outputs = {"score": output.score, "map": output.map}
+        if self.distance is not None and output.descriptor is not None:
+            outputs["distance"] = self.distance(output.descriptor)
         if self.boundary is not None:
-            outputs["defective"] = look.score.double() > self.boundary
+            outputs["defective"] = output.score.double() > self.boundary
         return outputs
 
 

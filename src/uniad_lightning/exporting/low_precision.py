@@ -6,7 +6,7 @@ stays exact, and the map, as a difference of numbers that are nearly equal, stay
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,17 +58,17 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return _with_nodes(model, nodes)
 
 
-def to_int8(model: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.ModelProto:
-    """`model` with the network's matrix products in 8-bit integers, scaled by channel and by ranges in `pictures`.
+def to_int8(model: onnx.ModelProto, images: Iterable[np.ndarray], *, parts: Sequence[str]) -> onnx.ModelProto:
+    """`model` with the matrix products of the detector's `parts` in 8-bit integers.
 
-    Pictures are good ones, (H, W, 3) uint8 RGB. The first product and the last stay float32: they read and write
-    features, whose channels differ in scale. So do norms and softmax (QDQ form), and the backbone: with 8 bits its
-    convolutions were no faster, and cost 5 points of image AUROC (docs/export.md). Weights use 7 bits: with 8, sums
-    overflow on CPUs without VNNI, and the file would say something else there.
+    They are scaled by channel and by ranges in `images`, good ones (H, W, 3) uint8 RGB. The first product and the last
+    stay float32: they read and write features, whose channels differ in scale. So do norms and softmax (QDQ form), and
+    the backbone: with 8 bits its convolutions were no faster, and cost 5 points of image AUROC (docs/export.md).
+    Weights use 7 bits: with 8, sums overflow on CPUs without VNNI, and the file would say something else there.
 
     Raises InputError for a network without such products.
     """
-    network = {node.name for node in model.graph.node if any(map(_of_network, node.metadata_props))}
+    network = {node.name for node in model.graph.node if any(_of(one, parts) for one in node.metadata_props)}
     model = fold_constants(model)
     weighted = [node.name for node in _weighted(model) if node.op_type in PRODUCTS and node.name in network]
     products = weighted[1:-1]
@@ -80,7 +80,7 @@ def to_int8(model: onnx.ModelProto, pictures: Iterable[np.ndarray]) -> onnx.Mode
         quantize_static(
             source,
             target,
-            _Pictures(pictures),
+            _Pictures(images),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(PRODUCTS),
             nodes_to_quantize=products,
@@ -117,9 +117,9 @@ def _working_folder(model: onnx.ModelProto) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _of_network(said: onnx.StringStringEntryProto) -> bool:
-    """Whether a node's entry is the exporter's, and says that it comes from the reconstruction network."""
-    return said.key == "pkg.torch.onnx.name_scopes" and "'module.network'" in said.value
+def _of(entry: onnx.StringStringEntryProto, parts: Sequence[str]) -> bool:
+    """Whether a node's entry is the exporter's, and says that it comes from one of the detector's `parts`."""
+    return entry.key == "pkg.torch.onnx.name_scopes" and any(f"'module.{part}'" in entry.value for part in parts)
 
 
 def _kinds(model: onnx.ModelProto) -> dict[str, int]:

@@ -3,7 +3,8 @@
 One torchmetrics metric serves all categories. Its states have a fixed size whatever the number of pixels and are summed
 over the ranks: counts of pixels over bins of score (`histogram.py`), and a table of images. Rows of which the bins
 leave a pixel metric uncertain are counted again over finer ones (`recount.py`), from the small anomaly maps and
-compressed masks that every rank keeps of the images it saw.
+compressed masks that every rank keeps of the images it saw. Maps of more than `KEPT_CELLS` cells are counted once and
+not kept: their rows stay as uncertain as `Evaluation.error_bounds` says.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ from uniad_lightning.metrics.refinement import FIRST
 from uniad_lightning.metrics.uncertainty import Bounds
 
 POOLED = "pooled"
+KEPT_CELLS = 64 * 64  # the largest map that is kept; at 224x224 those of 100,000 images would take 20 GB
 
 
 class Row(NamedTuple):
@@ -54,7 +56,7 @@ class Evaluation(NamedTuple):
     mean_over: dict[str, int]  # field of `Row` -> how many categories define it
     pooled: Row  # all images, pixels and regions under one boundary
     refined: tuple[str, ...]  # rows counted more than once: categories in order, then "pooled"
-    error_bounds: dict[str, Bounds]  # of the same rows all, each at most 1e-4
+    error_bounds: dict[str, Bounds]  # of all rows; each at most 1e-4 where the maps were kept
 
 
 class AnomalyMetrics(Metric):
@@ -75,6 +77,7 @@ class AnomalyMetrics(Metric):
     image_labels: Tensor  # (num_images,) int64
     image_categories: Tensor  # (num_images,) int64
     visits: Tensor  # (num_images,) int64
+    not_kept: Tensor  # (1,) int64, images whose maps were counted and not kept
 
     def __init__(
         self,
@@ -93,11 +96,11 @@ class AnomalyMetrics(Metric):
         self.num_images = num_images
         self.foreign = frozenset(foreign)
         self._judged = None if ignored is None else ~ignored.cpu()
-        self._seen: dict[int, SeenImage] = {}
+        self._seen: list[SeenImage] = []
         self.pixel_counts: dict[str, Counts] = {}  # row -> what its pixel metrics were read off, from `compute` on
         bins, images = (len(categories), BINS), (num_images,)
         whole: dict[str, tuple[int, ...]] = dict.fromkeys(("positives", "negatives"), bins)
-        whole |= dict.fromkeys(("image_labels", "image_categories", "visits"), images)
+        whole |= dict.fromkeys(("image_labels", "image_categories", "visits"), images) | {"not_kept": (1,)}
         for name, shape in {**whole, "regions": bins, "image_scores": images}.items():
             dtype = torch.int64 if name in whole else torch.float64
             self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum")
@@ -139,7 +142,10 @@ class AnomalyMetrics(Metric):
         masks = masks.cpu() if self._judged is None else masks.cpu() & self._judged
         packed = [pack(mask) if known else b"" for mask, known in zip(masks.numpy(), has_mask.tolist(), strict=True)]
         images = list(map(SeenImage, maps, packed, [size] * len(maps), table["category"].tolist()))
-        self._seen.update(zip(table["index"].tolist(), images, strict=True))
+        if maps[0].numel() <= KEPT_CELLS:
+            self._seen += images
+        else:
+            self.not_kept += len(images)
         counts = Counts(self.positives.view(-1), self.negatives.view(-1), self.regions.view(-1))
         count_images(images, counts, lambda keys, ids: first_level(keys).add_(ids * BINS), self._judged)
 
@@ -165,10 +171,6 @@ class AnomalyMetrics(Metric):
     def forward(self, *_: Any, **__: Any) -> Any:
         """Raises NotImplementedError: call `update`, and `compute` when all images are in."""
         raise NotImplementedError("AnomalyMetrics has no numbers of one batch; call update(), and compute() at the end")
-
-    def local_maps(self) -> dict[int, Tensor]:
-        """Index -> anomaly map (h, w), float32 on the CPU, of the images that this rank saw since the last `reset`."""
-        return {index: image.map for index, image in self._seen.items()}
 
     def reset(self) -> None:
         """Forgets all images."""
@@ -209,14 +211,15 @@ class AnomalyMetrics(Metric):
             for name, ids in spans.items()
         }
         recount = Recount(
-            images=self._seen.values(),
+            images=self._seen,
             judged=self._judged,
             spans=spans,
             device=self.positives.device,
             synced=self._is_synced,
             group=self.process_group,
         )
-        return recount.refine({name: PixelRow.of(FIRST, count) for name, count in counts.items()})
+        first = {name: PixelRow.of(FIRST, count) for name, count in counts.items()}
+        return (first, ()) if int(self.not_kept) else recount.refine(first)
 
     def _row(self, ids: slice, pixels: Counts) -> Row:
         own = (self.image_categories >= ids.start) & (self.image_categories < ids.stop)

@@ -40,7 +40,9 @@ class GaussianGrid(nn.Module):
         super().__init__()
         self.grid = pair(grid, "model.grid")
         if not isinstance(dim, int) or not 1 <= dim <= channels:
-            raise InputError(f"model.dim={dim}: expected from 1 to {channels}, the channels of the backbone's levels")
+            raise InputError(
+                f"model.dim={dim}: expected from 1 to {channels}, the channels of the backbone's levels; lower it"
+            )
         if not regularization > 0:
             raise InputError(f"model.regularization={regularization}: expected more than 0")
         if not megabytes > 0:
@@ -71,12 +73,17 @@ class GaussianGrid(nn.Module):
             sums = torch.zeros(shape, dtype=torch.float64, device=self.channels.device)
             self.register_buffer(name, sums, persistent=False)
 
+    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`count`, `total` and `products`, of no image where none was added."""
+        if len(self.total) == 0:
+            self._start(self.places)
+        return self.count, self.total, self.products
+
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
         """Adds images, as features (B, C, h, w), to the sums; after `finish` new sums begin."""
         values = self._values(features)
-        if len(self.total) == 0:
-            self._start(self.places)
+        self.sums()
         self.count += values.shape[1]
         for part in self._parts(len(features)):
             some = values[part].double()  # (p, B, D)

@@ -1,6 +1,7 @@
 """How large a detector is: parameters, and operations for one image (appendix D.1, Table A7)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import sub
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.paper.numbers import TABLE_A7
 from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 from uniad_lightning.training.build import build_module
+from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.types import pair
 
 PAPER_FLOPS = 1e9 * TABLE_A7["UniAD"].gflops
@@ -36,13 +38,12 @@ class Part(NamedTuple):
 class Complexity(NamedTuple):
     """The parts of a detector that have weights; Table A7 compares the sums of `learnable` and of `flops`."""
 
-    backbone: Part
-    network: Part
+    parts: dict[str, Part]
 
     @property
     def total(self) -> Part:
-        """Both together."""
-        return Part(*(sum(both) for both in zip(self.backbone, self.network, strict=True)))
+        """All of them together."""
+        return Part(*(sum(column) for column in zip(*self.parts.values(), strict=True)))
 
 
 def complexity(cfg: DictConfig) -> Complexity:
@@ -50,53 +51,67 @@ def complexity(cfg: DictConfig) -> Complexity:
 
     Raises InputError for what cannot be used in `cfg`.
     """
+    leave_out_unused(cfg)
     found = count_complexity(build_module(cfg, announce=False), cfg.data.image_size)
     show_complexity(found)
     return found
 
 
-def count_complexity(module: FeatureReconstruction, image_size: int | Sequence[int]) -> Complexity:
+def count_complexity(module: AnomalyModule, image_size: int | Sequence[int]) -> Complexity:
     """Parameters of `module`, and operations of its inference for one image of `image_size` (height, width) pixels.
 
     Counted are the products of convolutions, linear layers and attention, by running them in eval mode; not what is
     done once per element (activations, normalisation, softmax, additions), nor resizing, the anomaly map and its
     upsampling, which together are small. The paper's default has 7,717,392 learnable parameters, as the reference's
     code has (Table A7: 7.48 M), and takes 5.24 G operations at 224 pixels, 3.40 of them the network (Table A7: 6.46).
+    Of a method that is fitted in one pass the features alone are counted: how much is compared depends on the images.
     With the blocks of EfficientNet-B4 behind the last level used, which are not run here, it would be 6.41.
 
-    Raises InputError for an image size that the backbone does not take.
+    Raises InputError for an image size that the detector does not take.
     """
     size = pair(image_size, "data.image_size")
-    module.backbone.check(size)
-    weight = next(module.backbone.parameters())
+    module.check(size)
+    weight = next(module.parameters())
     image = torch.zeros(1, 3, *size, device=weight.device, dtype=weight.dtype)
     training = module.training
     module.eval()
     try:
-        feature, backbone_flops = _count(module.backbone, image)
-        _, network_flops = _count(lambda one: module.network(module.tokens({"feature": one})), feature)
+        flops = _count(module, image)
     finally:
         module.train(training)
-    return Complexity(_part(module.backbone, backbone_flops), _part(module.network, network_flops))
+    parts = {name: _part(part, flops[name]) for name, part in module.parts().items()}
+    if module.fitted:
+        parts["fitted"] = Part(module.fitted, module.fitted, 0)
+    return Complexity(parts)
 
 
 def show_complexity(found: Complexity) -> None:
     """Print the parts and their sum, and beside it the paper's UniAD."""
     rows: list[Sequence[object] | None] = [
         (name, f"{part.parameters:,}", f"{part.learnable:,}", f"{part.flops / 1e9:.2f}")
-        for name, part in (("backbone", found.backbone), ("network", found.network), ("total", found.total))
+        for name, part in {**found.parts, "total": found.total}.items()
     ]
     rows += [None, ("UniAD in Table A7", "", f"{PAPER_LEARNABLE:,.0f}", f"{PAPER_FLOPS / 1e9:.2f}")]
     print_table("per image", [("", LEFT), ("parameters", RIGHT), ("learnable", RIGHT), ("GFLOPs", RIGHT)], rows)
 
 
-def _count(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, int]:
-    """What `function` makes of `x`, and its operations."""
+def _count(module: AnomalyModule, image: Tensor) -> dict[str, int]:
+    """Operations of the parts of `module` for an image: those of the first up to its end, of the last all others."""
     # The counter knows the fused kernels of GPUs alone; written out, attention is two products of matrices. Without
     # gradients it trips over a view of a parameter, such as the learned queries.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        y = function(x)
-    return y, counter.get_total_flops()
+        ends = [
+            part.register_forward_hook(lambda *_: done.append(counter.get_total_flops()))
+            for part in list(module.parts().values())[:-1]
+        ]
+        done: list[int] = []
+        try:
+            (module.features if module.one_pass else module.anomaly_map)({"image": image})
+        finally:
+            for end in ends:
+                end.remove()
+        done.append(counter.get_total_flops())
+    return dict(zip(module.parts(), map(sub, done, [0, *done]), strict=True))
 
 
 def _part(part: nn.Module, flops: int) -> Part:

@@ -14,6 +14,7 @@ from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.paper.rows import alone
 from uniad_lightning.results.run_folder import CONFIG, METRICS, read_metrics
 from uniad_lightning.settings import flat
+from uniad_lightning.training.checkpoint_format import upgrade_config
 from uniad_lightning.training.resume import FREE_TO_CHANGE, plain
 
 _SEEDS = ("seed", "data.seed", "data.augmentation.seed")
@@ -102,7 +103,7 @@ def _read(folder: Path) -> Run | str:
     if not path.is_file():
         return "failed before it began: the folder is empty"
     try:
-        settings = settings_of(plain(DictConfig(OmegaConf.load(path))))
+        settings = settings_of(upgrade_config(plain(DictConfig(OmegaConf.load(path)))))
         metrics = read_metrics(folder)
     except json.JSONDecodeError as error:
         raise InputError(f"{folder / METRICS}: not JSON ({one_line(error)}); evaluate the run again") from None

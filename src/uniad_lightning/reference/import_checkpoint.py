@@ -25,9 +25,11 @@ from uniad_lightning.reference.weights import (
 )
 from uniad_lightning.training.build import build_module
 from uniad_lightning.training.checkpoint import AtomicCheckpointIO
+from uniad_lightning.training.checkpoint_format import FORMAT
 from uniad_lightning.training.resume import plain
 
 # The image size each EfficientNet was made for, whose padding EfficientNet-PyTorch keeps at every other size.
+OTHER_NETWORK = "the reference's network is model=uniad model.decoder=a standardize=false; choose these"
 NATIVE_SIZES = (224, 240, 260, 300, 380, 456, 528, 600)
 BACKBONE, NETWORK = "backbone.", "reconstruction."
 NOT_GIVEN = "data.root_is_not_given"  # no such folder: the images it was trained on are not in the file
@@ -69,12 +71,14 @@ def import_official(cfg: DictConfig) -> Path:
                 cfg.data.root = NOT_GIVEN
         _refuse_other_settings(cfg, official.said)
         module = build_module(cfg, announce=False)
+        if not isinstance(module, FeatureReconstruction):
+            raise InputError(OTHER_NETWORK)
         _refuse_other_levels(cfg, module, channels)
         fill(module, official.state_dict)
     except InputError as error:
         raise InputError(f"file={cfg.file}: {error}") from None
     config = {name: value for name, value in plain(cfg).items() if name not in ("file", "output")}
-    checkpoint = {"config": config, "state_dict": module.state_dict(), "loops": {}, "categories": []}
+    checkpoint = {"format": FORMAT, "config": config, "state_dict": module.state_dict(), "loops": {}, "categories": []}
     AtomicCheckpointIO().save_checkpoint(checkpoint, output)
     say(
         f"{output}: {cfg.backbone.name} and UniAD of {cfg.model.num_encoder_layers} + {cfg.model.num_decoder_layers} "
@@ -177,7 +181,7 @@ def _settings_said(arch: Any) -> dict[str, Any]:
 def _native_size(cfg: DictConfig) -> int:
     """The image size that the backbone of `cfg` was made for. Raises InputError for parts the reference has not."""
     if cfg.model._target_ != "uniad_lightning.models.uniad.UniAD" or cfg.model.decoder != "a" or cfg.standardize:
-        raise InputError("the reference's network is model=uniad model.decoder=a standardize=false; choose these")
+        raise InputError(OTHER_NETWORK)
     name = re.fullmatch(r"tf_efficientnet_b([0-7])(\..*)?", cfg.backbone.name)
     if name is None:
         raise InputError(

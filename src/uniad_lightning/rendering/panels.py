@@ -12,6 +12,7 @@ from uniad_lightning.data.dataset import normalise
 from uniad_lightning.data.images.decoding import read_record, resize, resize_mask
 from uniad_lightning.data.images.tiling import cut
 from uniad_lightning.data.records import Record
+from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import printable
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.inspection.result import COLOURS
@@ -37,10 +38,11 @@ class Rendered(NamedTuple):
 
 
 class Renderer:
-    """Shows through `decoder` what the detector of `engine` works with, whose backbone the decoder was trained for."""
+    """Shows through `decoder` what the detector of `engine`, `module`, works with; the decoder is for its backbone."""
 
-    def __init__(self, *, engine: TorchEngine, decoder: FeatureDecoder):
+    def __init__(self, *, engine: TorchEngine, module: FeatureReconstruction, decoder: FeatureDecoder):
         self.engine = engine
+        self.module = module
         self.decoder = decoder.eval().to(engine.device)
 
     @torch.inference_mode()
@@ -48,9 +50,9 @@ class Renderer:
         """Judge pictures, each (H, W, 3) uint8 RGB of any size, and render their features."""
         engine = self.engine
         tiles = [tile for image in images for tile in engine.framing.tiles_of(image, engine.image_size)]
-        tokens = engine.module.tokens(Batch(image=normalise(tiles, engine.mean, engine.std).to(engine.device)))
-        features, reconstruction = (self._whole(self._paint(t)) for t in (tokens, engine.module.network(tokens)))
-        return Rendered(features, reconstruction, engine.look(images).map.cpu().numpy())
+        tokens = self.module.tokens(Batch(image=normalise(tiles, engine.mean, engine.std).to(engine.device)))
+        features, reconstruction = (self._whole(self._paint(t)) for t in (tokens, self.module.network(tokens)))
+        return Rendered(features, reconstruction, engine.inspect(images).map.cpu().numpy())
 
     @torch.inference_mode()
     def render_queries(self) -> dict[str, np.ndarray]:
@@ -60,7 +62,7 @@ class Renderer:
         rendered as if it were a reconstruction (R; not in the paper). Beside them what that makes of no query, which is
         the projection's bias, and of a random one, as queries are before the training.
         """
-        network = self.engine.module.network
+        network = self.module.network
         queries = learned_queries(network)
         if not queries:
             return {}
@@ -72,7 +74,7 @@ class Renderer:
 
     def _paint(self, tokens: Tensor) -> Tensor:
         """Tokens (n, N, C), standardised where the detector's are, as images (n, H, W, 3) in [0, 1]."""
-        module = self.engine.module
+        module = self.module
         if isinstance(module.standardize, Standardize):
             tokens = tokens * module.standardize.std + module.standardize.mean
         image = self.decoder(tokens.transpose(1, 2).unflatten(2, module.backbone.grid)).cpu()  # (n, 3, H, W)

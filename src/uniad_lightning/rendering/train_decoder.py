@@ -21,7 +21,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Splits
+from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.detectors.optimization import optimize
 from uniad_lightning.errors import InputError, say
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
@@ -36,6 +38,7 @@ from uniad_lightning.results.written_files import file_stem, note, remove_writte
 from uniad_lightning.training.build import build_saved, build_saved_data, warn
 from uniad_lightning.training.callbacks import choose
 from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint, load_weights
+from uniad_lightning.training.checkpoint_format import FORMAT
 from uniad_lightning.training.resume import plain, refuse_other_run
 from uniad_lightning.training.trainer_settings import check_end, check_trainer
 from uniad_lightning.training.trusted_targets import refuse_foreign
@@ -81,16 +84,15 @@ class DecoderTraining(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """As a detector's."""
-        return FeatureReconstruction.configure_optimizers(self)  # type: ignore[arg-type]
-
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training, as a detector's."""
-        return FeatureReconstruction.total_steps(self)  # type: ignore[arg-type]
+        return optimize(
+            self.parameters(), optimizer=self.optimizer, schedule=self.schedule, total_steps=self.data.total_steps
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning while it puts a checkpoint together."""
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: weights[name] for name in weights if name.startswith("decoder.")}
+        checkpoint["format"] = FORMAT
         checkpoint["config"] = self.config
         checkpoint["renders"] = self.renders
 
@@ -110,6 +112,7 @@ def train_decoder(cfg: DictConfig) -> Path:
     config = {name: value for name, value in plain(cfg).items() if name != "resume"}
     resumed = _claim(file, config, resume=cfg.resume, overwrite=cfg.overwrite)
     module, checkpoint = build_saved(cfg.ckpt_path)
+    module = reconstructing(module, cfg.ckpt_path)
     data = build_saved_data(checkpoint, module, cfg.data)
     use_every_image(data)
     torch.manual_seed(key("decoder", cfg.seed))
@@ -125,6 +128,16 @@ def train_decoder(cfg: DictConfig) -> Path:
     _fit(training, data, cfg, file, resume_from=None if resumed is None else file)
     say(f"decoder: {file}   panels: uniad panels ckpt_path={cfg.ckpt_path} decoder={file}")
     return file
+
+
+def reconstructing(module: AnomalyModule, path: str) -> FeatureReconstruction:
+    """`module` as what it has to be; InputError for a detector of `path` that reconstructs no features."""
+    if not isinstance(module, FeatureReconstruction):
+        raise InputError(
+            f"ckpt_path={path}: {type(module).__name__} reconstructs no features that could be shown; expected a "
+            "detector trained with model=uniad, mlp, cnn or transformer"
+        )
+    return module
 
 
 def _fit(
@@ -263,8 +276,9 @@ def _load_renderers(cfg: DictConfig) -> tuple[Renderer, dict[str, Renderer]]:
 
     def load(path: str) -> Renderer:
         engine = load_engine(path, device)
-        decoder = load_decoder(cfg.decoder, engine.module.backbone, engine.image_size, ckpt_path=path)
-        return Renderer(engine=engine, decoder=decoder)
+        module = reconstructing(engine.module, path)
+        decoder = load_decoder(cfg.decoder, module.backbone, engine.image_size, ckpt_path=path)
+        return Renderer(engine=engine, module=module, decoder=decoder)
 
     own, others = load(cfg.ckpt_path), {name: load(path) for name, path in paths.items()}
     for name, other in others.items():

@@ -10,6 +10,7 @@ from rich.table import Table
 from uniad_lightning.data.records import Splits, counts
 from uniad_lightning.errors import printable, say
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
+from uniad_lightning.metrics.recount import TOLERANCE
 from uniad_lightning.results.run_folder import COLUMNS, rows
 
 Justify = Literal["left", "right"]
@@ -33,6 +34,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
         say(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
     if evaluation.refined:
         say("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
+    worst = max((value for bounds in evaluation.error_bounds.values() for value in bounds if value == value), default=0)
+    if worst > TOLERANCE:
+        say(f"pixel metrics are within {worst:.1e} of their exact values: maps of this size are counted, not kept")
 
 
 def show_counts(splits: Splits) -> None:

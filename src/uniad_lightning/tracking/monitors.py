@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
-from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation
 from uniad_lightning.metrics.roc import draw_roc, image_curves, pixel_curves
 from uniad_lightning.settings import flat
@@ -26,24 +25,25 @@ class TrainingMonitor(L.Callback):
     def __init__(self) -> None:
         self._since = (0.0, 0)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Start the clock; an epoch that is resumed in its middle has no start."""
-        self._since = (time.perf_counter(), trainer.global_step)
+        self._since = (time.perf_counter(), pl_module.data.batches_done)
 
     on_train_epoch_start = on_train_start
 
     def on_train_batch_start(self, trainer: Any, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Log the learning rate of a step that is logged."""
-        if _is_logged(trainer, trainer.global_step + 1):
-            pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        """Log the learning rate of a step that is logged, that of the first optimizer."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if groups and _is_logged(trainer, logged_step(trainer) + 1):
+            pl_module.log("train/lr", groups[0]["lr"])
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the speed of the steps since the last that was logged."""
-        if not _is_logged(trainer, trainer.global_step):
+        if not _is_logged(trainer, logged_step(trainer) + 1):
             return
-        now, (then, steps) = time.perf_counter(), self._since
-        self._since = (now, trainer.global_step)
-        images = (trainer.global_step - steps) * pl_module.data.batch_size
+        now, (then, batches) = time.perf_counter(), self._since
+        self._since = (now, pl_module.data.batches_done)
+        images = (pl_module.data.batches_done - batches) * pl_module.data.batch_size
         pl_module.log("train/images_per_second", images / (now - then))
         if pl_module.device.type == "cuda":
             pl_module.log("train/gpu_memory_gib", torch.cuda.max_memory_allocated(pl_module.device) / 2**30)
@@ -82,11 +82,8 @@ class EvaluationMonitor(L.Callback):
         last = None if best else evaluation
         show(trainer, lambda board: board.log_checkpoint(self.last, self.config, ["last", "latest"], last))
 
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> tuple[Evaluation, Curves]:
-        assert isinstance(pl_module, AnomalyModule)
+    def _log(self, trainer: L.Trainer, pl_module: Any) -> tuple[Evaluation, Curves]:
         evaluation, metrics, step = pl_module.evaluation, pl_module.metrics, logged_step(trainer)
-        assert evaluation is not None
-        assert metrics is not None
         numbers = {
             f"{metric}/{category}": value
             for category, row in evaluation.categories.items()

@@ -12,44 +12,48 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, white_level_of
+from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import InputError, complain, one_line
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.randomness import key
 from uniad_lightning.training.checkpoint import load_checkpoint, load_weights, unpack_ignored
+from uniad_lightning.training.method import GROUPS, SETTINGS, method_of, parts_of
 from uniad_lightning.training.trusted_targets import refuse_foreign
 from uniad_lightning.types import Size, pair
 
 
-def build_module(cfg: DictConfig, *, announce: bool = True) -> FeatureReconstruction:
-    """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`."""
-    if announce and cfg.backbone.weights == "random":
+def build_module(cfg: DictConfig, *, announce: bool = True) -> AnomalyModule:
+    """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`.
+
+    `model` is a detector, or a network for `FeatureReconstruction`.
+    """
+    method = method_of(cfg)
+    taken = parts_of(method)
+    if announce and "backbone" in taken and cfg.backbone.weights == "random":
         warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
-    torch.manual_seed(key("backbone", cfg.seed))
-    backbone: Backbone = instantiate(cfg.backbone)
+    parts: dict[str, Any] = {name: cfg[name] for name in SETTINGS if name in taken}
+    if "backbone" in taken:
+        torch.manual_seed(key("backbone", cfg.seed))
+        parts["backbone"] = instantiate(cfg.backbone)
     torch.manual_seed(key("weights", cfg.seed))
-    return FeatureReconstruction(
-        backbone=backbone,
-        network=instantiate(cfg.model, channels=sum(backbone.channels)),
-        loss=instantiate(cfg.loss),
-        score=instantiate(cfg.score),
-        optimizer=instantiate(cfg.optimizer),
-        schedule=instantiate(cfg.schedule),
-        seed=cfg.seed,
-        standardize=cfg.standardize,
-    )
+    if method is FeatureReconstruction:
+        parts["network"] = instantiate(cfg.model, channels=sum(parts["backbone"].channels))
+    parts |= {name: instantiate(cfg[name]) for name in GROUPS if name in taken and name != "backbone"}
+    if method is FeatureReconstruction:
+        return FeatureReconstruction(**parts)
+    return instantiate(cfg.model, _partial_=True)(**parts)
 
 
-def build_data(cfg: DictConfig, module: FeatureReconstruction) -> UnifiedDataModule:
-    """The data module that `cfg` describes, normalising as the module's backbone expects, its image size checked."""
-    data: UnifiedDataModule = instantiate(cfg, mean=module.backbone.mean, std=module.backbone.std)
-    module.backbone.check(data.image_size)
-    module.score.check(data.image_size)
+def build_data(cfg: DictConfig, module: AnomalyModule) -> UnifiedDataModule:
+    """The data module that `cfg` describes, its images as `module` expects them, their size checked."""
+    data: UnifiedDataModule = instantiate(cfg, mean=module.mean, std=module.std)
+    data.one_pass = module.one_pass
+    module.check(data.image_size)
     return data
 
 
-def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[FeatureReconstruction, dict[str, Any]]:
+def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[AnomalyModule, dict[str, Any]]:
     """The detector in a checkpoint, and the checkpoint itself; `trust` are packages as `refuse_foreign` takes them.
 
     Raises InputError for a checkpoint that cannot be read, or whose configuration cannot or may not be built.
@@ -60,7 +64,8 @@ def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[FeatureReco
     refuse_foreign(checkpoint["config"], f"ckpt_path={path}", trust)
     with as_saved(path), torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
         saved = OmegaConf.create(checkpoint["config"])
-        saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
+        if "backbone" in saved:
+            saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
         module = build_module(saved, announce=False)
     load_weights(module, checkpoint, path)
     return module, checkpoint
@@ -80,7 +85,7 @@ def as_saved(path: str) -> Iterator[None]:
 
 def build_saved_data(
     checkpoint: dict[str, Any],
-    module: FeatureReconstruction,
+    module: AnomalyModule,
     given: DictConfig | None = None,
     *,
     evaluates: bool = False,

@@ -20,7 +20,6 @@ from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import cut
 from uniad_lightning.data.images.white_level import as_number
 from uniad_lightning.data.records import Record
-from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.errors import printable
 from uniad_lightning.results.written_files import file_stem, note
 from uniad_lightning.scoring import upsample
@@ -61,32 +60,42 @@ class TrainingProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the training starts or resumes from."""
-        self._start, self._first_step = time.monotonic(), trainer.global_step
-        self._bar = self._open("train", pl_module.total_steps(), trainer.global_step)
+        data = _data(trainer)
+        self._start, self._first_step = time.monotonic(), data.batches_done
+        self._bar = self._open("train", data.total_batches, data.batches_done)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Advance by one step."""
-        assert self._bar is not None
-        self._bar.update()
+        self._advance()
         if batch_idx % 10:  # reading the loss makes a GPU wait
             return
-        done = trainer.global_step - self._first_step
-        speed = done * pl_module.data.batch_size / (time.monotonic() - self._start)
+        data = _data(trainer)
+        speed = (data.batches_done - self._first_step) * data.batch_size / (time.monotonic() - self._start)
         last = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-        epoch, loss = f"{trainer.current_epoch + 1}{last}", float(outputs["loss"])
-        self._bar.set_postfix_str(f"epoch {epoch}, loss {loss:.4f}, {speed:.1f} img/s", refresh=False)
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs  # a method may have none
+        shown = "" if loss is None else f"loss {float(loss):.4f}, "
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"epoch {trainer.current_epoch + 1}{last}, {shown}{speed:.1f} img/s", refresh=False
+            )
+
+    def _advance(self) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
-        assert self._bar is not None
-        self._bar.close()
+        self._close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Close the bar, so that the error stands on a line of its own."""
-        if self._bar is not None:
-            self._bar.close()
+        self._close()
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar of an evaluation."""
@@ -94,13 +103,11 @@ class TrainingProgress(ProgressBar):
 
     def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Advance by one batch."""
-        assert self._bar is not None
-        self._bar.update()
+        self._advance()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
-        assert self._bar is not None
-        self._bar.close()
+        self._close()
 
 
 class EndWhenInterrupted(L.Callback):
@@ -162,15 +169,42 @@ class HeatmapPanels(L.Callback):
     def __init__(self, *, output_dir: str, per_category: int):
         self.folder = Path(output_dir) / "heatmaps"
         self.per_category = per_category
+        self._chosen: dict[str, list[int]] = {}
+        self._wanted: set[int] = set()
+        self._maps: dict[int, Tensor] = {}
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Choose the images to draw."""
+        splits = _data(trainer).splits
+        self._chosen = {category: choose(splits.test, category, self.per_category) for category in splits.categories}
+        self._wanted = {index for indices in self._chosen.values() for index in indices}
+        self._maps = {}
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the maps of the chosen images; `outputs` is `AnomalyModule.test_step`'s."""
+        for place, index in enumerate(batch["index"].tolist() if outputs else []):
+            if index in self._wanted:
+                self._maps[index] = outputs["map"][place].cpu()
+
+    on_validation_epoch_start = on_test_epoch_start
+    on_validation_batch_end = on_test_batch_end
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw for the loggers that show pictures."""
         if picture_loggers(trainer):
-            self._show(trainer, self._draw(trainer, pl_module))
+            self._show(trainer, self._draw(trainer))
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw for the run folder and the loggers."""
-        panels = self._draw(trainer, pl_module)
+        panels = self._draw(trainer)
         for category, panel in panels.items():
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / f"{file_stem(category)}.png"
@@ -178,27 +212,21 @@ class HeatmapPanels(L.Callback):
             panel.save(path)
         self._show(trainer, panels)
 
-    def _draw(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Image.Image]:
-        """Collect the maps of the chosen images from all ranks and draw them on the first, by category."""
-        assert isinstance(pl_module, AnomalyModule)
-        assert pl_module.metrics is not None
-        data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        test = data.splits.test
-        chosen = {category: choose(test, category, self.per_category) for category in data.splits.categories}
-        wanted = {index for indices in chosen.values() for index in indices}
-        here = {i: m.cpu() for i, m in pl_module.metrics.local_maps().items() if i in wanted}
-        maps = _gather(here, trainer.world_size)
+    def _draw(self, trainer: L.Trainer) -> dict[str, Image.Image]:
+        """A panel for each category, on the first process, to which the others send their maps."""
+        maps = _gather(self._maps, trainer.world_size)
         if not trainer.is_global_zero:
             return {}
+        data = _data(trainer)
         return {
             category: draw_panel(
-                [test[i] for i in indices],
+                [data.splits.test[i] for i in indices],
                 [maps[i] for i in indices],
                 data.map_size,
                 data.framing.region,
                 white_level=as_number(data.white_level),
             )
-            for category, indices in chosen.items()
+            for category, indices in self._chosen.items()
             if indices
         }
 
@@ -206,6 +234,10 @@ class HeatmapPanels(L.Callback):
     def _show(trainer: L.Trainer, panels: dict[str, Image.Image]) -> None:
         named = {f"heatmaps/{category}": panel for category, panel in panels.items()}
         show(trainer, lambda board: board.log_pictures(named, logged_step(trainer)))
+
+
+def _data(trainer: L.Trainer) -> UnifiedDataModule:
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def choose(records: tuple[Record, ...], category: str, count: int) -> list[int]:

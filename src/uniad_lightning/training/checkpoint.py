@@ -17,6 +17,7 @@ from uniad_lightning.files.sealed import seal_archive, write_whole
 from uniad_lightning.files.torch_file import read_torch_file
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.results.written_files import note
+from uniad_lightning.training.checkpoint_format import FORMAT, upgrade
 from uniad_lightning.training.train_images import image_names, pack_names
 
 
@@ -58,6 +59,7 @@ class CheckpointConfig(L.Callback):
         """Called by Lightning while it puts a checkpoint together."""
         data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         found = {"white_level": data.white_level}  # the number in place of `auto`
+        checkpoint["format"] = FORMAT
         checkpoint["config"] = {**self.config, "data": {**self.config["data"], **found}}
         checkpoint["categories"] = sorted({record.category for record in data.splits.train})
         if self.images is None:
@@ -95,7 +97,7 @@ def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     checkpoint = read_torch_file(file, f"{key}={path}")
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "loops"} <= checkpoint.keys():
         raise InputError(f"{key}={path}: is no checkpoint of uniad-lightning; expected one written by uniad train")
-    return checkpoint
+    return upgrade(checkpoint, f"{key}={path}")
 
 
 def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: str, key: str = "ckpt_path") -> None:

@@ -15,6 +15,8 @@ from uniad_lightning.results.run_folder import CONFIG
 from uniad_lightning.settings import flat
 from uniad_lightning.training.build import warn
 from uniad_lightning.training.checkpoint import load_checkpoint
+from uniad_lightning.training.checkpoint_format import upgrade_config
+from uniad_lightning.training.method import method_of
 from uniad_lightning.training.trusted_targets import refuse_foreign
 
 # What a resumed run may change; everything else decides the result and is compared with the checkpoint.
@@ -46,14 +48,18 @@ def start_from(cfg: DictConfig) -> dict[str, Any] | None:
     saved = checkpoint["config"]
     refuse_foreign(saved, f"init_from={cfg.init_from}")
     with open_dict(cfg):
+        if method_of(DictConfig(saved)).one_pass:
+            cfg.trainer.update(max_epochs=1, gradient_clip_val=None)
         for name in INHERITED:
-            cfg[name] = saved[name]
+            if name in saved:
+                cfg[name] = saved[name]
         cfg.data.image_size = saved["data"]["image_size"]
         if cfg.data.white_level == AUTO:
             cfg.data.white_level = white_level_of(saved["data"])
         ignore = cfg.data.framing.ignore
         cfg.data.framing = {**saved["data"].get("framing", cfg.data.framing), "ignore": ignore}
-        cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
+        if "backbone" in saved:
+            cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
     return checkpoint
 
 
@@ -94,7 +100,9 @@ def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -
 
 def refuse_other_settings(config: dict[str, Any], folder: Path) -> None:
     """Raises InputError that names the first setting in which `config` departs from the run in `folder`."""
-    found = _first_difference(config, plain(DictConfig(OmegaConf.load(folder / CONFIG))), _is_without_influence)
+    found = _first_difference(
+        config, upgrade_config(plain(DictConfig(OmegaConf.load(folder / CONFIG)))), _is_without_influence
+    )
     if found is not None:
         name, mine, theirs = found
         raise InputError(

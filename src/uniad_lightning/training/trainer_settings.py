@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import lightning as L
 from lightning.pytorch import callbacks as lightning_callbacks
 
+from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.errors import InputError
 
 _SHIFTING = (
@@ -19,7 +20,6 @@ _WHOLE_SPLIT = "an evaluation takes each image of the test split once; for fewer
 
 # By setting: the values that change nothing, and why there may be no others.
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "accumulate_grad_batches": ((1,), "order and randomness count one step per batch; leave it at 1"),
     "overfit_batches": (
         (0, 0.0),
         "it puts an order of its own in place of the training's; to train on few images give data.limit=N",
@@ -67,6 +67,7 @@ def _is_norm(value: Any) -> bool:
 
 
 _KINDS = {
+    "accumulate_grad_batches": _whole(1),
     "max_epochs": _whole(1, -1, None),
     "max_steps": _whole(1, -1),
     "min_epochs": _whole(0, None),
@@ -116,6 +117,26 @@ def refuse_shifting(callbacks: Mapping[str, L.Callback]) -> None:
                     f"callbacks.{name}: {kind} changes steps or learning rates, which follow from the configuration "
                     "here; leave it out"
                 )
+
+
+def refuse_for_method(trainer: L.Trainer, module: AnomalyModule) -> None:
+    """Raises InputError for settings of the `trainer` that the method of `module` cannot have."""
+    name = type(module).__name__
+    if module.one_pass and (trainer.max_epochs != 1 or trainer.max_steps != -1):
+        raise InputError(
+            f"trainer.max_epochs={trainer.max_epochs}, trainer.max_steps={trainer.max_steps}: {name} is fitted in one "
+            "pass over the train images; leave them at 1 and -1"
+        )
+    if module.automatic_optimization:
+        return
+    for setting, value, neutral in (
+        ("max_steps", trainer.max_steps, -1),
+        ("accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
+        ("gradient_clip_val", trainer.gradient_clip_val, None),
+    ):
+        if value != neutral:
+            remedy = f"give trainer.{setting}={_shown(neutral)}"
+            raise InputError(f"trainer.{setting}={value}: {name} steps its optimizers itself; {remedy}")
 
 
 def _shown(value: Any) -> str:

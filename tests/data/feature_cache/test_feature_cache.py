@@ -9,17 +9,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from uniad_lightning.data import feature_cache
-from uniad_lightning.data.cache_space import bound, make_room, stores
-from uniad_lightning.data.feature_cache import (
+from support.feature_stores import SHAPE, disk, features, names
+from support.paths import TESTS
+from support.settings import SMALL
+from support.trees import mvtec_tree
+from uniad_lightning.data.feature_cache import store as feature_cache
+from uniad_lightning.data.feature_cache.store import (
     MISSING,
     DiskStore,
     MemoryStore,
@@ -28,23 +28,10 @@ from uniad_lightning.data.feature_cache import (
     signatures,
     unpack_mask,
 )
-from uniad_lightning.data.mvtec import list_mvtec
+from uniad_lightning.data.feature_cache.usage import bound, make_room, stores
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.records import Packed
 from uniad_lightning.errors import InputError
-
-SHAPE = (3, 2, 4)  # C, h, w
-
-
-def names(count, first=0):
-    return [f"image {i}".encode() for i in range(first, first + count)]
-
-
-def features(count, seed=0):
-    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
-
-
-def disk(tmp_path, **about):
-    return DiskStore(cache=tmp_path / "cache", about={"backbone": "x", **about}, shape=SHAPE)
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -252,7 +239,7 @@ def test_the_stores_used_least_go_first(tmp_path):
 
 HOLDING = """
 import sys
-from test_feature_cache import disk, features, names
+from support.feature_stores import disk, features, names
 from pathlib import Path
 store = disk(Path(sys.argv[1]), backbone="held")
 store.add(names(1), features(1), [b""])
@@ -267,7 +254,7 @@ def test_a_store_that_a_process_holds_is_left_until_it_ends(tmp_path, command, m
     monkeypatch.setenv("UNIAD_CACHE", str(kept(tmp_path, "free")))
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDING, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        cwd=Path(__file__).parent,
+        cwd=TESTS,
     )  # fmt: skip
     assert other.stdout.readline() == "held\n"
     _, out, _ = command("cache", "keep=0")

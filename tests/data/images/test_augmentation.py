@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from uniad_lightning.data.transforms import Augmentation
+from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.errors import InputError
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
@@ -20,7 +20,7 @@ def test_off_returns_the_image_itself_and_does_not_import_albumentations():
     assert not augmentation.is_random
     assert augmentation(IMAGE, 5) is IMAGE
     code = (
-        "import sys; from uniad_lightning.data.transforms import Augmentation as A; "
+        "import sys; from uniad_lightning.data.images.augmentation import Augmentation as A; "
         f"A(**{OFF}); print('albumentations' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
@@ -84,7 +84,7 @@ def test_no_network_is_asked_for_a_newer_version():
         "import json, os, socket, sys\n"
         "calls = []\n"
         "sys.addaudithook(lambda event, args: calls.append(event) if event.startswith('socket.') else None)\n"
-        "from uniad_lightning.data.transforms import Augmentation\n"
+        "from uniad_lightning.data.images.augmentation import Augmentation\n"
         "Augmentation(flip=0.5, flip_vertical=0.0, rotate=0.0, colour=0.0, seed=0)\n"
         "print(json.dumps([c for c in calls if c in ('socket.connect', 'socket.getaddrinfo')]))\n"
     )

@@ -1,8 +1,6 @@
 """Decoding pixel by pixel for each kind of file, masks, and resizing against torch."""
 
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from fabricate import png, tiff
-from uniad_lightning.data.image import read_image, read_mask, resize, resize_mask
+from support.pictures import header_only, png, saved, tiff
+from uniad_lightning.data.images.decoding import read_image, read_mask, resize, resize_mask
 from uniad_lightning.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -22,12 +20,6 @@ ALPHA = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
 ALPHA[0, :3] = 0, 128, 255
 DEEP = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
 DEEP[0] = 0, 1, 128, 129, 385, 386, 65535  # round(v / 257): 0 0 0 1 1 2 255
-
-
-def saved(path: Path, pixels: np.ndarray | Image.Image, **options: object) -> Path:
-    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    image.save(path, **options)
-    return path
 
 
 def as_rgb(grey: np.ndarray) -> np.ndarray:
@@ -339,14 +331,6 @@ def test_read_pixels_do_not_hang_on_the_file(tmp_path: Path) -> None:
     path.write_bytes(saved(tmp_path / "other.bmp", 255 - COLOUR).read_bytes())
     np.testing.assert_array_equal(first, COLOUR)
     np.testing.assert_array_equal(read_image(path), 255 - COLOUR)
-
-
-def header_only(path: Path, width: int, height: int) -> Path:
-    """A PNG that says a size and ends after a few of its bytes."""
-    whole = saved(path, np.zeros((4, 4), dtype=np.uint8)).read_bytes()
-    size = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    path.write_bytes(whole[:12] + size + struct.pack(">I", zlib.crc32(size)) + whole[33:])
-    return path
 
 
 @pytest.fixture

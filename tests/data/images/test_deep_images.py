@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fabricate import channels_tiff, png, tiff
-from uniad_lightning.data import deep
-from uniad_lightning.data.image import peak_of, read_image, rgb_of
+from support.pictures import channels_tiff, png, tiff
+from uniad_lightning.data.images import deep_images as deep
+from uniad_lightning.data.images.decoding import peak_of, read_image, rgb_of
+from uniad_lightning.data.images.white_level import check_white_level, find_white_level
 from uniad_lightning.data.records import Packed, Record
-from uniad_lightning.data.white_level import check_white_level, find_white_level
-from uniad_lightning.detector import rgb_from_array
 from uniad_lightning.errors import InputError
+from uniad_lightning.inspection.detector import rgb_from_array
 
 RNG = np.random.default_rng(2)
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from conftest import SMALL
-from uniad_lightning.data.framing import WHOLE, Framing, cut, pixels
+from support.settings import SMALL
+from uniad_lightning.data.images.tiling import WHOLE, Framing, cut, pixels
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
 from uniad_lightning.scoring import upsample

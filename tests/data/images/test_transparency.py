@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fabricate import channels_tiff, png
-from uniad_lightning.data import deep
-from uniad_lightning.data.image import read_image, read_marks, rgb_of
-from uniad_lightning.detector import rgb_from_array
+from support.pictures import channels_tiff, png
+from uniad_lightning.data.images import deep_images as deep
+from uniad_lightning.data.images.decoding import read_image, read_marks, rgb_of
 from uniad_lightning.errors import InputError
+from uniad_lightning.inspection.detector import rgb_from_array
 
 RNG = np.random.default_rng(11)
 COLOUR = RNG.integers(1, 256, (8, 8, 3), dtype=np.uint8)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fabricate import channels_tiff, png
-from uniad_lightning.data.formats import FORMATS, SUFFIXES
-from uniad_lightning.data.image import peak_of, read_image, read_marks, rgb_of
-from uniad_lightning.data.image_file import faults_of
-from uniad_lightning.data.listing import is_picture, pictures
+from support.pictures import channels_tiff, png
+from uniad_lightning.data.images.decoding import peak_of, read_image, read_marks, rgb_of
+from uniad_lightning.data.images.formats import FORMATS, SUFFIXES
+from uniad_lightning.data.images.image_file import faults_of
+from uniad_lightning.data.layouts.listing import is_picture, pictures
 from uniad_lightning.errors import InputError, TemporaryError
-from uniad_lightning.sources.video import SUFFIXES as VIDEOS
+from uniad_lightning.prediction.sources.video import SUFFIXES as VIDEOS
 
 READERS = (read_image, read_marks, peak_of)
 RNG = np.random.default_rng(5)

@@ -10,13 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from test_journey import UNIAD
+from support.settings import SMALL, UNIAD
+from support.trees import mvtec_tree
 from uniad_lightning import Detector
-from uniad_lightning.checkpoint import load_checkpoint
-from uniad_lightning.cli import run_command
-from uniad_lightning.data.deep import CLIPPED, DARK
+from uniad_lightning.command_line.cli import run_command
+from uniad_lightning.data.images.deep_images import CLIPPED, DARK
+from uniad_lightning.training.checkpoint import load_checkpoint
 
 SAID = "train images of more than 8 bits hold at most"
 

@@ -4,14 +4,22 @@ import shutil
 
 import pytest
 
-from conftest import SMALL
-from fabricate import cifar10_binary, cifar10_python, mvtec_tree
-from fabricate_layouts_a import btad_tree, kolektor_tree, mpdd_tree, visa_tree
-from fabricate_layouts_b import mvtec_3d_tree, mvtec_ad2_tree, mvtec_loco_tree, real_iad_tree
-from uniad_lightning.cli import conf_dir
-from uniad_lightning.data.catalogue import CATALOGUE, describe, differences, recognise
-from uniad_lightning.data.mix import list_mix
-from uniad_lightning.data.published import Images
+from support.layouts import (
+    btad_tree,
+    kolektor_tree,
+    mpdd_tree,
+    mvtec_3d_tree,
+    mvtec_ad2_tree,
+    mvtec_loco_tree,
+    real_iad_tree,
+    visa_tree,
+)
+from support.settings import SMALL
+from support.trees import cifar10_binary, cifar10_python, mvtec_tree
+from uniad_lightning.command_line.cli import conf_dir
+from uniad_lightning.data.layouts.catalogue import CATALOGUE, describe, differences, recognise
+from uniad_lightning.data.layouts.mix import list_mix
+from uniad_lightning.data.layouts.published import Images
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError
 

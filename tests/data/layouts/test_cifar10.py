@@ -15,20 +15,21 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from conftest import SMALL
-from fabricate import cifar10_arrays, cifar10_binary, cifar10_python
-from uniad_lightning.data import cifar10
-from uniad_lightning.data.cifar10 import CLASSES, list_cifar10, read_cifar10, read_packed
+from support.paths import SHARED
+from support.settings import SMALL
+from support.trees import cifar10_arrays, cifar10_binary, cifar10_python
+from uniad_lightning.data.images.cifar10_batches import CLASSES, load_batch, read_packed
+from uniad_lightning.data.layouts.cifar10 import list_cifar10, read_cifar10
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "cifar10_jpeg.npz"
+REAL = SHARED / "data" / "cifar10_jpeg.npz"
 
 
 @pytest.fixture(autouse=True)
 def forget_batches():
     """Tests rewrite files that the reader would remember."""
-    cifar10._load.cache_clear()
+    load_batch.cache_clear()
 
 
 def batch(**changes):
@@ -88,7 +89,7 @@ def test_every_protocol_of_a_plain_batch_is_read(tmp_path, protocol):
     texts = ["a", "", b"b", b"", 1.5, None]
     wrapped = batch(data=np.asfortranarray(batch()["data"]), labels=np.arange(20) % 10, filenames=texts)
     for labels in (wrapped["labels"], wrapped["labels"].tolist(), list(wrapped["labels"])):
-        cifar10._load.cache_clear()
+        load_batch.cache_clear()
         (folder / "data_batch_1").write_bytes(pickle.dumps({**wrapped, "labels": labels}, protocol=protocol))
         images, found = read_cifar10(tmp_path, "train")
         assert found[:20].tolist() == list(range(10)) * 2

@@ -7,15 +7,22 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from fabricate import mvtec_tree
-from fabricate_layouts_a import btad_tree, kolektor_tree, visa_tree
-from fabricate_layouts_b import mvtec_3d_tree, mvtec_ad2_tree, mvtec_loco_tree, real_iad_tree
-from uniad_lightning.cli import conf_dir
-from uniad_lightning.data.catalogue import with_hint
-from uniad_lightning.data.folder import list_folder
-from uniad_lightning.data.listing import LayoutError
-from uniad_lightning.data.mvtec import list_mvtec
-from uniad_lightning.data.passed_over import counting
+from support.layouts import (
+    btad_tree,
+    kolektor_tree,
+    mvtec_3d_tree,
+    mvtec_ad2_tree,
+    mvtec_loco_tree,
+    real_iad_tree,
+    visa_tree,
+)
+from support.trees import mvtec_tree
+from uniad_lightning.command_line.cli import conf_dir
+from uniad_lightning.data.layouts.catalogue import with_hint
+from uniad_lightning.data.layouts.folder import list_folder
+from uniad_lightning.data.layouts.listing import LayoutError
+from uniad_lightning.data.layouts.mvtec import list_mvtec
+from uniad_lightning.data.layouts.passed_over import counting
 from uniad_lightning.data.records import Record, Splits, counts
 from uniad_lightning.errors import InputError
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fabricate import mvtec_tree
-from uniad_lightning.data.meta import list_meta
-from uniad_lightning.data.mvtec import list_mvtec
+from support.trees import mvtec_tree
+from uniad_lightning.data.layouts.json_lines import list_meta
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError
 

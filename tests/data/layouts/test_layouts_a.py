@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fabricate import mvtec_tree
-from fabricate_layouts_a import btad_tree, kolektor_tree, mpdd_tree, visa_tree
-from uniad_lightning.data.btad import BTAD, list_btad
-from uniad_lightning.data.kolektor import KOLEKTOR_SDD, list_kolektor_sdd
-from uniad_lightning.data.listing import LayoutError
-from uniad_lightning.data.mpdd import MPDD
-from uniad_lightning.data.mvtec import MPDD_CATEGORIES, MVTEC, list_mvtec
-from uniad_lightning.data.published import Published
+from support.layouts import btad_tree, kolektor_tree, mpdd_tree, visa_tree
+from support.trees import mvtec_tree
+from uniad_lightning.data.layouts.btad import BTAD, list_btad
+from uniad_lightning.data.layouts.kolektor import KOLEKTOR_SDD, list_kolektor_sdd
+from uniad_lightning.data.layouts.listing import LayoutError
+from uniad_lightning.data.layouts.mpdd import MPDD
+from uniad_lightning.data.layouts.mvtec import MPDD_CATEGORIES, MVTEC, list_mvtec
+from uniad_lightning.data.layouts.published import Published
+from uniad_lightning.data.layouts.visa import VISA, list_visa
 from uniad_lightning.data.records import Record, Splits
-from uniad_lightning.data.visa import VISA, list_visa
 from uniad_lightning.errors import InputError
 
 SETS = {"mvtec": MVTEC, "mpdd": MPDD, "visa": VISA, "btad": BTAD, "kolektor": KOLEKTOR_SDD}

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from fabricate import mvtec_tree
-from fabricate_layouts_b import mask, mvtec_3d_tree, mvtec_ad2_tree, mvtec_loco_tree, picture, real_iad_tree
-from uniad_lightning.data import mvtec_3d, mvtec_ad2, mvtec_loco, real_iad
-from uniad_lightning.data.image import read_image, read_mask
-from uniad_lightning.data.listing import LayoutError
-from uniad_lightning.data.mvtec_3d import MVTEC_3D, list_mvtec_3d
-from uniad_lightning.data.mvtec_ad2 import MVTEC_AD2, list_mvtec_ad2
-from uniad_lightning.data.mvtec_loco import MVTEC_LOCO, list_mvtec_loco
-from uniad_lightning.data.published import Images, Published
-from uniad_lightning.data.real_iad import REAL_IAD, list_real_iad
+from support.layouts import mask, mvtec_3d_tree, mvtec_ad2_tree, mvtec_loco_tree, picture, real_iad_tree
+from support.trees import mvtec_tree
+from uniad_lightning.data.images.decoding import read_image, read_mask
+from uniad_lightning.data.layouts import mvtec_3d, mvtec_ad2, mvtec_loco, real_iad
+from uniad_lightning.data.layouts.listing import LayoutError
+from uniad_lightning.data.layouts.mvtec_3d import MVTEC_3D, list_mvtec_3d
+from uniad_lightning.data.layouts.mvtec_ad2 import MVTEC_AD2, list_mvtec_ad2
+from uniad_lightning.data.layouts.mvtec_loco import MVTEC_LOCO, list_mvtec_loco
+from uniad_lightning.data.layouts.published import Images, Published
+from uniad_lightning.data.layouts.real_iad import REAL_IAD, list_real_iad
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fabricate import mvtec_tree
-from uniad_lightning.data.mvtec import list_mvtec
+from support.trees import mvtec_tree
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.records import CategoryCount, Record, counts
 from uniad_lightning.errors import InputError
 

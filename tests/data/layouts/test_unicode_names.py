@@ -7,22 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALL
-from fabricate import mvtec_tree
-from fabricate_layouts_a import visa_tree
-from fabricate_layouts_b import mvtec_loco_tree, real_iad_tree
-from uniad_lightning.calibrate import not_trained_on
-from uniad_lightning.data.btad import list_btad
-from uniad_lightning.data.folder import list_folder
-from uniad_lightning.data.listing import is_picture
-from uniad_lightning.data.meta import list_meta
-from uniad_lightning.data.mix import list_mix
-from uniad_lightning.data.mvtec import list_mvtec
-from uniad_lightning.data.mvtec_loco import list_mvtec_loco
-from uniad_lightning.data.real_iad import list_real_iad
+from support.layouts import mvtec_loco_tree, real_iad_tree, visa_tree
+from support.settings import SMALL
+from support.trees import mvtec_tree
+from uniad_lightning.calibration.images import not_trained_on
+from uniad_lightning.data.layouts.btad import list_btad
+from uniad_lightning.data.layouts.folder import list_folder
+from uniad_lightning.data.layouts.json_lines import list_meta
+from uniad_lightning.data.layouts.listing import is_picture
+from uniad_lightning.data.layouts.mix import list_mix
+from uniad_lightning.data.layouts.mvtec import list_mvtec
+from uniad_lightning.data.layouts.mvtec_loco import list_mvtec_loco
+from uniad_lightning.data.layouts.real_iad import list_real_iad
+from uniad_lightning.data.layouts.visa import list_visa
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.selection import lots, normal_against_rest
-from uniad_lightning.data.visa import list_visa
 from uniad_lightning.errors import InputError
 
 NAME, KIND = "gehäuse", "größe"

@@ -11,14 +11,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from uniad_lightning.data import synthetic
-from uniad_lightning.data.mvtec import list_mvtec
-from uniad_lightning.data.products import PRODUCTS
-from uniad_lightning.data.synthetic import DEFECTS, SPLITS, render, write_synthetic
+from support.paths import ROOT
+from uniad_lightning.data.layouts.mvtec import list_mvtec
+from uniad_lightning.data.synthetic import dataset as synthetic
+from uniad_lightning.data.synthetic.dataset import DEFECTS, SPLITS, render, write_synthetic
+from uniad_lightning.data.synthetic.products import PRODUCTS
 from uniad_lightning.errors import InputError
 
 SMALL = {"size": 48, "train_images": 2, "test_good": 1, "test_per_defect": 1}
-SCRIPT = Path(__file__).parents[1] / "scripts" / "make_synthetic.py"
+SCRIPT = ROOT / "scripts" / "make_synthetic.py"
 
 
 def _pixels(root: Path) -> dict[str, str]:

@@ -8,10 +8,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from support.paths import SHARED
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
 
-LITE0 = Path(__file__).parents[2] / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
+LITE0 = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
 SMALL_RESNET = {"channels": [8, 8, 16, 16], "stem_width": 8}
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from uniad_lightning.models.backbone import Backbone
-from uniad_lightning.models.folding import fold_batch_norms
+from uniad_lightning.models.backbone.batch_norm_folding import fold_batch_norms
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
 
 BARE = {nn.BatchNorm2d: lambda norm: nn.Identity()}
 

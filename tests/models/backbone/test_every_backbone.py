@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from safetensors.torch import save_file
 
-from uniad_lightning.cli import conf_dir
+from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.backbone import Backbone
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
 
 EFFICIENTNET, PYRAMID, DINOV2, DINOV3 = [2, 4, 8, 16], [4, 8, 16], [14] * 4, [16] * 4
 EXPECTED = {  # option: channels, strides

@@ -11,28 +11,20 @@ import tracemalloc
 from pathlib import Path
 from unicodedata import normalize
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from uniad_lightning.data.listing import is_picture
+from support.sources import Watched, names, old, save
+from support.videos import film
+from uniad_lightning.data.layouts.listing import is_picture
 from uniad_lightning.errors import InputError, TemporaryError
-from uniad_lightning.sources import arrivals, watching
-from uniad_lightning.sources.arrivals import Arrivals, Look
-from uniad_lightning.sources.items import Digests
-from uniad_lightning.sources.opening import open_source
-from uniad_lightning.sources.walking import walk
-
-
-def save(path, value=7, size=(8, 6)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*size, 3), value, dtype=np.uint8)).save(path)
-    return path
-
-
-def names(source):
-    return [item.name for item in source.items if item is not None]
+from uniad_lightning.prediction.sources import arrivals
+from uniad_lightning.prediction.sources import watch_folder as watching
+from uniad_lightning.prediction.sources.arrivals import Arrivals, Look
+from uniad_lightning.prediction.sources.folder_walk import walk
+from uniad_lightning.prediction.sources.items import Digests
+from uniad_lightning.prediction.sources.opening import open_source
 
 
 @pytest.fixture
@@ -167,7 +159,7 @@ def test_a_long_list_takes_no_memory(tmp_path):
 
 STREAM = """
 import signal
-from uniad_lightning.sources.opening import open_source
+from uniad_lightning.prediction.sources.opening import open_source
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without
 for item in open_source("-").items:
     print("nothing yet" if item is None else item.name, flush=True)
@@ -290,19 +282,6 @@ def test_standard_input_that_names_nothing(monkeypatch):
             list(open_source("-").items)
 
 
-def film(path, code, frames=30):
-    """A video whose frame i is red, as bright as 8 i, and green on its right half."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (64, 48))
-    assert writer.isOpened()
-    for i in range(frames):
-        frame = np.zeros((48, 64, 3), dtype=np.uint8)
-        frame[:, :, 2] = min(8 * i, 255)
-        frame[:, 32:] = 0, 200, 0
-        writer.write(frame)
-    writer.release()
-    return path
-
-
 @pytest.mark.parametrize(("name", "code"), [("film.mp4", "mp4v"), ("film.AVI", "MJPG")])
 def test_video_gives_its_frames_in_rgb(tmp_path, name, code):
     path = film(tmp_path / name, code)
@@ -351,7 +330,7 @@ def test_what_is_no_video(tmp_path, name, content):
 DAMAGED = """
 import sys
 from uniad_lightning.errors import InputError
-from uniad_lightning.sources.opening import open_source
+from uniad_lightning.prediction.sources.opening import open_source
 for path in sys.argv[1:]:
     try:
         print(sum(1 for _ in open_source(path).items) > 3)
@@ -494,53 +473,6 @@ def test_a_file_whose_closing_is_never_told_is_looked_at_in_the_end(clock):
     assert clock.after(2) == []
     assert clock.after(1.1) == ["a"]
     assert not clock.arrivals
-
-
-class Watched:
-    """A watched folder whose pictures are collected with the time at which each came, beside what a test does."""
-
-    def __init__(self, folder, **settings):
-        self.folder = folder
-        self.came = []
-        self.errors = []
-        self.source = open_source(str(folder), watch=True, **{"stop_after_idle": 2.0, **settings})
-        self.thread = threading.Thread(target=self._collect)
-
-    def _collect(self):
-        try:
-            for item in self.source.items:
-                if item is not None:
-                    self.came.append((item.name, time.monotonic(), self._size(item)))
-        except InputError as error:
-            self.errors.append(str(error))
-
-    def _size(self, item):
-        try:
-            return item.read().shape
-        except InputError as error:
-            return str(error)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.thread.join(40)
-        assert not self.thread.is_alive()
-
-    def wait_for(self, count):
-        until = time.monotonic() + 20
-        while len(self.came) < count and time.monotonic() < until:
-            time.sleep(0.02)
-
-    @property
-    def names(self):
-        return [name for name, _, _ in self.came]
-
-
-def old(path):
-    os.utime(save(path), (1, 1))
-    return path
 
 
 def test_watching_takes_what_is_there_then_what_comes_within_a_second_and_never_a_part(tmp_path):

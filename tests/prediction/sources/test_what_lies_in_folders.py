@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from test_sources import Watched, names, old, save
+from support.sources import Watched, names, old, save
 from uniad_lightning.errors import InputError, TemporaryError
-from uniad_lightning.sources import watching
-from uniad_lightning.sources.arrivals import look
-from uniad_lightning.sources.opening import open_source
-from uniad_lightning.sources.passed_over import PassedOver
-from uniad_lightning.sources.taken import Taken
+from uniad_lightning.prediction.sources import watch_folder as watching
+from uniad_lightning.prediction.sources.arrivals import look
+from uniad_lightning.prediction.sources.opening import open_source
+from uniad_lightning.prediction.sources.passed_over import PassedOver
+from uniad_lightning.prediction.sources.taken import Taken
 
 
 @pytest.fixture

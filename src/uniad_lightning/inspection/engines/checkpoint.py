@@ -9,8 +9,7 @@ from uniad_lightning.data.dataset import normalise
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import Framing
 from uniad_lightning.data.images.white_level import as_number
-from uniad_lightning.detectors.base import Look
-from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
+from uniad_lightning.detectors.base import AnomalyModule, Output
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.engines.base import Seen
@@ -29,7 +28,7 @@ class TorchEngine:
     def __init__(
         self,
         *,
-        module: FeatureReconstruction,
+        module: AnomalyModule,
         framing: Framing,
         image_size: Size,
         mean: Sequence[float],
@@ -49,28 +48,28 @@ class TorchEngine:
         self.device = device
         self.calibration = calibration
         self.familiarity = familiarity
-        module.backbone.prepare()
+        module.prepare()
 
     @torch.inference_mode()
-    def look(self, images: Sequence[np.ndarray]) -> Look:
+    def inspect(self, images: Sequence[np.ndarray]) -> Output:
         """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
         with GATE.running():
-            return self._look(images)
+            return self._inspect(images)
 
-    def _look(self, images: Sequence[np.ndarray]) -> Look:
+    def _inspect(self, images: Sequence[np.ndarray]) -> Output:
         tiles = [tile for image in images for tile in self.framing.tiles_of(image, self.image_size)]
         pixels = normalise(tiles, self.mean, self.std).to(self.device)  # (B * T, 3, H, W)
         if self.framing.count > 1:
             pixels = pixels.unflatten(0, (len(images), self.framing.count))
-        return self.module.look(Batch(image=pixels), framing=self.framing, size=self.map_size)
+        return self.module.inspect(Batch(image=pixels), framing=self.framing, size=self.map_size)
 
     def __call__(self, images: Sequence[np.ndarray]) -> Seen:
         """As `Engine` says."""
-        look = self.look(images)
+        output = self.inspect(images)
         distances = None
-        if self.familiarity is not None and look.descriptor is not None:
-            distances = (self.familiarity.distance(look.descriptor) / self.familiarity.boundary).numpy()
-        return Seen(look.map.cpu().numpy(), look.score.cpu().numpy(), distances)
+        if self.familiarity is not None and output.descriptor is not None:
+            distances = (self.familiarity.distance(output.descriptor) / self.familiarity.boundary).numpy()
+        return Seen(output.map.cpu().numpy(), output.score.cpu().numpy(), distances)
 
 
 def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()) -> TorchEngine:

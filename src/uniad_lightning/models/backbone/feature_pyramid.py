@@ -66,11 +66,15 @@ class Backbone(nn.Module):
         std: Sequence[float] | None = None,
         trainable: bool = False,
         only_deepest: bool = False,
+        resize: str = "bilinear",
         padding_for: int | Sequence[int] | None = None,
     ):
         super().__init__()
         if not levels:
             raise InputError("backbone.levels=[] names no level; expected indices such as [0, 1, 2]")
+        if resize not in ("bilinear", "nearest"):
+            raise InputError(f"backbone.resize={resize}: expected bilinear or nearest")
+        self.resize = resize
         if only_deepest:
             levels = levels[-1:]
         self.name = name
@@ -117,6 +121,10 @@ class Backbone(nn.Module):
         with GATE.tracing():
             self._folded(self.model)
 
+    def fold(self) -> None:
+        """Fold batch norms for good; the backbone cannot be trained any more."""
+        self.model = self._folded(self.model)
+
     def check(self, size: Size) -> None:
         """Sees that the model takes images of `size` (height, width) pixels; its own word on a blank image is final.
 
@@ -153,6 +161,8 @@ class Backbone(nn.Module):
             level = level.permute(0, 3, 1, 2)
         if tuple(level.shape[-2:]) == self.grid:
             return level
+        if self.resize == "nearest":
+            return F.interpolate(level, size=self.grid, mode="nearest")
         return F.interpolate(level, size=self.grid, mode="bilinear", align_corners=True)
 
 

@@ -19,6 +19,7 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
         "levels": backbone.levels,
         "channels": backbone.channels,
         "grid": backbone.grid,
+        **({} if backbone.resize == "bilinear" else {"resize": backbone.resize}),  # stores of 0.1.0 stay valid
         "structure": hashlib.blake2b(repr(backbone.model).encode(), digest_size=16).hexdigest(),
         "weights": weights.hexdigest(),
     }

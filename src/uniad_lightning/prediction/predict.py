@@ -1,38 +1,15 @@
-"""What is done with a trained checkpoint: `calibrate(cfg)`, `export(cfg)`, `predict(cfg)`."""
+"""`predict(cfg)`: the images of an input, their results as rows and pictures in a folder."""
 
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from uniad_lightning.calibration.calibrate import (
-    REFERENCES,
-    by_kind,
-    check_settings,
-    further_good,
-    learn_familiar,
-    not_trained_on,
-    only_chosen_on,
-    outcomes,
-    refuse_without_images,
-    score_records,
-    set_boundaries,
-    share_unfamiliar,
-    spread_over,
-    too_few,
-    without,
-)
-from uniad_lightning.calibration.report import draw_scores, show_calibration, write_report
-from uniad_lightning.data.checking import check_files
 from uniad_lightning.data.images.white_level import as_number, check_white_level
 from uniad_lightning.errors import InputError
-from uniad_lightning.exporting.export import EXPORT, Exported, export_detector, plan_export, report, splits_of
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.detector import Detector
-from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
 from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.files import PredictionWriter, part_files
 from uniad_lightning.prediction.merging import PartWriter
@@ -42,71 +19,8 @@ from uniad_lightning.prediction.processes import Ended, Processes, join
 from uniad_lightning.prediction.sources.items import Source, at_white_level
 from uniad_lightning.prediction.sources.opening import open_source
 from uniad_lightning.results.output_folder import holds_output_dir
-from uniad_lightning.results.run_folder import CONFIG, SCORES, claim, refuse_in_the_way, write_text
-from uniad_lightning.training.build import build_saved_data, warn
-from uniad_lightning.training.checkpoint import load_checkpoint, update_checkpoint
-
-
-@holds_output_dir
-def calibrate(cfg: DictConfig) -> Calibration:
-    """Set the boundaries of `cfg.ckpt_path`, keep them in it, and report what they would have done in `cfg.output_dir`.
-
-    Raises InputError for what cannot be used, and where there are no good images that were not trained on.
-    """
-    folder = Path(cfg.output_dir)
-    check_settings(by=cfg.by, rate=cfg.rate, recall=cfg.recall, unfamiliar_rate=cfg.unfamiliar_rate)
-    engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
-    checkpoint = load_checkpoint(cfg.ckpt_path)
-    data = build_saved_data(checkpoint, engine.module, cfg.data, evaluates=True)
-    data.prepare_data()
-    data.setup()
-    unseen = data.splits if data.is_other else not_trained_on(data.splits, checkpoint)
-    further = [] if cfg.good is None else further_good(cfg.good, known=data.splits)
-    unseen, reused = without(unseen, further)
-    refuse_without_images([*unseen.validation, *further], unseen.test, by=cfg.by)
-    check_files([*unseen.validation, *further, *unseen.test, *spread_over(data.splits.train, REFERENCES)])
-    claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
-    held_out = score_records(engine, [*unseen.validation, *further], label="held out")
-    test = score_records(engine, unseen.test, label="test")
-    calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
-    entries: dict[str, Any] = {"calibration": calibration.plain()}
-    facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path)}
-    known = score_records(engine, spread_over(data.splits.train, REFERENCES), label="train")
-    if held_out.descriptor is not None and known.descriptor is not None:
-        familiarity = learn_familiar(known.descriptor, held_out.descriptor, cfg.unfamiliar_rate)
-        entries["familiarity"] = familiarity.plain()
-        facts["unfamiliar"] = share_unfamiliar(familiarity, test)
-    update_checkpoint(cfg.ckpt_path, **entries)
-    if reused:
-        warn(
-            f"good={cfg.good}: {reused} of these are test images; they set the boundary and are left out of the report"
-        )
-    for line in too_few(calibration, cfg.rate) if cfg.by == "rate" else only_chosen_on(held_out):
-        warn(line)
-    one, own = outcomes(calibration, test)
-    write_report(folder, calibration, one, own, facts)
-    draw_scores(folder / SCORES, calibration, by_kind(held_out, test))
-    show_calibration(calibration, one, own)
-    return calibration
-
-
-@holds_output_dir
-def export(cfg: DictConfig) -> Exported:
-    """Write `cfg.ckpt_path` as one file that runs without this package, and see that it says the same.
-
-    Raises InputError for what cannot be used in `cfg`, and for a file that differs from the checkpoint.
-    """
-    refuse_in_the_way(Path(cfg.output_dir), [EXPORT])
-    plan = plan_export(
-        cfg.ckpt_path, output=cfg.output, format=cfg.format, precision=cfg.precision, overwrite=cfg.overwrite
-    )  # fmt: skip
-    engine = load_engine(cfg.ckpt_path, find_device("cpu"))
-    checkpoint = load_checkpoint(cfg.ckpt_path)
-    data = build_saved_data(checkpoint, engine.module, cfg.data)
-    splits = splits_of(data, demanded=cfg.data.root is not None)
-    done = export_detector(engine, plan, categories=checkpoint.get("categories", []), splits=splits)
-    report(done, Path(cfg.output_dir))
-    return done
+from uniad_lightning.results.run_folder import CONFIG, refuse_in_the_way, write_text
+from uniad_lightning.training.build import warn
 
 
 @holds_output_dir

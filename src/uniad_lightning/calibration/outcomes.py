@@ -1,0 +1,65 @@
+"""What boundaries would have done on test images, and which images look familiar."""
+
+import numpy as np
+from torch import Tensor
+
+from uniad_lightning.calibration.report import Outcome
+from uniad_lightning.calibration.scores import Scores
+from uniad_lightning.inspection.boundary import (
+    Boundary,
+    Calibration,
+    at_rate,
+)
+from uniad_lightning.inspection.familiarity import Familiarity
+
+
+def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], list[Outcome]]:
+    """What the one boundary for all products, and each product's own, would have done on the test images."""
+    names = sorted({record.category for record in test.records})
+
+    def done(name: str, boundary: Boundary) -> Outcome:
+        good, defective = (test.of(name).labelled(label).score for label in (0, 1))
+        alarms, misses = (good > boundary.score).sum(), (defective <= boundary.score).sum()
+        return Outcome(name, boundary.score, len(good), int(alarms), len(defective), int(misses))
+
+    one = [done(name, calibration.overall) for name in names]
+    own = [done(name, calibration.products[name]) for name in names if name in calibration.products]
+    return _with_sum(one), _with_sum(own) if len(own) == len(one) else own
+
+
+def _with_sum(rows: list[Outcome]) -> list[Outcome]:
+    if not rows:
+        return rows
+    boundary = rows[0].boundary if len({row.boundary for row in rows}) == 1 else float("nan")
+    counts = [sum(column) for column in zip(*(row[2:] for row in rows), strict=True)]
+    return [*rows, Outcome("all", boundary, *counts)]
+
+
+def learn_familiar(known: Tensor, held_out: Tensor, rate: float) -> Familiarity:
+    """What is familiar: mean features `known` (n, C) of train images; the boundary is set on `held_out` ones."""
+    measure = Familiarity(references=known.half(), boundary=1.0)  # as they are kept
+    distances = measure.distance(held_out).double().numpy()
+    measure.boundary = at_rate(distances, distances, rate).score
+    return measure
+
+
+def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
+    """Scores by product (further good pictures have none) and kind: `held out`, `good`, `defective`."""
+    return {
+        name or "further": {
+            "held out": held_out.of(name).score,
+            "good": test.of(name).labelled(0).score,
+            "defective": test.of(name).labelled(1).score,
+        }
+        for name in sorted({record.category for record in (*held_out.records, *test.records)})
+    }
+
+
+def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]:
+    """Share of the good and of the defective test images that are called unfamiliar: a false alarm, both."""
+    shares = {}
+    for name, label in (("good", 0), ("defective", 1)):
+        descriptor = test.labelled(label).descriptor
+        if descriptor is not None and len(descriptor):
+            shares[name] = float((familiarity.distance(descriptor) > familiarity.boundary).float().mean())
+    return shares

@@ -1,0 +1,71 @@
+"""PaDiM (Defard et al. 2020): at each place of the grid a Gaussian of good features, and the distance to it.
+
+As the paper has it but for one thing: in the unified case the Gaussians are those of all categories together, which is
+what the paper of UniAD compares with.
+"""
+
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from uniad_lightning.detectors.one_pass import OnePass, processes
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.gaussian_grid import GaussianGrid
+from uniad_lightning.scoring import ImageScore, smooth
+from uniad_lightning.types import Batch, pair
+
+
+class PadimDetector(OnePass):
+    """Fits a Gaussian to good features at each cell of `grid`; the anomaly map is the Mahalanobis distance to it.
+
+    `dim` of the backbone's channels are used, drawn by `seed`; `regularization` is added to the covariances' diagonal.
+    The map is resized to `image_size` and smoothed by a Gaussian of `sigma` pixels. `megabytes` bounds the memory of a
+    computation beside its result.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        score: ImageScore,
+        seed: int,
+        grid: int | list[int],
+        image_size: int | list[int],
+        dim: int,
+        regularization: float,
+        sigma: float,
+        megabytes: float,
+    ):
+        super().__init__(backbone=backbone, score=score, standardize=False, seed=seed)
+        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not sigma >= 0:
+            raise InputError(f"model.sigma={sigma}: expected pixels, at least 0")
+        self.image_size = pair(image_size, "data.image_size")
+        self.sigma = sigma
+        self.gaussians = GaussianGrid(
+            channels=sum(backbone.channels), grid=grid, dim=dim, regularization=regularization, seed=seed,
+            megabytes=megabytes,
+        )  # fmt: skip
+
+    @property
+    def fitted(self) -> int:
+        """Numbers of all means and covariances."""
+        return self.gaussians.num_parameters
+
+    def anomaly_map(self, batch: Batch) -> Tensor:
+        """Smoothed Mahalanobis distances (B, H, W) at the size of the image, at least 0."""
+        distances = self.gaussians(self.features(batch))[:, None]  # (B, 1, h, w)
+        full = F.interpolate(distances, size=self.image_size, mode="bilinear", align_corners=False)[:, 0]
+        return smooth(full, self.sigma)
+
+    def collect(self, batch: Batch) -> None:
+        """Add a batch to the sums."""
+        if len(batch["index"]):
+            self.gaussians.update(self.features(batch))
+
+    def finish(self) -> None:
+        """Add up the sums of all processes, and take means and covariances from them."""
+        if processes() > 1:
+            for part in self.gaussians.sums():
+                dist.all_reduce(part)
+        self.gaussians.finish()

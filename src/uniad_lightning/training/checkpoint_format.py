@@ -1,0 +1,77 @@
+"""The format of checkpoints, and what is done with those of an earlier one.
+
+1: version 0.1.0. 2: names its format, classes are where they are now, and all settings are given.
+"""
+
+from typing import Any
+
+from uniad_lightning import __version__
+from uniad_lightning.errors import InputError
+from uniad_lightning.training.trusted_targets import MOST_LEVELS
+
+FORMAT = 2
+
+# Where format 1 has the modules of what a configuration may name.
+_MOVED = {
+    "losses": "models.losses",
+    "models.backbone": "models.backbone.feature_pyramid",
+    "models.jitter": "models.layers.jitter",
+    "module": "training.schedules",
+    "callbacks": "training.callbacks",
+    "monitors": "tracking.monitors",
+    "dashboard": "tracking.boards",
+    "data.transforms": "data.images.augmentation",
+    "data.framing": "data.images.tiling",
+    "data.synthetic": "data.synthetic.dataset",
+    "data.meta": "data.layouts.json_lines",
+    **{
+        f"data.{name}": f"data.layouts.{name}"
+        for name in (
+            "btad", "cifar10", "folder", "kolektor", "mix", "mvtec", "mvtec_3d", "mvtec_ad2", "mvtec_loco", "real_iad",
+            "visa",
+        )
+    },
+}  # fmt: skip
+
+# Settings that format 1 does not have, and what it does instead.
+_NEW: dict[str, dict[str, Any]] = {"backbone": {"resize": "bilinear"}, "trainer": {"accumulate_grad_batches": 1}}
+
+
+def upgrade(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
+    """A checkpoint of this format or an earlier one as one of this format.
+
+    Raises InputError, beginning with `name`, for a later one.
+    """
+    written = checkpoint.get("format", 1)
+    if not isinstance(written, int) or written > FORMAT:
+        raise InputError(
+            f"{name}: has format {written!r:.20}; uniad-lightning {__version__} reads formats up to {FORMAT}, update it"
+        )
+    if written == FORMAT:
+        return checkpoint
+    return {**checkpoint, "format": FORMAT, "config": upgrade_config(checkpoint["config"])}
+
+
+def upgrade_config(config: Any) -> Any:
+    """A configuration of format 1 as one of this format; one of this format stays what it is."""
+    config = _renamed(config)
+    for group, values in _NEW.items():
+        if isinstance(config, dict) and isinstance(config.get(group), dict):
+            config = {**config, group: {**values, **config[group]}}
+    return config
+
+
+def _renamed(node: Any, level: int = 0) -> Any:
+    """Nested dicts and lists with the targets of this package where they are now; too deep ones are refused later."""
+    if level > MOST_LEVELS:
+        return node
+    if isinstance(node, dict):
+        return {key: _moved(value) if key == "_target_" else _renamed(value, level + 1) for key, value in node.items()}
+    return [_renamed(value, level + 1) for value in node] if isinstance(node, list) else node
+
+
+def _moved(target: Any) -> Any:
+    if not isinstance(target, str) or not target.startswith("uniad_lightning."):
+        return target
+    module, _, name = target.removeprefix("uniad_lightning.").rpartition(".")
+    return f"uniad_lightning.{_MOVED.get(module, module)}.{name}"

@@ -1,0 +1,46 @@
+"""`evaluate(cfg)`: a checkpoint on the data it was trained on, or on other data."""
+
+from pathlib import Path
+
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+
+from uniad_lightning.metrics.anomaly_metrics import Evaluation
+from uniad_lightning.precision import check_precision
+from uniad_lightning.results.output_folder import holds_output_dir, is_first
+from uniad_lightning.results.run_folder import (
+    refuse_occupied,
+)
+from uniad_lightning.training.build import build_saved, build_saved_data
+from uniad_lightning.training.callbacks import EndWhenInterrupted, SaveMaps
+from uniad_lightning.training.session import begin, build_callbacks, ended, prepare, run_test
+from uniad_lightning.training.trainer_settings import (
+    check_trainer,
+)
+
+
+@holds_output_dir
+def evaluate(cfg: DictConfig) -> Evaluation:
+    """Evaluate `cfg.ckpt_path` on the data it was trained on, or on what `cfg.data` says instead.
+
+    Raises InputError for a checkpoint that cannot be read and for data that does not fit it.
+    """
+    folder = Path(cfg.output_dir)
+    check_trainer(cfg.trainer)
+    module, checkpoint = build_saved(cfg.ckpt_path)
+    if is_first():
+        refuse_occupied(folder, overwrite=cfg.overwrite)
+    data = build_saved_data(checkpoint, module, cfg.data, evaluates=True)
+    callbacks = {name: c for name, c in build_callbacks(cfg.callbacks).items() if not isinstance(c, ModelCheckpoint)}
+    if cfg.save_maps:
+        callbacks["maps"] = SaveMaps(output_dir=cfg.output_dir)
+    callbacks["interrupts"] = EndWhenInterrupted()
+    trainer = instantiate(cfg.trainer, callbacks=list(callbacks.values()), logger=False, enable_checkpointing=False)
+    check_precision(trainer.precision)
+    prepare(trainer, data, folder)
+    begin(trainer, data.splits.test, cfg, reads=cfg.ckpt_path)
+    trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # none of an imported one
+    with ended(trainer):
+        facts = {"checkpoint": str(cfg.ckpt_path)}
+        return run_test(trainer, module, data, folder, facts=facts, trained_in=trained_in)

@@ -1,0 +1,92 @@
+"""What a training and an evaluation have in common: from the listing of the data to the results in the run folder."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from uniad_lightning.data.checking import check_files
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.records import Record
+from uniad_lightning.detectors.base import AnomalyModule
+from uniad_lightning.errors import say
+from uniad_lightning.metrics.anomaly_metrics import Evaluation
+from uniad_lightning.precision import EVALUATION
+from uniad_lightning.results.run_folder import (
+    CONFIG,
+    clear,
+    write_evaluation,
+    write_text,
+)
+from uniad_lightning.results.tables import show_counts, show_evaluation
+from uniad_lightning.tracking.loggers import Forgiving
+from uniad_lightning.training.launcher import end_ranks, watch_ranks
+
+
+def prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
+    """List the data, and show what it holds before anything long starts."""
+    watch_ranks(trainer, folder)
+    data.trainer = trainer  # as Lightning does later; the number of steps follows from both
+    data.prepare_data()  # on every rank: ranks of torchrun or SLURM start together, and writing it twice is harmless
+    data.setup()
+    if trainer.is_global_zero:
+        show_counts(data.splits)
+
+
+def begin(trainer: L.Trainer, records: Sequence[Record], cfg: DictConfig, **checkpoint: str | None) -> None:
+    """Refuse images that cannot be used; then, where nothing is left to refuse, clear the folder for this run."""
+    if not trainer.is_global_zero:
+        return
+    check_files(records)
+    clear(Path(cfg.output_dir), **checkpoint)
+    write_text(Path(cfg.output_dir) / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+
+
+@contextmanager
+def ended(trainer: L.Trainer) -> Iterator[None]:
+    """Ends what a run leaves open: its loggers always, and the ranks it launched when it fails.
+
+    The ranks would wait in a collective for ever; a W&B run left open would take in the next job of a sweep.
+    """
+    try:
+        yield
+    except BaseException:
+        end_ranks(trainer)
+        raise
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, Forgiving):
+                logger.finish()
+
+
+def run_test(
+    trainer: L.Trainer,
+    module: AnomalyModule,
+    data: UnifiedDataModule,
+    folder: Path,
+    *,
+    facts: dict[str, Any],
+    trained_in: str | None,
+) -> Evaluation:
+    """Test `module` and write the results; the first rank prints them."""
+    trainer.test(module, datamodule=data, verbose=False)
+    evaluation = module.evaluation
+    if evaluation is None:
+        raise RuntimeError("the evaluation ended without a result")
+    if trainer.is_global_zero:
+        features = "float16" if data.tests_on_cache else "float32"
+        precision = {"training": trained_in, "evaluation": EVALUATION, "test_features": features}
+        facts |= {"vanished_masks": module.vanished_masks, "precision": precision}
+        write_evaluation(folder, evaluation, facts=facts)
+        show_evaluation(evaluation)
+        say(f"run folder: {folder}   pictures: {folder / 'heatmaps'}")
+    return evaluation
+
+
+def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
+    """The callbacks of a configuration by name."""
+    return {str(name): instantiate(callback) for name, callback in cfg.items()}
