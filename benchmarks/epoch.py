@@ -20,7 +20,7 @@ from torch import Tensor
 from training_step import CHANNELS, CONF, Opponent, training_step
 
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.feature_cache.loader import CachedSplit
+from uniad_lightning.data.feature_cache.cached_split import CachedSplit
 from uniad_lightning.data.feature_cache.store import DiskStore
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.records import Record

@@ -14,8 +14,10 @@ import torch
 from timing import Row
 
 from uniad_lightning.data.dataset import InspectionDataset
-from uniad_lightning.data.feature_cache.loader import CachedLoader, CachedSplit
-from uniad_lightning.data.feature_cache.store import DiskStore, signatures
+from uniad_lightning.data.feature_cache.cached_split import CachedSplit
+from uniad_lightning.data.feature_cache.encoding import signatures
+from uniad_lightning.data.feature_cache.loader import CachedLoader
+from uniad_lightning.data.feature_cache.store import DiskStore
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.data.sampling import AllImages, TrainBatches

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import machine
 
-from uniad_lightning.data.synthetic.dataset import PRODUCTS, render
+from uniad_lightning.data.synthetic.dataset import CATEGORIES, render
 from uniad_lightning.prediction.sources.folder_walk import walk
 
 BIN = Path(sys.executable).parent
@@ -42,7 +42,7 @@ def listed(pictures: Path | None, count: int, folder: Path) -> Path:
         pictures = folder / "pictures"
         pictures.mkdir()
         for number in range(count):
-            product, split = list(PRODUCTS)[number % len(PRODUCTS)], "good" if number % 10 else "scratch"
+            product, split = list(CATEGORIES)[number % len(CATEGORIES)], "good" if number % 10 else "scratch"
             Image.fromarray(render(product, split, number).image).save(pictures / f"{number:06d}.png")
     found = [found.path for found in walk(pictures.absolute())]
     path = folder / "list.txt"

@@ -5,7 +5,7 @@
 
 Trains on one thread (150 train images of each product, batch 8), looks at the test split on the way, and skips what
 is there already. Minutes are processor time of the training steps alone (`clock.py`), so they mean the same on a busy
-machine. `--bank` draws the figures of `memory_bank.py` as a line. Hours on two cores.
+machine. `--bank` draws the figures of `model=memory_bank` as a line. Hours on two cores.
 """
 
 import argparse

@@ -1,8 +1,6 @@
 """`uniad calibrate` as a script: python scripts/calibrate.py ckpt_path=LAST.ckpt."""
 
-import sys
-
-from uniad_lightning.command_line.cli import run_command
+from uniad_lightning.command_line.cli import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_command("calibrate", sys.argv[1:]))
+    run_script(__file__)

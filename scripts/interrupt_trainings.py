@@ -1,9 +1,9 @@
-"""Interrupt small trainings at random moments: does each end with 130, at once, its checkpoint whole?
+"""Interrupt small trainings at random moments and check that each ends at once with 130 and whole checkpoints.
 
     python scripts/interrupt_trainings.py DATA_ROOT FOLDER --count 200 [overrides of a small training]
 
-Trainings are forked from one process that has imported everything, so that a moment is one of the training. Prints a
-line for each that did not end as it should, and at the end how many there were.
+Trainings are forked from one process that has imported everything, so that each moment is within the training. Prints a
+line for each that did not end as expected, and at the end their number.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import uniad_lightning.training.train  # noqa: F401 - what a training imports, o
 from uniad_lightning.command_line.cli import main as uniad
 from uniad_lightning.exit_status import INTERRUPTED
 
-PATIENCE = 60.0  # seconds in which a training has to end; much, for a busy machine
+PATIENCE = 60.0  # seconds in which a training has to end; long, for a busy machine
 
 
 class End(NamedTuple):
@@ -29,9 +29,9 @@ class End(NamedTuple):
 
     Attributes:
         moment: seconds after its start at which it was interrupted.
-        seconds: how long it went on after that.
-        status: its exit status; None of one that had to be killed.
-        faults: what is not as it should be, a sentence each.
+        seconds: how long it ran after that.
+        status: its exit status; None if it had to be killed.
+        faults: deviations from a correct end, one sentence each.
     """
 
     moment: float
@@ -40,16 +40,16 @@ class End(NamedTuple):
     faults: list[str]
 
 
-def start(words: list[str], log: Path) -> int:
-    """A training in a process of its own, which prints to `log`; its process id."""
+def start(overrides: list[str], log: Path) -> int:
+    """Start a training in a process of its own, which prints to `log`; returns its process id."""
     pid = os.fork()
     if pid:
         return pid
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background processes ignore it
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.argv = ["uniad", "train", *words]
+    sys.argv = ["uniad", "train", *overrides]
     status = 1
     try:
         uniad()
@@ -72,17 +72,17 @@ def wait(pid: int, seconds: float) -> int | None:
     return None
 
 
-def interrupt(words: list[str], folder: Path, moment: float) -> End:
+def interrupt(overrides: list[str], folder: Path, moment: float) -> End:
     """Start a training in `folder`, and interrupt it after `moment` seconds."""
     folder.mkdir(parents=True)
-    pid = start([*words, f"output_dir={folder}/run"], folder / "log.txt")
+    pid = start([*overrides, f"output_dir={folder}/run"], folder / "log.txt")
     status = wait(pid, moment)
     if status is not None:
         return End(moment, 0.0, status, [f"ended by itself with status {status}"])
-    begun = time.monotonic()
+    started = time.monotonic()
     os.kill(pid, signal.SIGINT)
     status = wait(pid, PATIENCE)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     if status is None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -93,10 +93,10 @@ def _faults(status: int | None, folder: Path) -> list[str]:
     text = (folder / "log.txt").read_text()
     faults = []
     if status != INTERRUPTED:
-        faults.append(f"went on for {PATIENCE:.0f} s" if status is None else f"ended with status {status}")
-    faults += [f"printed {word!r}" for word in ("Traceback", "Exception ignored") if word in text]
+        faults.append(f"still ran after {PATIENCE:.0f} s" if status is None else f"ended with status {status}")
+    faults += [f"printed {sign!r}" for sign in ("Traceback", "Exception ignored") if sign in text]
     if status == INTERRUPTED and "uniad: interrupted" not in text:
-        faults.append("did not say that it was interrupted")
+        faults.append("did not print that it was interrupted")
     for path in folder.rglob("*.ckpt"):
         try:
             torch.load(path, map_location="cpu", weights_only=True)
@@ -106,12 +106,12 @@ def _faults(status: int | None, folder: Path) -> list[str]:
     return faults
 
 
-def run(words: list[str], folder: Path, *, count: int, longest: float, seed: int) -> list[End]:
+def run(overrides: list[str], folder: Path, *, count: int, longest: float, seed: int) -> list[End]:
     """Interrupt `count` trainings, each at a random moment of the first `longest` seconds."""
     moments = random.Random(seed)
     ends = []
     for number in range(count):
-        end = interrupt(words, folder / str(number), moments.uniform(0, longest))
+        end = interrupt(overrides, folder / str(number), moments.uniform(0, longest))
         ends.append(end)
         if end.faults:
             print(f"{folder / str(number)}: interrupted at {end.moment:.3f} s: {'; '.join(end.faults)}", flush=True)
@@ -126,9 +126,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--longest", type=float, default=10.0, help="seconds")
     parser.add_argument("--seed", type=int, default=0)
-    options, words = parser.parse_known_args()
-    words = [f"data.root={options.root}", *words]
-    ends = run(words, options.folder, count=options.count, longest=options.longest, seed=options.seed)
+    options, overrides = parser.parse_known_args()
+    overrides = [f"data.root={options.root}", *overrides]
+    ends = run(overrides, options.folder, count=options.count, longest=options.longest, seed=options.seed)
     good = [end for end in ends if not end.faults]
     slowest = max((end.seconds for end in ends), default=0.0)
     print(f"{len(good)} of {len(ends)} ended with {INTERRUPTED}, the slowest {slowest:.1f} s after its interrupt")

@@ -12,9 +12,9 @@ if __name__ == "__main__":
     parser.add_argument("root", metavar="OUT", type=Path, help="folder to write; a complete one is reused")
     parser.add_argument("--seed", type=int, default=0, help="seed of the whole data set")
     parser.add_argument("--size", type=int, default=128, help="image side in pixels")
-    parser.add_argument("--train-images", type=int, default=60, help="good pictures per product to train on")
-    parser.add_argument("--test-good", type=int, default=20, help="good pictures per product in the test set")
-    parser.add_argument("--test-per-defect", type=int, default=8, help="pictures per product and kind of defect")
+    parser.add_argument("--train-images", type=int, default=60, help="good images per category to train on")
+    parser.add_argument("--test-good", type=int, default=20, help="good images per category in the test set")
+    parser.add_argument("--test-per-defect", type=int, default=8, help="images per category and kind of defect")
     try:
         print(write_synthetic(**vars(parser.parse_args())))
     except InputError as error:

@@ -3,7 +3,7 @@
     python scripts/train_tiny_backbone.py ROOT_OF_CIFAR10 OUT.safetensors
 
 The network is timm's ResNet with basic blocks and narrow stages. CIFAR-10's 32 pixels are enlarged to 64, so that
-its levels at strides 4, 8 and 16 see something to tell apart. On two CPU cores it takes about half an hour.
+its levels at strides 4, 8 and 16 have details to distinguish. On two CPU cores it takes about half an hour.
 """
 
 import argparse
@@ -50,17 +50,17 @@ def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Share of images classified right, in float32."""
+    """Share of images classified correctly, in float32."""
     model.eval()
-    right = sum(
+    correct = sum(
         (model(to_input(images[i : i + 500])).argmax(1) == labels[i : i + 500]).sum().item()
         for i in range(0, len(images), 500)
     )
-    return right / len(images)
+    return correct / len(images)
 
 
 def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, options: argparse.Namespace) -> None:
-    """SGD with Nesterov momentum under a one-cycle schedule; matrix products in bfloat16."""
+    """Train `model` by SGD with Nesterov momentum and a one-cycle schedule; matrix products in bfloat16."""
     generator = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=options.lr, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
@@ -88,7 +88,8 @@ def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, options:
     bar.close()
 
 
-def main() -> None:
+def read_options() -> argparse.Namespace:
+    """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("out", type=Path)
@@ -98,14 +99,22 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--per-class", type=int, default=5000, help="train images of each class (fewer to try it out)")
-    options = parser.parse_args()
+    return parser.parse_args()
 
+
+def read_train_images(root: Path, per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Up to `per_class` train images of each class, (B, 3, 32, 32) uint8, and their labels (B,)."""
+    images, labels = read_cifar10(root, "train")
+    keep = np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in range(10)])
+    return torch.from_numpy(images[keep]).permute(0, 3, 1, 2), torch.from_numpy(labels[keep])
+
+
+def main() -> None:
+    """Train, test and write the backbone."""
+    options = read_options()
     torch.manual_seed(options.seed)
-    train_images, train_labels = read_cifar10(options.root, "train")
-    test_images, test_labels = (torch.from_numpy(a) for a in read_cifar10(options.root, "test"))
-    keep = np.concatenate([np.flatnonzero(train_labels == c)[: options.per_class] for c in range(10)])
-    images = torch.from_numpy(train_images[keep]).permute(0, 3, 1, 2)
-    labels = torch.from_numpy(train_labels[keep])
+    test_images, test_labels = (torch.from_numpy(array) for array in read_cifar10(options.root, "test"))
+    images, labels = read_train_images(options.root, options.per_class)
     model = timm.create_model(ARCHITECTURE, num_classes=10, **ARGUMENTS).to(memory_format=torch.channels_last)
 
     start = time.time()

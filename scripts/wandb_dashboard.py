@@ -35,7 +35,7 @@ if __name__ == "__main__":
     parser.add_argument("--entity", required=True, help="user or team that owns the project")
     parser.add_argument("--project", default="uniad-lightning", help="where the runs are (default: %(default)s)")
     parser.add_argument(
-        "--categories", nargs="+", metavar="NAME", help="products with panels of their own (default: MVTec AD's 15)"
+        "--categories", nargs="+", metavar="NAME", help="categories with panels of their own (default: MVTec AD's 15)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the specification as JSON")
     parser.add_argument("--save", action="store_true", help="save both as new pages of the project")

@@ -1,4 +1,4 @@
-"""Which numbers are computed in float32 whatever the precision of the training, and which precisions there are."""
+"""What is computed in float32 whatever the precision of the training, and which precisions a training may have."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ import torch
 
 from uniad_lightning.errors import InputError
 
-EVALUATION = "32-true"  # features of a frozen backbone, maps, scores and metrics; predict, calibrate and export alike
-MIXED = ("bf16-mixed", "16-mixed")  # of the training steps of what learns
+EVALUATION = "32-true"  # features of a frozen backbone, maps, scores and metrics; also in predict, calibrate, export
+MIXED = ("bf16-mixed", "16-mixed")  # training steps of the network that learns
 
 
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
     """Switches off autocast on `device`, where it is on."""
-    # A context of no effect would be a node of an exported graph.
+    # Even a context without effect would become a node of an exported graph.
     if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
         yield
         return
@@ -27,6 +27,6 @@ def check_precision(precision: str) -> None:
     if precision not in (EVALUATION, *MIXED):
         raise InputError(
             f"trainer.precision={precision}: the weights of the backbone and of the network would not be float32; "
-            f"expected {EVALUATION}, or {' or '.join(MIXED)}, in which the training steps of the network alone are "
-            "computed in half precision"
+            f"expected {EVALUATION}, or {' or '.join(MIXED)}, which compute only the training steps of the "
+            "network in half precision"
         )

@@ -1,7 +1,7 @@
 """Keyed randomness: order, jitter, dropout and augmentation are functions of seed, epoch, step and sample alone.
 
-Nothing depends on what was drawn before: a run resumed in the middle of an epoch needs no random state. Nor does it, on
-a CPU, on the number of processes.
+Nothing depends on earlier draws: a run resumed in the middle of an epoch needs no random state. On a CPU nothing
+depends on the number of processes either.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ def permutation(count: int, *, seed: int, epoch: int) -> Tensor:
 
 
 def seed_step(*, seed: int, epoch: int, step: int, rank: int) -> None:
-    """Set torch's generators for what is drawn in this step.
+    """Set torch's generators for the random numbers of this step.
 
-    The CPU's is the same on all ranks, and `sample_seeds` tells their samples apart. A GPU's is each rank's own, since
-    its kernels draw for a whole batch at once.
+    The CPU's is the same on all ranks, and `sample_seeds` gives each sample its own. A GPU's differs between ranks,
+    since its kernels draw for a whole batch at once.
     """
     global _rank
     _rank = rank
@@ -40,10 +40,10 @@ def seed_step(*, seed: int, epoch: int, step: int, rank: int) -> None:
 def sample_seeds(count: int) -> list[int]:
     """A seed for each of this rank's `count` samples of a batch, by its place in the global batch.
 
-    They follow from the next number of torch's generator, so that samples have the same for any number of ranks.
+    They follow from the next number of torch's generator, so that they are the same for any number of ranks.
     """
-    drawn = int(torch.empty((), dtype=torch.int64).random_())
-    return [key(drawn, _rank * count + i) for i in range(count)]
+    base = int(torch.empty((), dtype=torch.int64).random_())
+    return [key(base, _rank * count + i) for i in range(count)]
 
 
 def draw(kind: Callable[..., Tensor], shape: torch.Size, device: torch.device) -> Tensor:

@@ -25,10 +25,10 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
         return maps
     if min(maps.shape[1:]) < radius:
         raise InputError(
-            f"model.sigma={sigma}: reaches {radius} pixels, and the map has {tuple(maps.shape[1:])}; lower it"
+            f"model.sigma={sigma}: reaches {radius} pixels, more than the map {tuple(maps.shape[1:])} has; lower it"
         )
-    places = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
-    weights = torch.exp(-places.square() / (2 * sigma * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    weights = torch.exp(-offsets.square() / (2 * sigma * sigma))
     weights = weights / weights.sum()
     for dim in (1, 2):
         moved = maps.movedim(dim, 2)
@@ -44,7 +44,7 @@ class ImageScore(nn.Module):
     `kind` is `max` (maximum of the map averaged over every window x window square; MVTec-AD, Sec. 3.3), `mean`
     (CIFAR-10 in the reference) or `std`. `window` is in pixels and used by `max` alone.
 
-    Raises InputError for an unknown kind and for a window below 1; `check` raises it for a too small image.
+    Raises InputError for an unknown kind and for a window below 1; `check` raises it for an image that is too small.
     """
 
     KINDS = ("max", "mean", "std")
@@ -57,7 +57,7 @@ class ImageScore(nn.Module):
                 f"score.kind={kind!r} is unknown; expected one of {known}.{did_you_mean(kind, self.KINDS)}"
             )
         if window < 1:
-            raise InputError(f"score.window={window} is no window; expected at least 1 pixel")
+            raise InputError(f"score.window={window}: expected at least 1 pixel")
         self.kind = kind
         self.window = window
 

@@ -1,4 +1,4 @@
-"""A configuration as a table of settings, and where the package's own lies."""
+"""Where the package's YAML files are, and a nested configuration as one flat dict."""
 
 from pathlib import Path
 from typing import Any

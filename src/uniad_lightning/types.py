@@ -1,4 +1,4 @@
-"""What passes between the parts: the batch, and the letters that stand for its sizes.
+"""Types that all parts share: the batch, sizes and boxes, and the letters that stand for sizes.
 
 B images in a batch; C channels; (H, W) an image's size in pixels; (h, w) the size of the feature grid;
 N = h*w tokens in row-major order; E the transformer's width. Sizes are always (height, width).
@@ -12,14 +12,14 @@ from torch import Tensor
 from uniad_lightning.errors import InputError
 
 Size = tuple[int, int]
-Box = tuple[float, float, float, float]  # (top, left, bottom, right) in fractions of a picture
+Box = tuple[float, float, float, float]  # (top, left, bottom, right) in fractions of an image
 
 
 def pair(value: int | Sequence[int], key: str) -> Size:
     """(height, width) from one number for both or from two; InputError names the config `key` otherwise."""
     sizes = (value, value) if isinstance(value, int) else tuple(value)
     if len(sizes) != 2 or not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise InputError(f"{key}={value} is no size; expected a positive whole number, or two as [height, width]")
+        raise InputError(f"{key}={value} is not a size; expected a positive whole number, or two as [height, width]")
     return sizes[0], sizes[1]
 
 
@@ -27,7 +27,7 @@ class Batch(TypedDict, total=False):
     """One batch of a `UnifiedDataModule`: with images, or from the feature cache with features in their place."""
 
     image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
-    feature: Tensor  # (B, C, h, w) float16, what the backbone makes of the image
+    feature: Tensor  # (B, C, h, w) float16, the backbone's features of the image
     mask: Tensor  # (B, H, W) bool, True = defective pixel; not in training batches from the cache
     has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
     label: Tensor  # (B,) int64, 0 = good, 1 = defective

@@ -105,7 +105,7 @@ def test_other_data_are_tested_whole(evaluate, tmp_path, given):
     root = photos(tmp_path / "new", good=6, bent=2, seed=1)
     count, err = evaluate(*given, f"data.root={root}")
     assert count == 8
-    assert "called as images that the checkpoint was trained on" in err
+    assert "have the names of images that the checkpoint was trained on" in err
 
 
 def test_one_good_image_is_tested_too(evaluate, tmp_path):

@@ -97,6 +97,7 @@ def test_batch_larger_than_the_data(expect_refusal, tree):
     expect_refusal([f"data.root={tree}", "data.batch_size=64"], "data.batch_size=64", "18 train images")
 
 
+@pytest.mark.slow
 def test_batch_that_the_processes_do_not_divide(tree, tmp_path):
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=5"]
     done = subprocess.run(
@@ -108,6 +109,7 @@ def test_batch_that_the_processes_do_not_divide(tree, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "words"),
     [

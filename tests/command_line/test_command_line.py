@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from support.settings import QUICK, UNIAD
-from uniad_lightning.command_line.words import conf_dir, parse
+from uniad_lightning.command_line.parsing import conf_dir, parse
 from uniad_lightning.errors import InputError
 
 
@@ -131,6 +131,7 @@ def test_own_experiment_and_own_primary_configuration(own, uniad):
     assert (yaml.safe_load(out)["name"], yaml.safe_load(out)["seed"]) == ("whole", 4)
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_own_experiment(own, tree):
     processes = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     settings = [word for word in QUICK if not word.startswith(("model.hidden_dim", "trainer=cpu"))]
@@ -157,6 +158,7 @@ def test_jobs_of_an_own_sweep_find_the_own_experiment(own, uniad, tree):
         assert yaml.safe_load(Path(f"runs/{run}/config.yaml").read_text())["model"]["hidden_dim"] == 16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["--version"], ["table"], ["data"]])
 def test_a_reader_that_has_gone_is_no_error(words):
     reader, writer = os.pipe()

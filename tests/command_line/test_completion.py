@@ -75,6 +75,7 @@ def ask(*words, folder, line=""):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BASH is None, reason="no bash")
 def test_tab_in_bash(folder):
     environment = {**os.environ, "PATH": f"{UNIAD.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -110,7 +111,7 @@ def test_an_unknown_shell_or_question_is_one_line(folder, words):
 
 def test_completion_imports_nothing_heavy(folder):
     code = (
-        "import sys; from uniad_lightning import cli; sys.argv = ['uniad', '-sc', 'query=bash']\n"
+        "import sys; from uniad_lightning.command_line import cli; sys.argv = ['uniad', '-sc', 'query=bash']\n"
         "try: cli.main()\n"
         "except SystemExit: print([m for m in ('torch', 'lightning', 'matplotlib', 'timm') if m in sys.modules])"
     )

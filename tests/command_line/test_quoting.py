@@ -7,8 +7,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from support.settings import SMALL
 from support.trees import mvtec_tree
+from uniad_lightning.command_line.parsing import parse
 from uniad_lightning.command_line.quoting import as_text
-from uniad_lightning.command_line.words import parse
 
 NAMES = [
     "4711E2",
@@ -37,7 +37,7 @@ def value(word: str) -> object:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("key", ["product", "data.root", "++input", "data.source.products.bolt.good"])
+@pytest.mark.parametrize("key", ["category", "data.root", "++input", "data.source.products.bolt.good"])
 def test_a_name_is_a_text(key: str, name: str) -> None:
     assert value(f"{key}={name}") == name
     assert value(f"{key}='{name}'") == name
@@ -71,7 +71,7 @@ def test_a_key_that_hydra_cannot_read_is_told(uniad) -> None:
 
 
 def test_what_is_no_name_stays_what_it_is() -> None:
-    assert value("product=null") is None
+    assert value("category=null") is None
     assert value("data.categories=null") is None
     assert value("data.categories=[null]") == ["null"]
     assert value("data.source.products={a:{good:x,masks:null}}") == {"a": {"good": "x", "masks": None}}
@@ -81,9 +81,9 @@ def test_what_is_no_name_stays_what_it_is() -> None:
     assert value("data.normal_classes=56789") == 56789
     assert value("seed=1_000") == 1000
     assert value("data.limit=1e3") == 1e3
-    for word in ("data.root=${oc.env:HOME,1}/x", "data=folder", "-m", "~data.root", "product=choice(a,b)", "x"):
+    for word in ("data.root=${oc.env:HOME,1}/x", "data=folder", "-m", "~data.root", "category=choice(a,b)", "x"):
         assert as_text(word) == word
-    (swept,) = OverridesParser.create().parse_overrides([as_text("product=1e3,b")])
+    (swept,) = OverridesParser.create().parse_overrides([as_text("category=1e3,b")])
     assert [getattr(one, "text", one) for one in swept.value().list] == ["1e3", "b"]
 
 
@@ -103,11 +103,11 @@ def test_products_of_such_names_are_trained_and_asked_for(tmp_path, uniad) -> No
     assert status == 0, err
     image = f"input={tmp_path}/2024/1_000/test/good/000.png"
     for product in ("4711E2", "1_000"):
-        status, _, err = uniad("predict", ckpt, image, f"product={product}", f"output_dir={tmp_path}/{product}")
+        status, _, err = uniad("predict", ckpt, image, f"category={product}", f"output_dir={tmp_path}/{product}")
         assert status == 0, err
-    status, _, err = uniad("predict", ckpt, image, "product=0012", f"output_dir={tmp_path}/x")
+    status, _, err = uniad("predict", ckpt, image, "category=0012", f"output_dir={tmp_path}/x")
     assert status == 2
-    assert "product=0012: has no boundary of its own" in err
+    assert "category=0012: has no boundary of its own" in err
 
 
 def test_a_product_in_a_pattern_may_have_such_a_name(tmp_path, uniad) -> None:

@@ -139,6 +139,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     assert str(tmp_path / "loop.png") in refusal(good(tmp_path / "loop.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate", "calibrate"])
 def test_bad_test_images_and_masks_end_a_run_before_it_begins(uniad, copy, tmp_path, command):
     given = [*SMALL, f"data.root={copy}", "trainer.max_epochs=1", "data.held_out=0.2"]
@@ -171,7 +172,7 @@ def test_what_is_found_after_the_training_leaves_it_and_says_how_to_go_on(uniad,
     assert line.startswith("uniad: 2 files cannot be used: ")
     assert all(str(path) in line for path in bad)
     last = tmp_path / "run/checkpoints/last.ckpt"
-    assert f"the training is done and kept: uniad evaluate ckpt_path={last} goes on" in line
+    assert f"the training is done and saved, continue with uniad evaluate ckpt_path={last}" in line
     for path, raw in zip(bad, before, strict=True):
         path.write_bytes(raw)
     status, _, err = uniad("evaluate", f"ckpt_path={last}", f"output_dir={tmp_path}/evaluated")

@@ -12,7 +12,7 @@ from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches
 from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import key, permutation, seed_step
-from uniad_lightning.training.callbacks import draw_panel
+from uniad_lightning.training.heatmaps import draw_panel
 
 UNCHANGED = Augmentation(flip=0, flip_vertical=0, rotate=0, colour=0, seed=0)
 

@@ -109,6 +109,7 @@ def test_a_balanced_epoch_has_categories_and_their_images_equally_often(sizes):
     assert order(0).tolist() != order(1).tolist() or len(set(categories)) == sum(sizes)
 
 
+@pytest.mark.slow
 def test_the_command_line_balances_limits_and_augments(uniad, tree, tmp_path):
     """Each option changes what is learned, and none when it is given again."""
     options = {

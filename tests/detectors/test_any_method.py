@@ -103,6 +103,7 @@ def test_it_is_trained_as_long_as_asked_and_leaves_what_every_training_leaves(tr
     assert any(row.get("train/loss_step") for row in rows)
 
 
+@pytest.mark.slow
 def test_it_resumes_in_the_middle_of_an_epoch_to_the_same_weights(own, tree, trained, tmp_path):
     middle = trained / "checkpoints" / "at-step=8.ckpt"
     assert (
@@ -141,12 +142,13 @@ def test_it_is_evaluated_calibrated_used_and_exported(own, tree, trained, tmp_pa
     assert ours.decision in ("good", "defective")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("optimizer.lr=0.1", "optimizer.lr=0.1: Pixels has no use for optimizer; leave it out"),
-        ("standardize=true", "standardize=true: Pixels has no use for standardize; leave it out"),
-        ("backbone=resnet18", "backbone=resnet18: Pixels has no use for backbone; leave it out"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1: Pixels does not use optimizer; leave it out"),
+        ("standardize=true", "standardize=true: Pixels does not use standardize; leave it out"),
+        ("backbone=resnet18", "backbone=resnet18: Pixels does not use backbone; leave it out"),
         ("trainer.max_steps=5", "trainer.max_steps=5: Pixels steps its optimizers itself; give trainer.max_steps=-1"),
         ("trainer.accumulate_grad_batches=2", "steps its optimizers itself; give trainer.accumulate_grad_batches=1"),
         ("data.cache=disk", "data.cache=disk: Pixels works on images, and has no features to keep"),

@@ -1,6 +1,7 @@
 """model=memory_bank: one bank for all, that products join and leave, the same in two processes."""
 
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -97,15 +98,30 @@ def test_a_product_joins_and_leaves_and_the_others_stay(uniad, tree, tmp_path):
     assert checkpoint["categories"] == ["bottle", "cable"]
     assert torch.equal(module.bank.patches[: 9 * 64], before["bank.patches"])
     assert torch.equal(module.standardize.mean, before["standardize.mean"])
-    module.remove("bottle")
-    assert module.categories == ["cable"]
-    assert module.bank.owner.tolist() == [0] * (9 * 64)
     with pytest.raises(InputError, match="category=botle: the bank has none of that name"):
         module.remove("botle")
     new = tmp_path / "new/checkpoints/last.ckpt"
     status, _, err = uniad("train", *joined[:-1], f"init_from={new}", f"output_dir={tmp_path}/again")
     assert status == 2
     assert "has all of its categories (bottle, cable); name new ones" in err
+
+
+def test_a_category_is_forgotten_for_good(uniad, run, tree, tmp_path):
+    last = tmp_path / "last.ckpt"
+    shutil.copy(run / "checkpoints/last.ckpt", last)
+    before = build_saved(str(last))[0].bank.patches
+    assert uniad("calibrate", f"ckpt_path={last}", f"good={tree}/cable/test/good", f"output_dir={tmp_path}/c")[0] == 0
+    status, out, err = uniad("forget", f"ckpt_path={last}", "category=bottle")
+    assert status == 0, err
+    assert "the bank holds cable now; set new boundaries with uniad calibrate" in out
+    module, checkpoint = build_saved(str(last))
+    assert module.categories == checkpoint["categories"] == ["cable"]
+    assert torch.equal(module.bank.patches, before[9 * 64 :])
+    assert module.bank.owner.tolist() == [0] * (9 * 64)
+    assert "calibration" not in checkpoint
+    status, _, err = uniad("forget", f"ckpt_path={last}", "category=cable")
+    assert status == 2
+    assert "category=cable: is the only one of the bank" in err
 
 
 def test_it_is_resumed_when_it_is_finished_and_nothing_changes(uniad, tree, tmp_path, run):

@@ -29,10 +29,10 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.exporting.export import export_detector
 from uniad_lightning.exporting.low_precision import fold_constants
 from uniad_lightning.exporting.plan import Plan, plan_export
-from uniad_lightning.exporting.verify import agreement, generated_pictures, refuse_disagreement
+from uniad_lightning.exporting.verify import agreement, generated_images, refuse_disagreement
 from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.inspection.detector import Detector
-from uniad_lightning.inspection.engines.base import Seen
+from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.engines.checkpoint import load_engine
 from uniad_lightning.inspection.engines.exported import FORMAT, OnnxEngine, ProgramEngine
 from uniad_lightning.inspection.familiarity import Familiarity
@@ -76,7 +76,7 @@ def write_checkpoint(path, tree, words):
         ignored[3:9, 4:14] = True
         checkpoint["ignore"] = pack_ignored(ignored)
     torch.save(checkpoint, path)
-    look = load_engine(str(path), CPU).look([picture for batch in generated_pictures() for picture in batch])
+    look = load_engine(str(path), CPU).look([picture for batch in generated_images() for picture in batch])
     middle = look.score.sort().values[4:6].mean().item()  # no picture's own score, which rounding would decide
     boundary = Boundary(middle, look.map.max().item() / 2, 1.0, 20, 0.05, 0.01, 0.2)
     checkpoint["calibration"] = Calibration("rate=0.01", boundary, {"bottle": boundary}).plain()
@@ -115,7 +115,7 @@ def folder(tree, tmp_path_factory, said):
 
 def mixed():
     """Pictures of several sizes in one list, some alike, none in order of size."""
-    batches = generated_pictures()
+    batches = generated_images()
     return [picture for batch in [*batches[::-1], *batches] for picture in batch]
 
 
@@ -151,9 +151,9 @@ def test_onnx_runtime_says_what_the_checkpoint_says(variant, folder, tree, tmp_p
 def test_both_decisions_occur_and_a_detector_gives_them(folder):
     checkpoint, file = Detector.load(folder / "whole.ckpt"), Detector.load(folder / "whole.onnx", device="cpu")
     assert file.calibration == checkpoint.calibration
-    for product in (None, "bottle"):
+    for category in (None, "bottle"):
         pairs = list(
-            zip(checkpoint.predict(mixed(), product=product), file.predict(mixed(), product=product), strict=True)
+            zip(checkpoint.predict(mixed(), category=category), file.predict(mixed(), category=category), strict=True)
         )
         assert {theirs.defective for _, theirs in pairs} == {True, False}
         assert {theirs.familiar for _, theirs in pairs} == {True, False}
@@ -162,7 +162,7 @@ def test_both_decisions_occur_and_a_detector_gives_them(folder):
             assert (theirs.decision, theirs.familiar) == (ours.decision, ours.familiar)
             assert theirs.anomaly_map.shape == theirs.image.shape[:2]
     with pytest.raises(InputError, match="bottel.*Did you mean 'bottle'"):
-        file.predict(mixed(), product="bottel")
+        file.predict(mixed(), category="bottel")
 
 
 ALONE = textwrap.dedent("""
@@ -199,7 +199,7 @@ for key in pictures:
     ],
 )
 def test_a_file_runs_where_this_package_is_not(name, walled, program, folder, tmp_path):
-    batches = {f"b{place}": np.stack(batch) for place, batch in enumerate(generated_pictures())}
+    batches = {f"b{place}": np.stack(batch) for place, batch in enumerate(generated_images())}
     np.savez(tmp_path / "pictures.npz", **batches)
     code = (ALONE + program).format(
         walled=walled, pictures=str(tmp_path / "pictures.npz"), file=str(folder / name), out=tmp_path
@@ -272,7 +272,7 @@ def test_a_program_of_torch_is_an_engine_too(folder):
 
 def test_the_command_writes_beside_the_checkpoint_and_reports(uniad, said, folder, tmp_path):
     assert f"{folder}/whole.onnx: " in said.getvalue()
-    assert "4 test images and 10 generated pictures" in said.getvalue()
+    assert "4 test images and 10 generated images" in said.getvalue()
     facts = json.loads((folder / "out" / "export.json").read_text())
     assert facts["precision"] == "fp32"
     assert 0 < facts["agreement"]["map"] < 1e-5
@@ -291,7 +291,7 @@ def test_without_boundary_and_data_the_command_says_so(uniad, folder, tmp_path):
     status, out, err = uniad("export", *bare, "format=torch", f"output={tmp_path}/sub/x.pt2")
     assert status == 0
     assert "the checkpoint has no boundary" in err
-    assert "10 generated pictures alone" in out
+    assert "10 generated images alone" in out
     engine = ProgramEngine(str(tmp_path / "sub" / "x.pt2"))
     assert engine.calibration is engine(mixed()).distances is None
     assert engine.about["categories"] == ["bottle", "cable"]
@@ -394,7 +394,7 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
     assert f"format {FORMAT + 1}, written by uniad-lightning 9.1" in newer
     assert f"reads format {FORMAT}; update it" in newer
     assert "is damaged" in refusal(altered(whole, path, calibration="{"))
-    assert "does not say its region" in refusal(altered(whole, path, region=None))
+    assert "its metadata lacks region" in refusal(altered(whole, path, region=None))
     assert "Did you mean 'cuda'?" in refusal(whole, "cude")
     assert "has no CUDA" in refusal(whole, "cuda:1")
 
@@ -402,7 +402,7 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
 @pytest.mark.parametrize(("name", "count"), [("whole.onnx", 40), ("half.onnx", 10), ("whole.pt2", 12)])
 def test_a_damaged_file_is_refused_or_says_the_same(folder, tmp_path, name, count):
     make = (lambda path: OnnxEngine(str(path), "cpu")) if name.endswith(".onnx") else (lambda path: ProgramEngine(path))
-    pictures, path, refused = generated_pictures()[5], tmp_path / name, []
+    pictures, path, refused = generated_images()[5], tmp_path / name, []
     expected = make(folder / name)(pictures).scores
     for content in damaged((folder / name).read_bytes(), count):
         path.write_bytes(content)
@@ -453,7 +453,7 @@ def test_a_full_folder_for_temporary_files_is_named(folder, small_disk, monkeypa
 
 
 def test_pillow_pictures_are_judged_alike(folder):
-    picture = Image.fromarray(generated_pictures()[5][0])
+    picture = Image.fromarray(generated_images()[5][0])
     scores = [
         Detector.load(folder / name, device="cpu").predict(picture).score for name in ("whole.ckpt", "whole.onnx")
     ]
@@ -462,7 +462,7 @@ def test_pillow_pictures_are_judged_alike(folder):
 
 def test_a_distance_of_thousands_of_boundaries_is_compared_by_its_share():
     def engine(distance):
-        return lambda images: Seen(np.ones((1, 2, 2), np.float32), np.ones(1), np.array([distance]))
+        return lambda images: EngineOutput(np.ones((1, 2, 2), np.float32), np.ones(1), np.array([distance]))
 
     batches = [[np.zeros((4, 4, 3), np.uint8)]]
     refuse_disagreement(agreement(engine(33143.0), engine(33143.006), batches))

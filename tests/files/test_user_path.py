@@ -97,9 +97,10 @@ def test_a_training_goes_on_without_the_default_cache(homeless, command, tree, t
     words = [*SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", 'data.cache_dir="~/.cache/x"']
     status, _, err = command("train", *words)
     assert status == 0, err
-    assert "uniad: warning: features are computed anew each time; data.cache_dir=~/.cache/x: this user has no" in err
+    assert "uniad: warning: features are not cached; data.cache_dir=~/.cache/x: this user has no" in err
 
 
+@pytest.mark.slow
 def test_results_go_to_the_home_folder(command, tree, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ from uniad_lightning.inspection.boundary import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "rate"), [(50, 0.1), (200, 0.02), (99, 0.01), (37, 0.2)])
 def test_the_expected_false_alarm_rate_is_kept_on_new_images(count, rate):
     rng = np.random.default_rng(0)
@@ -92,6 +93,7 @@ def test_a_calibration_survives_as_plain_values():
     assert calibration.of("screw").score == 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "count"), [(0.01, 50), (0.02, 30), (0.2, 40)])
 def test_the_interval_of_a_given_score_is_not_too_narrow(rate, count):
     rng = np.random.default_rng(2)

@@ -1,4 +1,4 @@
-"""From a checkpoint to a decision on a picture: calibrate, load, predict."""
+"""From a checkpoint to a decision on an image: calibrate, load, predict."""
 
 import csv
 import json
@@ -23,17 +23,17 @@ from uniad_lightning.training.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
-def products(tmp_path_factory):
-    return mvtec_tree(tmp_path_factory.mktemp("products"), train=40, good=6, size=(80, 72))
+def categories(tmp_path_factory):
+    return mvtec_tree(tmp_path_factory.mktemp("categories"), train=40, good=6, size=(80, 72))
 
 
 @pytest.fixture(scope="module")
-def calibrated(products, tmp_path_factory):
+def calibrated(categories, tmp_path_factory):
     """A detector of two epochs with boundaries, its checkpoint, and where the calibration was reported."""
     from uniad_lightning.command_line.cli import run_command
 
     folder = tmp_path_factory.mktemp("runs")
-    words = [*SMALL, f"data.root={products}", "data.held_out=0.3", f"output_dir={folder}/run", "standardize=true"]
+    words = [*SMALL, f"data.root={categories}", "data.held_out=0.3", f"output_dir={folder}/run", "standardize=true"]
     assert run_command("train", words) == 0
     checkpoint = folder / "run/checkpoints/last.ckpt"
     assert run_command("calibrate", [f"ckpt_path={checkpoint}", f"output_dir={folder}/report", "rate=0.1"]) == 0
@@ -45,29 +45,30 @@ def detector(calibrated):
     return Detector.load(calibrated[0], device="cpu")
 
 
-def picture(products, name="bottle/test/scratch/000.png"):
-    return products / name
+def image_path(categories, name="bottle/test/scratch/000.png"):
+    return categories / name
 
 
 def test_calibration_is_kept_in_the_checkpoint_and_reported(calibrated, detector):
     checkpoint, report = calibrated
     kept = load_checkpoint(str(checkpoint))
     assert kept["categories"] == ["bottle", "cable"]
-    said = json.loads((report / "calibration.json").read_text())
-    assert said["overall"] == kept["calibration"]["overall"]
-    assert set(said["products"]) == {"bottle", "cable"}
-    assert detector.calibration.overall.images == sum(b.images for b in detector.calibration.products.values())
+    report_values = json.loads((report / "calibration.json").read_text())
+    assert report_values["overall"] == kept["calibration"]["overall"]
+    assert set(report_values["categories"]) == {"bottle", "cable"}
+    assert detector.calibration.overall.images == sum(b.images for b in detector.calibration.categories.values())
     assert 12 <= detector.calibration.overall.images <= 40  # about 0.3 of 80
     assert Image.open(report / "scores.png").width > 500
     rows = (report / "outcomes.csv").read_text().splitlines()
-    assert rows[0] == "kind,product,boundary,good,false_alarms,defective,misses"
+    assert rows[0] == "kind,category,boundary,good,false_alarms,defective,misses"
     assert len(rows) == 1 + 2 * 3
-    assert all(0 <= share <= 1 for share in said["unfamiliar"].values())
+    assert all(0 <= share <= 1 for share in report_values["unfamiliar"].values())
 
 
-def test_held_out_images_are_not_trained_on(products, uniad, tmp_path):
+@pytest.mark.slow
+def test_held_out_images_are_not_trained_on(categories, uniad, tmp_path):
     status, out, err = uniad(
-        "train", *SMALL, f"data.root={products}", "data.held_out=0.3", f"output_dir={tmp_path}/run", "trainer=smoke"
+        "train", *SMALL, f"data.root={categories}", "data.held_out=0.3", f"output_dir={tmp_path}/run", "trainer=smoke"
     )
     assert status == 0, err
     assert "kept apart" in out
@@ -78,6 +79,7 @@ def test_the_checkpoint_still_resumes_and_evaluates_after_calibration(calibrated
     assert status == 0, err
 
 
+@pytest.mark.slow
 def test_boundaries_stay_where_no_step_is_trained(uniad, tree, tmp_path):
     run = tmp_path / "run"
     last = run / "checkpoints/last.ckpt"
@@ -91,7 +93,8 @@ def test_boundaries_stay_where_no_step_is_trained(uniad, tree, tmp_path):
     assert (status, "boundaries" in err, last.read_bytes() == before) == (0, False, True), err
 
 
-def test_the_decision_is_that_of_the_score_that_evaluation_gives(calibrated, detector, products, uniad, tmp_path):
+@pytest.mark.slow
+def test_the_decision_is_that_of_the_score_that_evaluation_gives(calibrated, detector, categories, uniad, tmp_path):
     status, _, err = uniad("evaluate", f"ckpt_path={calibrated[0]}", f"output_dir={tmp_path}/e", "save_maps=true")
     assert status == 0, err
     for file in (tmp_path / "e/maps").iterdir():
@@ -100,12 +103,12 @@ def test_the_decision_is_that_of_the_score_that_evaluation_gives(calibrated, det
         assert result.score == pytest.approx(float(kept["score"]), abs=1e-5)
         np.testing.assert_allclose(result.scored_map, kept["map"], atol=1e-4)
         assert result.defective == (result.score > detector.calibration.overall.score)
-        own = detector.predict(str(kept["path"]), product=str(kept["category"]))
-        assert own.defective == (own.score > detector.calibration.products[str(kept["category"])].score)
+        own = detector.predict(str(kept["path"]), category=str(kept["category"]))
+        assert own.defective == (own.score > detector.calibration.categories[str(kept["category"])].score)
 
 
-def test_every_kind_of_input_gives_the_same_result(detector, products):
-    path = picture(products)
+def test_every_kind_of_input_gives_the_same_result(detector, categories):
+    path = image_path(categories)
     pixels = np.asarray(Image.open(path).convert("RGB"))
     expected = detector.predict(path)
     alike = [
@@ -133,17 +136,17 @@ def test_every_kind_of_input_gives_the_same_result(detector, products):
         (np.zeros((5, 5), np.int32), "int32"),
     ],
 )
-def test_arrays_that_are_no_pictures_are_refused(array, words):
+def test_arrays_that_are_not_images_are_refused(array, words):
     with pytest.raises(InputError, match=words):
         rgb_from_array(array)
 
 
-def test_results_are_at_the_size_of_the_picture(detector, products):
-    result = detector.predict(picture(products))
+def test_results_are_at_the_size_of_the_image(detector, categories):
+    result = detector.predict(image_path(categories))
     assert result.anomaly_map.shape == result.mask.shape == (80, 72)
     assert result.overlay().size == (72, 80)
     assert sum(region.area for region in result.regions) == result.mask.sum()
-    large = detector.predict(np.asarray(Image.open(picture(products)).resize((720, 801))))
+    large = detector.predict(np.asarray(Image.open(image_path(categories)).resize((720, 801))))
     assert large.anomaly_map.shape == (801, 720)
 
 
@@ -153,7 +156,7 @@ def inspection(scored_map, size, score=10.0, **changes):
     return Inspection(np.zeros((*size, 3), np.uint8), score, np.asarray(scored_map, dtype=np.float32), **given)
 
 
-def test_regions_are_boxes_in_pixels_of_the_picture():
+def test_regions_are_boxes_in_pixels_of_the_image():
     scored = np.zeros((20, 30))
     scored[2:5, 3:9] = 8
     scored[5, 9] = 6  # touches by a corner
@@ -169,7 +172,7 @@ def test_regions_are_boxes_in_pixels_of_the_picture():
     assert unknown.overlay().size == (30, 20)
 
 
-def test_outside_the_region_nothing_is_judged():
+def test_outside_the_region_nothing_is_inspected():
     scored = np.full((10, 10), 7.0)
     scored[0, 0] = 1.0
     result = inspection(scored, (40, 40), region=(0.25, 0.5, 0.75, 1.0))
@@ -182,21 +185,22 @@ def test_outside_the_region_nothing_is_judged():
 def test_an_overlay_shows_the_defect_in_another_colour():
     scored = np.zeros((16, 16))
     scored[4:8, 4:8] = 10
-    seen = np.asarray(inspection(scored, (16, 16)).overlay()).astype(int)
-    assert abs(seen[5, 5] - seen[0, 0]).sum() > 60
-    assert (seen[4, 4] == 255).all()  # the box
+    overlay = np.asarray(inspection(scored, (16, 16)).overlay()).astype(int)
+    assert abs(overlay[5, 5] - overlay[0, 0]).sum() > 60
+    assert (overlay[4, 4] == 255).all()  # the box
 
 
-def test_threads_share_one_detector(detector, products):
-    paths = [str(path) for path in sorted(products.rglob("test/*/*.png"))] * 3
+@pytest.mark.slow
+def test_threads_share_one_detector(detector, categories):
+    paths = [str(path) for path in sorted(categories.rglob("test/*/*.png"))] * 3
     alone = [detector.predict(path).score for path in paths]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda path: detector.predict(path).score, paths))
     assert together == pytest.approx(alone, abs=1e-6)
 
 
-def test_foreign_pictures_are_unfamiliar_and_good_ones_are_not(detector, products):
-    good = [detector.predict(str(path)).familiar for path in products.rglob("test/good/*.png")]
+def test_foreign_images_are_unfamiliar_and_good_ones_are_not(detector, categories):
+    good = [detector.predict(str(path)).familiar for path in categories.rglob("test/good/*.png")]
     assert sum(good) >= 0.75 * len(good)
     rng = np.random.default_rng(0)
     stripes = np.repeat((np.arange(72) % 8 < 4)[None, :, None] * np.uint8(255), 80, axis=0).repeat(3, axis=2)
@@ -213,6 +217,7 @@ def test_familiarity_is_the_distance_to_the_nearest_reference():
     torch.testing.assert_close(again.distance(known + 1), measure.distance(known + 1), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_boundaries_scores_but_does_not_decide(tree, uniad, tmp_path):
     status, _, err = uniad("train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "trainer=smoke")
     assert status == 0, err
@@ -225,7 +230,7 @@ def test_a_checkpoint_without_boundaries_scores_but_does_not_decide(tree, uniad,
     assert (result.decision, result.familiar, result.regions) == (None, None, ())
     assert "not calibrated" in repr(result)
     with pytest.raises(InputError, match="uniad calibrate"):
-        detector.predict(np.zeros((50, 50, 3), np.uint8), product="bottle")
+        detector.predict(np.zeros((50, 50, 3), np.uint8), category="bottle")
     status, _, err = uniad("calibrate", f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c")
     assert status == 2
     assert "data.held_out=0.1" in err
@@ -245,7 +250,7 @@ def test_a_checkpoint_without_boundaries_scores_but_does_not_decide(tree, uniad,
     assert status == 0, err
     calibration = Detector.load(checkpoint).calibration
     assert calibration.method == "recall=0.9"
-    assert set(calibration.products) == {"bottle", "cable"}
+    assert set(calibration.categories) == {"bottle", "cable"}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +259,7 @@ def test_a_checkpoint_without_boundaries_scores_but_does_not_decide(tree, uniad,
         ("by=median", "by=median: expected one of rate, f1, recall"),
         ("rate=0", "rate=0: expected a share"),
         ("recall=1.5", "recall=1.5"),
-        ("good=nowhere", "good: 'nowhere' matches no picture"),
+        ("good=nowhere", "good: 'nowhere' matches no image"),
         ("device=cuda:7", "device=cuda:7"),
         ("ckpt_path=nowhere.ckpt", "nowhere.ckpt: no such file"),
     ],
@@ -268,28 +273,29 @@ def test_what_calibrate_cannot_use_is_one_line(calibrated, uniad, tmp_path, over
     assert words in errors[0]
 
 
-def test_an_unknown_product_is_named_with_those_that_are_known(detector):
-    with pytest.raises(InputError, match=r"product=botle: .* Did you mean 'bottle'\?.* bottle, cable"):
-        detector.predict(np.zeros((20, 20, 3), np.uint8), product="botle")
+def test_an_unknown_category_is_named_with_those_that_are_known(detector):
+    with pytest.raises(InputError, match=r"category=botle: .* Did you mean 'bottle'\?.* bottle, cable"):
+        detector.predict(np.zeros((20, 20, 3), np.uint8), category="botle")
 
 
-def test_a_picture_beyond_the_limit_is_refused(calibrated, products):
+def test_an_image_beyond_the_limit_is_refused(calibrated, categories):
     small = Detector.load(calibrated[0], device="cpu", max_pixels=1000)
     with pytest.raises(InputError, match=r"5760|72"):
-        small.predict(picture(products))
+        small.predict(image_path(categories))
     with pytest.raises(InputError, match=r"is a folder; give its files, or use uniad predict input="):
-        small.predict(products)
+        small.predict(categories)
 
 
 def test_a_checkpoint_from_the_future_or_elsewhere_is_refused(tmp_path):
     torch.save({"state_dict": {}, "config": {}}, tmp_path / "half.ckpt")
     (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(InputError, match="is no checkpoint of uniad-lightning"):
+    with pytest.raises(InputError, match="is not a checkpoint of uniad-lightning"):
         Detector.load(tmp_path / "half.ckpt")
     with pytest.raises(InputError, match="cannot be read"):
         Detector.load(tmp_path / "text.ckpt")
 
 
+@pytest.mark.slow
 def test_what_was_trained_on_never_sets_the_boundary(uniad, tmp_path):
     """Not by another share, not by `good=`, not under another name, and not because the folder has changed."""
     root = mvtec_tree(tmp_path / "parts", categories=["bottle"], train=20, size=(40, 40))
@@ -321,20 +327,21 @@ def test_what_was_trained_on_never_sets_the_boundary(uniad, tmp_path):
 
 def outcomes_of(folder):
     with (folder / "outcomes.csv").open(newline="") as file:
-        return {(row["kind"], row["product"]): row for row in csv.DictReader(file)}
+        return {(row["kind"], row["category"]): row for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["as they lie", "linked", "copied", "one by one"])
-def test_test_images_that_set_the_boundary_are_not_in_the_report(calibrated, products, uniad, tmp_path, how):
+def test_test_images_that_set_the_boundary_are_not_in_the_report(calibrated, categories, uniad, tmp_path, how):
     checkpoint = shutil.copy(calibrated[0], tmp_path / "last.ckpt")
-    good = {"as they lie": f"good={products}/bottle/test/good", "linked": f"good={tmp_path}/g"}.get(how)
+    good = {"as they lie": f"good={categories}/bottle/test/good", "linked": f"good={tmp_path}/g"}.get(how)
     if how == "linked":
-        (tmp_path / "g").symlink_to(products / "bottle/test/good")
+        (tmp_path / "g").symlink_to(categories / "bottle/test/good")
     elif how == "copied":
-        shutil.copytree(products / "bottle/test/good", tmp_path / "elsewhere")
+        shutil.copytree(categories / "bottle/test/good", tmp_path / "elsewhere")
         good = f"good={tmp_path}/elsewhere"
     elif how == "one by one":
-        good = f"good=[{','.join(map(str, sorted((products / 'bottle/test/good').iterdir())))}]"
+        good = f"good=[{','.join(map(str, sorted((categories / 'bottle/test/good').iterdir())))}]"
     words = [f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "rate=0.1", good]
     status, _, err = uniad("calibrate", *words)
     assert status == 0, err
@@ -344,7 +351,7 @@ def test_test_images_that_set_the_boundary_are_not_in_the_report(calibrated, pro
     assert int(rows["one", "bottle"]["defective"]) > 0
 
 
-def test_other_good_images_leave_the_report_whole(calibrated, products, uniad, tmp_path):
+def test_other_good_images_leave_the_report_whole(calibrated, categories, uniad, tmp_path):
     checkpoint = shutil.copy(calibrated[0], tmp_path / "last.ckpt")
     other = mvtec_tree(tmp_path / "other", categories=["bottle"], train=3, size=(50, 50))
     words = [f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "rate=0.1", f"good={other}/bottle/train/good"]
@@ -354,6 +361,7 @@ def test_other_good_images_leave_the_report_whole(calibrated, products, uniad, t
     assert outcomes_of(tmp_path / "c")["one", "bottle"]["good"] == "6"
 
 
+@pytest.mark.slow
 def test_without_held_out_images_calibrate_ends_before_anything_long_and_the_training_says_so(uniad, tree, tmp_path):
     words = [*SMALL, "data=mix", f"data.source.parts={{a:{{layout:mvtec,root:{tree}}}}}", f"output_dir={tmp_path}/run"]
     status, _, err = uniad("train", *words, "trainer=smoke")
@@ -371,8 +379,9 @@ def test_without_held_out_images_calibrate_ends_before_anything_long_and_the_tra
     assert "held out" not in err
 
 
-def test_many_threads_may_predict_first_while_others_load(calibrated, products):
-    paths = [str(path) for path in sorted(products.rglob("test/*/*.png"))][:4]
+@pytest.mark.slow
+def test_many_threads_may_predict_first_while_others_load(calibrated, categories):
+    paths = [str(path) for path in sorted(categories.rglob("test/*/*.png"))][:4]
     warm = Detector.load(calibrated[0], device="cpu")
     expected = [warm.predict(path).score for path in paths]
 
@@ -384,8 +393,8 @@ def test_many_threads_may_predict_first_while_others_load(calibrated, products):
 
     with ThreadPoolExecutor(6) as threads:
         loaded = [threads.submit(fresh, i) for i in range(6)]
-        judged = [threads.submit(shared, i) for i in range(12)]
+        shared_results = [threads.submit(shared, i) for i in range(12)]
         for future in loaded:
             assert future.result() == pytest.approx(expected[:2], abs=1e-6)
-        for future in judged:
+        for future in shared_results:
             assert future.result() == pytest.approx(expected, abs=1e-6)

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch.nn.functional import adaptive_avg_pool2d
 
 from support.oracles import scikit_learn, threshold_loop
+from uniad_lightning.metrics import anomaly_metrics
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Row
 from uniad_lightning.metrics.histogram import BINS, Counts, ranking
 from uniad_lightning.metrics.refinement import FIRST
@@ -35,7 +36,7 @@ KINDS = {
     "integers": lambda base: (2 * base).round() + 1e6,
     "equal": torch.ones_like,
     "mixture": lambda base: torch.where(base > 1, torch.sigmoid(4 * base), (9 * base).round() / 9 - 2),
-    # Two neighbouring floats in each of many bins: the second count does not tell them apart.
+    # Two neighbouring floats in each of many bins: the second count does not separate them.
     "clusters": lambda base: (200 * base).round() / 64 * (1 + 2**-23 * (base * 1e4 % 3).floor()),
 }
 FULL_GRID = ("tied", "saturated", "softmax", "sigmoid", "integers", "equal", "mixture", "clusters")  # not interpolated
@@ -95,6 +96,7 @@ def same(row, expected, tolerance):
     return row == pytest.approx(expected, abs=tolerance, nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_the_oracles(kind):
     data = fabricate(kind)
@@ -145,13 +147,29 @@ def test_few_saturated_scores_decide_average_precision_and_f1_without_showing_in
     assert same(row[4:], exact[4:], 1e-4)
 
 
-def test_neighbouring_floats_in_many_bins_are_told_apart():
+def test_neighbouring_floats_in_many_bins_are_distinguished():
     data = fabricate()
     bins = 1 + torch.randint(0, 16, (IMAGES, *SIZE), generator=torch.Generator().manual_seed(0)) * 2**-9
     data["maps"] = torch.where(data["masks"], torch.nextafter(bins, torch.tensor(9.0)), bins)
     evaluation = evaluate(data)
     assert evaluation.error_bounds["pooled"] == (0, 0, 0, 0)
     assert same(evaluation.pooled[4:], oracle(data)[4:], 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "narrow band", "saturated", "both signs"])
+def test_large_maps_are_counted_and_not_kept_within_their_bounds(kind, monkeypatch):
+    data = fabricate(kind)
+    kept = evaluate(data)
+    monkeypatch.setattr(anomaly_metrics, "KEPT_CELLS", data["maps"][0].numel() - 1)
+    metric = metric_of(data)
+    counted = metric.compute()
+    assert not metric.images
+    assert counted.refined == ()
+    assert counted.mean.image_auroc == kept.mean.image_auroc
+    for name, row in {**counted.categories, "pooled": counted.pooled}.items():
+        exact = kept.pooled if name == "pooled" else kept.categories[name]
+        for field, bound in counted.error_bounds[name]._asdict().items():
+            assert abs(getattr(row, field) - getattr(exact, field)) <= bound + 1e-4, (name, field)
 
 
 def test_auroc_below_half_is_not_flipped():
@@ -212,14 +230,14 @@ def test_images_without_mask_count_as_images_only():
     assert same(evaluation.pooled[4:], oracle(masked)[4:], 1e-3)
 
 
-def test_unseen_and_repeated_images_are_named():
+def test_missing_and_repeated_images_are_named():
     data = fabricate()
     metric = AnomalyMetrics(categories=CATEGORIES, num_images=IMAGES)
     metric.update(**pick(data, slice(0, 15)))
-    with pytest.raises(ValueError, match=r"of 18 images 3 not seen \(first index 15\); expected each exactly once"):
+    with pytest.raises(ValueError, match=r"of 18 images 3 missing \(first index 15\); expected each exactly once"):
         metric.compute()
     metric.update(**pick(data, slice(14, 18)))
-    with pytest.raises(ValueError, match=r"of 18 images 1 seen more than once \(first index 14\)"):
+    with pytest.raises(ValueError, match=r"of 18 images 1 added more than once \(first index 14\)"):
         metric.compute()
 
 
@@ -263,11 +281,11 @@ def test_metric_is_reusable_and_no_part_of_a_checkpoint():
     first = metric.compute()
     assert metric.compute() is first
     assert torch.nn.ModuleDict({"metric": metric}).state_dict() == {}
-    assert list(metric.local_maps()) == list(range(IMAGES))
-    assert metric.local_maps()[3].equal(data["maps"][3])
+    assert len(metric.images) == IMAGES
+    assert metric.images[3].map.equal(data["maps"][3])
     with torch.inference_mode():  # where Lightning resets
         metric.reset()
-    assert metric.local_maps() == {}
+    assert metric.images == []
     assert not metric.positives.any()
     metric.update(**pick(data, slice(0, 0)))  # a rank without images
     for index in reversed(range(IMAGES)):
@@ -294,7 +312,7 @@ SHARED = {
     "clusters": fabricate("clusters", images=9),
     "no masks": {**fabricate(images=9), "has_mask": torch.zeros(9, dtype=torch.bool)},
 }
-SHARED["smooth"]["categories"][5] = 0  # leaves the third category to the rank that sees image 2
+SHARED["smooth"]["categories"][5] = 0  # leaves the third category to the rank that has image 2
 
 
 def share(name, rank):
@@ -312,15 +330,15 @@ def work(rank, folder):
     dist.all_reduce = lambda tensor, **options: (sent.append(tensor.numel()), reduce(tensor, **options))
     for name, data in SHARED.items():
         sent.clear()
-        mine = share(name, rank)
+        own = share(name, rank)
         metric = AnomalyMetrics(categories=CATEGORIES, num_images=len(data["maps"]))
-        metric.update(**pick(data, mine[:1]))
-        with pytest.raises(ValueError, match="not seen"):  # leaves each rank with its own states
+        metric.update(**pick(data, own[:1]))
+        with pytest.raises(ValueError, match="missing"):  # leaves each rank with its own states
             metric.compute()
-        metric.update(**pick(data, mine[1:]))
+        metric.update(**pick(data, own[1:]))
         sent.clear()
         evaluation = metric.compute()
-        kept = int(metric.visits.sum()), len(metric.local_maps())
+        kept = int(metric.visits.sum()), len(metric.images)
         results[name] = {"evaluation": evaluation, "sent": sum(sent), "kept": kept}
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -363,12 +381,12 @@ def test_ignored_pixels_count_neither_as_good_nor_as_defective():
     masks[labels == 0] = False
     ignored = torch.zeros(20, 20, dtype=torch.bool)
     ignored[:, 8:] = True
-    found = []
+    rows = []
     for part in (slice(None), slice(8)):  # with the ignored part, and without it
         metrics = AnomalyMetrics(categories=["a"], num_images=6, ignored=ignored if part == slice(None) else None)
         metrics.update(
             maps=maps[:, :, part], scores=labels.double(), masks=masks[:, :, part], labels=labels,
             has_mask=torch.ones(6, dtype=torch.bool), categories=torch.zeros(6).long(), indices=torch.arange(6),
         )  # fmt: skip
-        found.append(metrics.compute().pooled)
-    assert found[0] == found[1]
+        rows.append(metrics.compute().pooled)
+    assert rows[0] == rows[1]

@@ -13,9 +13,10 @@ from support.settings import SMALL
 from support.trees import mvtec_tree
 from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.layers.decoder_designs import DECODERS
+from uniad_lightning.models.ablations.decoders import DESIGNS, DesignedDecoderLayer
 from uniad_lightning.models.layers.jitter import FeatureJitter
 from uniad_lightning.models.layers.neighbor_mask import neighbor_mask
+from uniad_lightning.models.layers.transformer import Attention, DecoderLayer, LayerSizes
 from uniad_lightning.models.uniad import UniAD
 from uniad_lightning.training.build import build_module
 
@@ -61,7 +62,7 @@ def attention(layer, name, position, blocked):
     return attend
 
 
-@pytest.mark.parametrize("decoder", list(DECODERS))
+@pytest.mark.parametrize("decoder", list(DESIGNS))
 def test_decoder_is_its_design(decoder):
     torch.manual_seed(0)
     net = network(decoder=decoder, masked=[True, True, False]).eval()
@@ -83,23 +84,44 @@ def test_the_six_designs_are_all_ways_to_fuse_three_inputs():
     ways = set()
     for first in itertools.permutations(("learned", "encoded", "previous"), 2):
         (third,) = {"learned", "encoded", "previous"} - set(first)
-        for second in (("found", third), (third, "found")):
+        for second in (("fused", third), (third, "fused")):
             if "learned" in (first[0], second[0]):
                 ways.add((first, second))
     assert len(ways) == 6
-    assert {(DECODERS[name].first, DECODERS[name].second) for name in "abcdef"} == ways
+    assert {(DESIGNS[name].first, DESIGNS[name].second) for name in "abcdef"} == ways
     # "1) The outputs of the previous layer should be input as key and value. 2) If the query embedding is input to the
     # first attention, the results of the first attention should serve as the query of the second": (a), (b) and (f).
     sound = {
         name
         for name in "abcdef"
-        for first, second, _ in [DECODERS[name]]
-        if "previous" in (first[1], second[1]) and (first[0] != "learned" or second[0] == "found")
+        for first, second, _ in [DESIGNS[name]]
+        if "previous" in (first[1], second[1]) and (first[0] != "learned" or second[0] == "fused")
     }
     assert sound == {"a", "b", "f"}
 
 
-@pytest.mark.parametrize("decoder", list(DECODERS))
+def test_the_papers_layer_is_design_a_bit_for_bit():
+    sizes, blocked = LayerSizes(N, E, 32, 0.1), neighbor_mask(GRID, (3, 3))
+
+    def attention():
+        return Attention(dim=E, num_heads=4, dropout=0.1, blocked=blocked)
+
+    previous, encoded, position = torch.randn(2, N, E), torch.randn(2, N, E), torch.randn(N, E)
+    outputs, states = [], []
+    for make in (
+        lambda: DecoderLayer(sizes, encoded_attention=attention, previous_attention=attention),
+        lambda: DesignedDecoderLayer(sizes, inputs=DESIGNS["a"].layer(1), attentions=(attention, attention)),
+    ):
+        torch.manual_seed(0)
+        layer = make().train()
+        states.append(layer.state_dict())
+        outputs.append(layer(previous, encoded, position))
+    assert list(states[0]) == list(states[1])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("decoder", list(DESIGNS))
 def test_every_parameter_of_a_decoder_learns_and_queries_are_where_they_should(decoder):
     torch.manual_seed(0)
     net = network(decoder=decoder)
@@ -133,7 +155,7 @@ def test_either_stack_alone_is_table_5b():
 
 
 def test_shared_queries_start_every_decoder():
-    for decoder in DECODERS:
+    for decoder in DESIGNS:
         stack = network(decoder=decoder, shared_queries=True).transformer.decoder
         projections = [layer.previous_attention.in_proj_weight for layer in stack]
         assert all(torch.equal(projections[0], other) for other in projections[1:])
@@ -240,6 +262,7 @@ def one_step(cfg):
     assert maps.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", list(EXPECTED))
 def test_a_sweep_is_the_papers_table_and_each_job_trains(sweep):
     keys, rows = EXPECTED[sweep]

@@ -62,6 +62,7 @@ def test_same_seed_same_network(build):
     assert not torch.equal(states[0], states[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", BASELINES)
 def test_a_baseline_learns_to_copy(build):
     """The shortcut of Sec. 3.1 is open to each."""

@@ -39,6 +39,7 @@ def neighbors(count, bank=PATCHES, tokens=TOKENS):
     return found.kneighbors(tokens.double().flatten(0, 1).numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("megabytes", [1e-6, 0.003, 0.05, 16])
 def test_distances_and_neighbors_are_those_of_scikit_learn_however_small_the_memory(megabytes):
     distance, index = filled(megabytes=megabytes).nearest(TOKENS)
@@ -208,6 +209,7 @@ class Whole(torch.nn.Module):
         return distances, self.bank.reweighted(tokens, distances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 def test_the_exported_graph_agrees_at_any_batch(half, tmp_path):
     whole = Whole(filled(half=half, megabytes=0.003)).eval()

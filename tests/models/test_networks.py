@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.models.layers import dropout
-from uniad_lightning.models.layers.dropout import Dropout, attend
+from uniad_lightning.models.kernels import dropout
+from uniad_lightning.models.kernels.dropout import Dropout, scaled_dot_product_attention
 from uniad_lightning.models.layers.jitter import FeatureJitter
 from uniad_lightning.models.layers.neighbor_mask import neighbor_mask
 from uniad_lightning.models.layers.standardize import Standardize
@@ -135,7 +135,7 @@ def test_attention_with_dropout_equals_its_formula_in_output_and_gradients(maske
     scores = scores if visible is None else scores.masked_fill(~visible, -torch.inf)
     expected = (scores.softmax(-1) * kept / 0.75) @ value
     torch.manual_seed(5)
-    found = attend(query.expand_as(key), key, value, visible=visible, dropout=0.25)
+    found = scaled_dot_product_attention(query.expand_as(key), key, value, attn_mask=visible, dropout_p=0.25)
     assert torch.allclose(found, expected, atol=1e-12)
     weight = torch.randn(2, 3, 16, 4, dtype=torch.float64)
     theirs = torch.autograd.grad((expected * weight).sum(), (query, key, value))
@@ -147,22 +147,24 @@ def test_attention_with_dropout_equals_its_formula_in_output_and_gradients(maske
 def test_attention_with_dropout_is_right_on_average_and_follows_torchs_seed():
     visible = ~neighbor_mask((4, 4), (3, 3))
     query, key, value = (x.detach().expand(2, -1, -1, -1) for x in attention_input())
-    exact = attend(query, key, value, visible=visible, dropout=0.0)
-    drawn = torch.stack([attend(query, key, value, visible=visible, dropout=0.1) for _ in range(2000)])
+    exact = scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=0.0)
+    drawn = torch.stack(
+        [scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=0.1) for _ in range(2000)]
+    )
     error = drawn.mean(0) - exact
     assert (error.abs() < 6 * drawn.std(0) / 2000**0.5).all()
     assert drawn.std(0).min() > 0
     again = []
     for _ in range(2):
         torch.manual_seed(3)
-        again.append(attend(query, key, value, visible=visible, dropout=0.1))
+        again.append(scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=0.1))
     assert torch.equal(*again)
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
 def test_attention_with_dropout_keeps_the_precision_it_is_given(kind):
     query, key, value = attention_input(dtype=kind)
-    found = attend(query.expand_as(key), key, value, visible=None, dropout=0.1)
+    found = scaled_dot_product_attention(query.expand_as(key), key, value, attn_mask=None, dropout_p=0.1)
     assert found.dtype == kind
     found.sum().backward()
     assert value.grad.dtype == kind
@@ -286,7 +288,7 @@ def test_what_is_drawn_for_a_sample_is_the_same_on_any_number_of_processes(per, 
         return (
             jitter(part.flatten(1, 2)),
             Dropout(0.4)(part),
-            attend(part, part, part, visible=None, dropout=0.4),
+            scaled_dot_product_attention(part, part, part, attn_mask=None, dropout_p=0.4),
             torch.rand(()),  # all have drawn equally often
         )
 

@@ -15,8 +15,7 @@ from PIL import Image
 from support.settings import SMALL
 from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.command_line.table_command import show_table, table_names
-from uniad_lightning.data.images.cifar10_batches import CLASSES
-from uniad_lightning.data.layouts.cifar10 import CIFAR10
+from uniad_lightning.data.layouts.cifar10 import CIFAR10, CLASSES
 from uniad_lightning.data.layouts.mvtec import MVTEC
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
@@ -139,10 +138,11 @@ def swept(words):
     return [[sweep, *fixed, *filter(None, job)] for job in itertools.product(*options)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", table_names())
 def test_the_runs_of_its_command_are_all_rows_of_a_table(name):
     layout = LAYOUTS[name]
-    jobs = [job for words in layout.words for job in swept(words)]
+    jobs = [job for overrides in layout.overrides for job in swept(overrides)]
     configs = [settings_of(plain(composed(*layout.experiment.split(), *job, "output_dir=run"))) for job in jobs]
     rows = {layout.row_of(settings) for settings in configs}
     expected = {"unified", "separate"} if name in ("1", "2") else set(layout.lines) - {"mean"}
@@ -275,13 +275,13 @@ def test_unfinished_failed_and_other_runs_are_named(write_run, fill, tmp_path):
     (evaluated / CONFIG).write_text("ckpt_path: last.ckpt\n")
     complete, printed, lines = fill("5c")
     assert not complete
-    reasons = dict(line.split(": ", 2)[1:] for line in printed.splitlines() if line.startswith("not in it: "))
+    reasons = dict(line.split(": ", 2)[1:] for line in printed.splitlines() if line.startswith("left out: "))
     said = {folder.rpartition("runs/")[2]: reason for folder, reason in reasons.items()}
     assert said == {
         "cut_short": "is unfinished: it has no metrics.json",
-        "sweep/failed": "failed before it began: the folder is empty",
+        "sweep/failed": "failed before it started: the folder is empty",
         "three": "is in no row of the table: model.neighbor_size=3",
-        "evaluated": "is no training: its configuration has no model",
+        "evaluated": "is not a training: its configuration has no model",
     }
     assert [lines[size]["detection_n"] for size in ("5", "7")] == ["", "1"]
 
@@ -371,7 +371,7 @@ def test_without_words_all_tables_are_listed(capsys):
     assert show_table([])
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed if not line.startswith(" ")] == table_names()
-    assert sum("uniad train experiment=" in line for line in printed) == sum(len(x.words) for x in LAYOUTS.values())
+    assert sum("uniad train experiment=" in line for line in printed) == sum(len(x.overrides) for x in LAYOUTS.values())
 
 
 # Fig. 2, and real trainings.
@@ -416,6 +416,7 @@ def test_fig_4_has_the_mean_curve_of_the_separate_case(write_run, fill, tmp_path
     assert "model" not in printed.split("settings that are not the paper's")[1]  # the MLP is the figure's own
 
 
+@pytest.mark.slow
 def test_real_trainings_end_in_tables(tree, uniad, tmp_path, capfd):
     runs = tmp_path / "runs"
     words = [*SMALL, f"data.root={tree}", "validate_every=1", f"output_dir={runs}"]

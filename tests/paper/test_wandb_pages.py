@@ -235,6 +235,7 @@ def saved_by_script(server, folder, *words):
     )
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_what_was_checked(server, tmp_path):
     done = saved_by_script(server, tmp_path, "--entity", "team", "--project", "p", "--out", tmp_path / "pages.json")
     assert done.returncode == 0, done.stderr
@@ -249,6 +250,7 @@ def test_what_is_saved_is_what_was_checked(server, tmp_path):
     assert addresses[1].startswith(f"{server.address}/team/p/reports/")
 
 
+@pytest.mark.slow
 def test_a_refusal_is_told_in_one_line(server, tmp_path):
     done = saved_by_script(server, tmp_path, "--entity", "others")
     assert done.returncode == 2, done.stderr

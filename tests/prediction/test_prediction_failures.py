@@ -26,7 +26,7 @@ from uniad_lightning.prediction.sources.items import Item
 
 @pytest.fixture
 def listed(tmp_path):
-    """A list of six pictures, of which two are not there and one is none."""
+    """A list of six images, of which two are not there and one is none."""
     for i in (0, 1, 2):
         part(tmp_path / f"in/{i}.png")
     (tmp_path / "in/3.png").write_bytes(b"%PDF")
@@ -37,16 +37,14 @@ def listed(tmp_path):
 def test_what_may_pass_is_tried_again_and_its_row_replaced(listed, tmp_path, capfd):
     out = tmp_path / "out"
     counts = predict(listed, out, show=True)
-    assert (counts.judged, counts.failed, counts.temporary) == (3, 3, 2)
+    assert (counts.inspected, counts.failed, counts.temporary) == (3, 3, 2)
     assert ", 3 failed (2 worth another try: resume=true); " in capfd.readouterr().out
     assert [row["temporary"] for row in journal(out)] == [False, True, False, False, True, False]
     part(listed.parent / "4.png", defect=(1, 1, 2, 2))
     counts = predict(listed, out, resume=True, show=True)
-    assert (counts.judged, counts.failed, counts.temporary, counts.skipped, counts.failed_before) == (1, 1, 1, 4, 1)
+    assert (counts.inspected, counts.failed, counts.temporary, counts.skipped, counts.failed_before) == (1, 1, 1, 4, 1)
     assert counts.incomplete
-    assert (
-        ", 1 failed (1 worth another try: resume=true), 4 judged before (1 of them failed); " in capfd.readouterr().out
-    )
+    assert ", 1 failed (1 worth another try: resume=true), 4 done before (1 of them failed); " in capfd.readouterr().out
     names = check_agreement(out)
     assert sorted(names) == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png"]
     decisions = {row["path"]: row["decision"] for row in journal(out)}
@@ -54,7 +52,7 @@ def test_what_may_pass_is_tried_again_and_its_row_replaced(listed, tmp_path, cap
     part(listed.parent / "5.png")
     part(listed.parent / "3.png")  # another file of that name
     counts = predict(listed, out, resume=True)
-    assert (counts.judged, counts.failed, counts.skipped, counts.failed_before) == (2, 0, 4, 0)
+    assert (counts.inspected, counts.failed, counts.skipped, counts.failed_before) == (2, 0, 4, 0)
     assert not counts.incomplete
     assert not [name for name in os.listdir(out) if name.endswith(".tmp")]
 
@@ -75,9 +73,9 @@ def test_a_fault_of_the_system_is_none_of_the_file(tmp_path):
             yield Item(f"{i}.png", read, 7, 7)
 
     for fails, resume, expected in (((1, 4, 8), False, (6, 3, 0)), ((4,), True, (2, 1, 6)), ((), True, (1, 0, 8))):
-        with PredictionWriter(tmp_path / "out", pictures="none", settings={}, resume=resume) as writer:
+        with PredictionWriter(tmp_path / "out", overlays="none", settings={}, resume=resume) as writer:
             counts = predict_all(StandIn(), of(items(fails)), writer, batch_size=2, workers=2, show=False)
-        assert (counts.judged, counts.failed, counts.skipped) == expected
+        assert (counts.inspected, counts.failed, counts.skipped) == expected
         assert len(check_agreement(tmp_path / "out")) == 9
     assert sorted(times) == sorted([*range(9), 1, 4, 8, 4])
     assert not [row for row in journal(tmp_path / "out") if row["error"]]
@@ -101,7 +99,7 @@ def test_a_journal_that_is_made_anew_stays_whole_and_held(listed, tmp_path, monk
             predict(listed, out, resume=True)
     assert (out / "predictions.jsonl").read_bytes() == before
     with (
-        PredictionWriter(out, pictures="none", settings={}, resume=True),
+        PredictionWriter(out, overlays="none", settings={}, resume=True),
         pytest.raises(InputError, match="another uniad predict writes there"),
     ):
         predict(listed, out, resume=True)
@@ -115,10 +113,10 @@ def test_what_failed_before_is_not_forgotten(tmp_path):
     (tmp_path / "in/01.png").write_bytes(b"%PDF")
 
     class Ending(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             if len(self.batches) == 2:
                 raise KeyboardInterrupt
-            return super().predict(images, product)
+            return super().predict(images, category)
 
     with pytest.raises(KeyboardInterrupt):
         predict(tmp_path / "in", tmp_path / "out", detector=Ending())
@@ -134,10 +132,10 @@ def test_what_failed_before_is_not_forgotten(tmp_path):
 
 def test_several_processes_try_again_what_any_of_them_failed_at(listed, tmp_path):
     class Ending(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             if len(self.batches) == 1:
                 raise KeyboardInterrupt
-            return super().predict(images, product)
+            return super().predict(images, category)
 
     out = tmp_path / "out"
     predict_in_several(listed, out, 3, detectors=[Ending() for _ in range(3)], batch_size=1)
@@ -179,13 +177,13 @@ def test_results_that_are_removed_are_missed_at_the_next_row(tmp_path, gone, at)
         part(tmp_path / f"in/{i}.png", defect=(0, 0, 2, 2))
 
     class Removing(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             if len(self.batches) == at - 1 and images:
                 gone(tmp_path / "out")
-            return super().predict(images, product)
+            return super().predict(images, category)
 
     with pytest.raises(LostError, match=r"out.*: was removed or replaced while results were written there, and with"):
-        predict(tmp_path / "in", tmp_path / "out", detector=Removing(), batch_size=2, pictures="all")
+        predict(tmp_path / "in", tmp_path / "out", detector=Removing(), batch_size=2, overlays="all")
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("out/*"))
     assert left == {
         remove: [], move: [], replace: left, replace_the_table: left
@@ -197,25 +195,25 @@ def test_a_part_that_is_removed_is_missed(tmp_path):
         part(tmp_path / f"in/{i}.png")
 
     class Removing(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             if self.batches:
                 shutil.rmtree(tmp_path / "out", ignore_errors=True)
-            return super().predict(images, product)
+            return super().predict(images, category)
 
     found = predict_in_several(tmp_path / "in", tmp_path / "out", 2, detectors=[Removing(), StandIn()], batch_size=1)
     assert any(isinstance(one, LostError) for one in found)
-    assert not any(hasattr(one, "judged") and not one.incomplete and one.judged for one in found)
+    assert not any(hasattr(one, "inspected") and not one.incomplete and one.inspected for one in found)
 
 
 def test_results_removed_after_the_last_row_are_missed_at_the_end(tmp_path):
-    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="none", settings={}) as writer:
         shutil.rmtree(tmp_path / "out")
         with pytest.raises(LostError):
             writer.finish(None, "")
     processes = SimpleNamespace(rank=0)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/predictions.jsonl").touch()
-    with PartWriter(tmp_path / "out", processes=processes, whole=None, pictures="none") as writer:
+    with PartWriter(tmp_path / "out", processes=processes, whole=None, overlays="none") as writer:
         shutil.rmtree(tmp_path / "out")
         with pytest.raises(LostError):
             writer.finish(None, "")
@@ -225,7 +223,7 @@ def test_results_removed_after_the_last_row_are_missed_at_the_end(tmp_path):
 
 
 class Engine:
-    """Scores the mean of the pictures; of black ones there is none, and of white ones the map has a hole."""
+    """Scores the mean of the images; of black ones there is none, and of white ones the map has a hole."""
 
     region = (0.0, 0.0, 1.0, 1.0)
     boundary = Boundary(score=0.5, pixel=0.5, spread=0.1, images=100, rate=0.01, low=0.0, high=0.03)
@@ -240,13 +238,13 @@ class Engine:
         return SimpleNamespace(scores=scores, maps=maps, distances=None)
 
 
-def test_a_score_that_is_no_number_is_refused_and_costs_no_other_picture(tmp_path):
+def test_a_score_that_is_no_number_is_refused_and_costs_no_other_image(tmp_path):
     detector = Detector(engine=Engine())
     shades = [90, 0, 200, 255, 90]
     images = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in shades]
     assert [one.decision for one in detector.predict([images[0], images[2]])] == ["good", "defective"]
     for given, which in ((images[1], "1 of 1"), (images[3], "1 of 1"), (images, "2 of 5")):
-        with pytest.raises(InputError, match=f"^image {which}: its score or map is not finite, so nothing is decided"):
+        with pytest.raises(InputError, match=f"^image {which}: its score or map is not finite, so"):
             detector.predict(given)
     for i, shade in enumerate(shades):
         part(tmp_path / f"in/{i}.png", colour=(shade,) * 3)
@@ -285,29 +283,30 @@ def test_exit_status(checkpoint, listed, tmp_path, uniad):
     for i in (4, 5):
         part(listed.parent / f"{i}.png")
     status, out, _ = uniad("predict", *words, "resume=true")
-    assert (status, "4 judged before (1 of them failed)" in out) == (1, True)
+    assert (status, "4 done before (1 of them failed)" in out) == (1, True)
     assert uniad("predict", *words, "resume=true")[0] == 1
     part(listed.parent / "3.png")
     assert uniad("predict", *words, "resume=true")[0] == 0
     assert len(table(tmp_path / "out")) == 7  # one of the file that was replaced
 
 
-def test_exit_status_of_a_folder_whose_pictures_are_passed_over(checkpoint, tmp_path, uniad):
+def test_exit_status_of_a_folder_whose_images_are_passed_over(checkpoint, tmp_path, uniad):
     content = part(tmp_path / "in/a.png").read_bytes()
     (tmp_path / "in/notes.txt").write_text("x")
     words = [f"ckpt_path={checkpoint}", f"input={tmp_path}/in"]
     status, out, err = uniad("predict", *words, f"output_dir={tmp_path}/one")
     assert (status, "passed over" in out) == (0, False)
-    assert "uniad: warning: passed over, no pictures by their suffix: 1 .txt\n" in err
+    assert "uniad: warning: passed over, not images by their suffix: 1 .txt\n" in err
     (tmp_path / "in/b.dat").write_bytes(content)
     status, out, err = uniad("predict", *words, f"output_dir={tmp_path}/two")
     assert (status, ", 1 passed over; " in out) == (1, True)
-    assert "; of these 1 .dat are pictures all the same: save them as PNG, or give them the suffix" in err
+    assert "; of these 1 .dat are images all the same: save them as PNG, or give them the suffix" in err
     status, _, err = uniad("predict", f"ckpt_path={checkpoint}", f"input={tmp_path}/in/*.dat")
     assert (status, err.count("\n")) == (2, 1)
-    assert "passed over, no pictures by their suffix: 1 .dat; of these" in err
+    assert "passed over, not images by their suffix: 1 .dat; of these" in err
 
 
+@pytest.mark.slow
 def test_exit_status_when_the_results_are_removed_under_watch(checkpoint, tmp_path):
     part(tmp_path / "in/a.png")
     words = [f"ckpt_path={checkpoint}", f"input={tmp_path}/in", f"output_dir={tmp_path}/out", "watch=true"]

@@ -1,4 +1,4 @@
-"""Several processes judge one list: each picture once, the files those of one process, also after one was killed."""
+"""Several processes share one list: each image once, the files those of one process, also after one was killed."""
 
 import json
 import os
@@ -24,11 +24,13 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.prediction import merging as prediction_parts
 from uniad_lightning.prediction.files import PARTS, PredictionWriter
 from uniad_lightning.prediction.merging import merge
-from uniad_lightning.prediction.overlays import PictureFiles
-from uniad_lightning.prediction.processes import ALONE, Ended, join
+from uniad_lightning.prediction.overlays import OverlayFiles
+from uniad_lightning.prediction.processes import ALONE, OtherProcessFailed, join
 from uniad_lightning.prediction.rows import empty_row
 from uniad_lightning.prediction.sources.items import Item, Source
 from uniad_lightning.prediction.sources.opening import open_source
+
+pytestmark = pytest.mark.slow
 
 TORCHRUN = UNIAD.with_name("torchrun")
 
@@ -40,7 +42,7 @@ def untimed(folder):
     return rows, cells
 
 
-def pictures_of(folder):
+def images_of(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png") if path.is_file()}
 
 
@@ -84,7 +86,7 @@ def test_two_processes_write_what_one_does(checkpoint, tree, tmp_path, uniad):
     listed = [*sorted(tree.glob("*/test/*/*.png")), tmp_path / "gone.png", tmp_path / "document.png"]
     listed += sorted(tree.glob("bottle/train/good/*.png"))
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in listed))
-    words = [f"ckpt_path={checkpoint}", f"input={tmp_path / 'list.txt'}", "pictures=all", "batch_size=4"]
+    words = [f"ckpt_path={checkpoint}", f"input={tmp_path / 'list.txt'}", "overlays=all", "batch_size=4"]
     status, out, _ = uniad("predict", *words, f"output_dir={tmp_path / 'one'}")
     done = torchrun(2, *words, f"output_dir={tmp_path / 'two'}")
     assert (status, done.returncode) == (1, 1), done.stderr
@@ -92,8 +94,8 @@ def test_two_processes_write_what_one_does(checkpoint, tree, tmp_path, uniad):
     assert out.startswith("21 images: ")
     assert untimed(tmp_path / "two") == untimed(tmp_path / "one")
     assert check_agreement(tmp_path / "two") == [str(path) for path in listed]
-    assert len(pictures_of(tmp_path / "two")) == 2 * 19
-    assert pictures_of(tmp_path / "two") == pictures_of(tmp_path / "one")
+    assert len(images_of(tmp_path / "two")) == 2 * 19
+    assert images_of(tmp_path / "two") == images_of(tmp_path / "one")
     assert sorted(os.listdir(tmp_path / "two")) == sorted(os.listdir(tmp_path / "one"))
     for name in ("gone", "document"):
         assert done.stderr.count(f"uniad: {tmp_path / name}.png failed: ") == 1
@@ -102,7 +104,7 @@ def test_two_processes_write_what_one_does(checkpoint, tree, tmp_path, uniad):
 def test_one_of_two_is_killed_and_three_go_on(checkpoint, tmp_path, uniad):
     for i in range(400):
         part(tmp_path / f"in/{i % 7}/{i:03d}.png", colour=(i % 250, 90, 90), size=(64, 64))
-    words = [f"ckpt_path={checkpoint}", f"input={tmp_path / 'in'}", "batch_size=2", "pictures=none"]
+    words = [f"ckpt_path={checkpoint}", f"input={tmp_path / 'in'}", "batch_size=2", "overlays=none"]
     processes = srun(2, *words, f"output_dir={tmp_path / 'out'}")
     parts = [tmp_path / "out" / PARTS / f"{rank}.jsonl" for rank in range(2)]
     until = time.monotonic() + 120
@@ -112,28 +114,28 @@ def test_one_of_two_is_killed_and_three_go_on(checkpoint, tmp_path, uniad):
     processes[1].send_signal(signal.SIGKILL)
     (out, err), _ = (process.communicate(timeout=120) for process in processes)
     assert processes[0].returncode == 2
-    assert "uniad: process 0 of 2: another one has ended early and says itself why" in err.splitlines()[-1]
+    assert "uniad: process 0 of 2: another one has ended early and prints the reason" in err.splitlines()[-1]
     assert out.startswith("200 images: ")
     assert str(parts[0]) in out
     assert not journal(tmp_path / "out")
     done = torchrun(3, *words, f"output_dir={tmp_path / 'out'}", "resume=true")
     assert done.returncode == 0, done.stderr
     assert uniad("predict", *words, f"output_dir={tmp_path / 'one'}")[0] == 0
-    (ours, _), (rows, _) = untimed(tmp_path / "out"), untimed(tmp_path / "one")
+    (actual, _), (rows, _) = untimed(tmp_path / "out"), untimed(tmp_path / "one")
     assert check_agreement(tmp_path / "out") == [row["path"] for row in rows]
     assert not (tmp_path / "out" / PARTS).exists()
-    for row, expected in zip(ours, rows, strict=True):  # what was killed in a batch is judged in another one
+    for row, expected in zip(actual, rows, strict=True):  # what was killed in a batch is inspected in another one
         assert row["score"] == pytest.approx(expected["score"], rel=1e-5)
         assert row["decision"] == expected["decision"]
 
 
 def test_a_mistake_is_told_by_one_process(tmp_path):
     processes = srun(2, f"ckpt_path={tmp_path / 'none.ckpt'}", "input=-")
-    told = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [2, 0], told
-    (said,) = told[0][1].splitlines()
-    assert said.startswith("uniad: input=-: what comes one after the other cannot be shared by 2 processes; use one,")
-    assert told[1] == ("", "")
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [2, 0], outputs
+    (message,) = outputs[0][1].splitlines()
+    assert message.startswith("uniad: input=-: images that arrive one by one cannot be shared by 2 processes; use one,")
+    assert outputs[1] == ("", "")
 
 
 # The same without starting any: each process a thread.
@@ -149,21 +151,21 @@ def line(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (2, 4), (3, 1), (5, 3), (4, 40)])
-def test_any_number_of_processes_judges_the_batches_of_one(line, tmp_path, count, batch_size):
+def test_any_number_of_processes_inspects_the_batches_of_one(line, tmp_path, count, batch_size):
     class Looking(StandIn):
         def __init__(self):
             super().__init__()
-            self.seen = []
+            self.batch_sums = []
 
-        def predict(self, images, product=None):
-            self.seen.extend([[int(image.sum()) for image in images]] if images else [])
-            return super().predict(images, product)
+        def predict(self, images, category=None):
+            self.batch_sums.extend([[int(image.sum()) for image in images]] if images else [])
+            return super().predict(images, category)
 
     one, several = Looking(), [Looking() for _ in range(count)]
-    expected = predict_alone(line, tmp_path / "one", detector=one, batch_size=batch_size, pictures="none")
+    expected = predict_alone(line, tmp_path / "one", detector=one, batch_size=batch_size, overlays="none")
     found = predict(line, tmp_path / "out", count, detectors=several, batch_size=batch_size)
     assert untimed(tmp_path / "out") == untimed(tmp_path / "one")
-    assert sorted(batch for detector in several for batch in detector.seen) == sorted(one.seen)
+    assert sorted(batch for detector in several for batch in detector.batch_sums) == sorted(one.batch_sums)
     first = {name: value for name, value in vars(found[0]).items() if name != "seconds"}
     assert first == {name: value for name, value in vars(expected).items() if name != "seconds"}
     assert [counts.failed for counts in found] == [1] + [0] * (count - 1)
@@ -178,16 +180,16 @@ class Stopping(StandIn):
         super().__init__()
         self.at = at
 
-    def predict(self, images, product=None):
-        if len(self.batches) == self.at:
+    def predict(self, images, category=None):
+        if len(self.batch_sums) == self.at:
             raise KeyboardInterrupt
-        return super().predict(images, product)
+        return super().predict(images, category)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_picture_once_and_in_order_whoever_ends_when(line, tmp_path, seed):
+def test_every_image_once_and_in_order_whoever_ends_when(line, tmp_path, seed):
     draw = random.Random(seed)
-    judged = Counter()
+    counts = Counter()
     for attempt in range(6):
         count = draw.randrange(1, 5)
         detectors = [Stopping(draw.randrange(1, 4)) for _ in range(count)] if attempt < 5 else None
@@ -196,22 +198,22 @@ def test_every_picture_once_and_in_order_whoever_ends_when(line, tmp_path, seed)
             line, tmp_path / "out", count, detectors=detectors, resume=True, batch_size=draw.randrange(1, 4)
         )  # fmt: skip
         for path in (tmp_path / "out").glob(f"{PARTS}/*"):  # a kill within a row
-            judged["torn"] += 1
+            counts["torn"] += 1
             path.write_bytes(path.read_bytes() + b'{"path": "0/0')
-    assert judged["torn"]
+    assert counts["torn"]
     assert not isinstance(found[0], BaseException)
-    predict_alone(line, tmp_path / "one", pictures="none")
+    predict_alone(line, tmp_path / "one", overlays="none")
     assert untimed(tmp_path / "out") == untimed(tmp_path / "one")
 
 
 def test_what_one_process_began_several_end(line, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        predict_alone(line, tmp_path / "out", detector=Stopping(3), pictures="none")
+        predict_alone(line, tmp_path / "out", detector=Stopping(3), overlays="none")
     counts = predict(line, tmp_path / "out", 3, resume=True)[0]
-    assert (counts.skipped, counts.judged, counts.failed) == (9, 21, 1)
-    predict_alone(line, tmp_path / "one", pictures="none")
+    assert (counts.skipped, counts.inspected, counts.failed) == (9, 21, 1)
+    predict_alone(line, tmp_path / "one", overlays="none")
     assert untimed(tmp_path / "out") == untimed(tmp_path / "one")
-    assert predict_alone(line, tmp_path / "out", pictures="none", resume=True).skipped == 31
+    assert predict_alone(line, tmp_path / "out", overlays="none", resume=True).skipped == 31
 
 
 def test_the_end_of_one_is_noticed_by_the_others(line, tmp_path):
@@ -222,7 +224,7 @@ def test_the_end_of_one_is_noticed_by_the_others(line, tmp_path):
 
 
 def test_an_end_while_the_parts_become_one(line, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_parts, "_AT_ONCE", 4)
+    monkeypatch.setattr(prediction_parts, "_CHUNK", 4)
     added = []
 
     def add(self, rows):
@@ -237,18 +239,18 @@ def test_an_end_while_the_parts_become_one(line, tmp_path, monkeypatch):
         assert isinstance(predict(line, tmp_path / "out", 2)[0], KeyboardInterrupt)
     assert len(journal(tmp_path / "out")) == 8
     assert predict(line, tmp_path / "out", 1, resume=True)[0].skipped == 31
-    predict_alone(line, tmp_path / "one", pictures="none")
+    predict_alone(line, tmp_path / "one", overlays="none")
     assert untimed(tmp_path / "out") == untimed(tmp_path / "one")
 
 
-def test_a_picture_named_twice_has_two_rows(line, tmp_path):
+def test_an_image_named_twice_has_two_rows(line, tmp_path):
     listed = line / "list.txt"
     listed.write_text("0/00.png\n1/01.png\n0/00.png\n0/00.png\n")
     predict(listed, tmp_path / "out", 2, batch_size=1)
     assert check_agreement(tmp_path / "out") == ["0/00.png", "1/01.png", "0/00.png", "0/00.png"]
 
 
-def test_a_folder_that_changes_while_it_is_listed_is_an_error_and_no_picture_is_there_twice(line, tmp_path):
+def test_a_folder_that_changes_while_it_is_listed_is_an_error_and_no_image_is_there_twice(line, tmp_path):
     items = list(open_source(str(line)).items)
     late = part(tmp_path / "in/0/02a.png")
     more = list(open_source(str(line)).items)
@@ -256,7 +258,7 @@ def test_a_folder_that_changes_while_it_is_listed_is_an_error_and_no_picture_is_
     sources = [Source(iter(items), lambda: None), Source(iter(more), lambda: None)]
     error, others = predict(line, tmp_path / "out", 2, sources=sources)
     assert isinstance(error, InputError)
-    assert "it changed while the processes listed it, so pictures may be missing" in str(error)
+    assert "it changed while the processes listed it, so images may be missing" in str(error)
     assert others.failed == 0
     names = check_agreement(tmp_path / "out")
     assert len(names) == len(set(names)) < len(more)
@@ -276,7 +278,7 @@ def test_parts_count_as_predictions(line, tmp_path):
 
 
 def test_one_process_ends_what_several_began_but_not_by_watching(checkpoint, line, tmp_path, uniad):
-    words = [f"ckpt_path={checkpoint}", f"input={line}", f"output_dir={tmp_path / 'out'}", "pictures=none"]
+    words = [f"ckpt_path={checkpoint}", f"input={line}", f"output_dir={tmp_path / 'out'}", "overlays=none"]
     assert uniad("predict", *words)[0] == 1
     rows = untimed(tmp_path / "out")
     (tmp_path / "out" / PARTS).mkdir()
@@ -286,17 +288,17 @@ def test_one_process_ends_what_several_began_but_not_by_watching(checkpoint, lin
     (tmp_path / "out/predictions.jsonl").write_text("")
     status, _, err = uniad("predict", *words, "resume=true", "watch=true", "stop_after_idle=1")
     assert (status, err.count("\n")) == (2, 1)
-    assert "holds parts of several processes; let a call without watch end them" in err
+    assert "holds parts of several processes; let a call without watch merge them" in err
     status, out, _ = uniad("predict", *words, "resume=true")
     assert status == 1
     assert out.startswith("3 images: ")
-    assert ", 28 judged before (1 of them failed); " in out
+    assert ", 28 done before (1 of them failed); " in out
     assert untimed(tmp_path / "out") == rows
 
 
 def test_memory_stays_flat_when_many_rows_become_one_file(tmp_path):
     rows = 10_000
-    with PredictionWriter(tmp_path, pictures="none", settings={}) as whole:
+    with PredictionWriter(tmp_path, overlays="none", settings={}) as whole:
         (tmp_path / PARTS).mkdir()
         for rank in range(2):
             with (tmp_path / PARTS / f"{rank}.jsonl").open("w") as file:
@@ -311,16 +313,16 @@ def test_memory_stays_flat_when_many_rows_become_one_file(tmp_path):
     assert peak < 4 << 20  # 1000 rows at once; all would take 10
 
 
-def test_a_folder_that_comes_where_a_picture_is_being_drawn(tmp_path):
+def test_a_folder_that_comes_where_an_image_is_being_drawn(tmp_path):
     class Interrupted(Inspection):
         def overlay(self):
             (tmp_path / "overlays/a.png.png").mkdir(exist_ok=True)  # as another process does for a.png.png/b.png
             return super().overlay()
 
     image = np.zeros((4, 4, 3), dtype=np.uint8)
-    overlay, mask = PictureFiles(tmp_path).draw(Item("a.png", read=None), Interrupted(image, calibrated=True))
+    overlay, mask = OverlayFiles(tmp_path).draw(Item("a.png", read=None), Interrupted(image, calibrated=True))
     assert overlay.startswith("overlays/a.png~")
-    assert sorted(pictures_of(tmp_path)) == sorted([Path(overlay), Path(mask)])
+    assert sorted(images_of(tmp_path)) == sorted([Path(overlay), Path(mask)])
 
 
 # Which process this is.
@@ -354,16 +356,16 @@ def test_numbers_that_make_no_sense(environment, rank, count):
 def test_a_process_that_cannot_meet_the_others(environment):
     environment("RANK", "0")
     environment("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="process 0 of 2: cannot meet the others at env://: start all by"):
+    with pytest.raises(InputError, match="process 0 of 2: cannot reach the others at env://: start all by"):
         join()
 
 
 def test_each_process_has_a_gpu_of_its_own_as_far_as_there_are_enough(monkeypatch):
     processes, _ = meeting(5)
-    assert [mine.device("cpu") for mine in processes] == ["cpu"] * 5
+    assert [process.device("cpu") for process in processes] == ["cpu"] * 5
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert [mine.device("auto") for mine in processes] == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0"]
+    assert [process.device("auto") for process in processes] == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0"]
     assert processes[1].device("cuda:3") == "cuda:3"
     assert ALONE.device("auto") == "auto"
 
@@ -371,15 +373,15 @@ def test_each_process_has_a_gpu_of_its_own_as_far_as_there_are_enough(monkeypatc
 def test_an_error_of_any_process_ends_all_of_them():
     processes, _ = meeting(3)
 
-    def work(mine):
+    def work(process):
         try:
-            with mine.agreed():
-                if mine.rank:
-                    raise InputError(f"of process {mine.rank}")
+            with process.agreed():
+                if process.rank:
+                    raise InputError(f"of process {process.rank}")
         except Exception as error:
             return error
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(work, processes))
-    assert [type(error) for error in found] == [Ended, InputError, Ended]
+    assert [type(error) for error in found] == [OtherProcessFailed, InputError, OtherProcessFailed]
     assert str(found[1]) == "of process 1"

@@ -1,4 +1,4 @@
-"""Judging many pictures: rows, pictures, order, resuming after any end, full disks, memory, and a watched folder."""
+"""Inspecting many images: rows, overlays, order, resuming after any end, full disks, memory, and a watched folder."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from uniad_lightning.data.images.deep_images import TRANSPARENT
 from uniad_lightning.errors import InputError
 from uniad_lightning.prediction import decoding
 from uniad_lightning.prediction.files import PredictionWriter
-from uniad_lightning.prediction.overlays import inside
+from uniad_lightning.prediction.overlays import safe_name
 from uniad_lightning.prediction.pipeline import predict_all
 from uniad_lightning.prediction.sources.headers import decoding_bytes
 from uniad_lightning.prediction.sources.items import Item
@@ -32,7 +32,7 @@ from uniad_lightning.prediction.sources.opening import open_source
 
 @pytest.fixture
 def line(tmp_path):
-    """Ten parts, of which two are defective, one looks like nothing known and one is no picture."""
+    """Ten parts, of which two are defective, one looks like nothing known and one is no image."""
     root = tmp_path / "line"
     for i in range(7):
         part(root / f"a/{i}.png")
@@ -42,9 +42,9 @@ def line(tmp_path):
     return root
 
 
-def test_rows_and_pictures(line, tmp_path):
+def test_rows_and_overlays(line, tmp_path):
     counts = predict(line, tmp_path / "out")
-    assert (counts.good, counts.defective, counts.unfamiliar, counts.failed, counts.judged) == (7, 2, 1, 1, 9)
+    assert (counts.good, counts.defective, counts.unfamiliar, counts.failed, counts.inspected) == (7, 2, 1, 1, 9)
     assert check_agreement(tmp_path / "out") == [*(f"a/{i}.png" for i in range(7)), "b/7.png", "b/8.jpg.png", "b/9.png"]
     good, spot, odd, failed = (journal(tmp_path / "out")[i] for i in (0, 7, 8, 9))
     assert (
@@ -60,26 +60,26 @@ def test_rows_and_pictures(line, tmp_path):
     assert Image.open(tmp_path / "out/overlays/b/7.png.png").size == (30, 20)
     mask = np.asarray(Image.open(tmp_path / "out/masks/b/7.png.png"))
     assert (mask.sum(), mask[5:7, 4:10].min()) == (12 * 255, 255)
-    assert failed["error"].startswith(f"{line / 'b/9.png'}: not a picture")
+    assert failed["error"].startswith(f"{line / 'b/9.png'}: not an image")
     assert (failed["decision"], failed["score"], failed["familiar"]) == ("", None, None)
     drawn = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
     assert drawn == [f"{kind}/b/{name}.png" for kind in ("masks", "overlays") for name in ("7.png", "8.jpg.png")]
 
 
-def test_pictures_of_all_or_none(line, tmp_path):
-    predict(line, tmp_path / "all", pictures="all")
-    predict(line, tmp_path / "none", pictures="none")
+def test_overlays_of_all_or_none(line, tmp_path):
+    predict(line, tmp_path / "all", overlays="all")
+    predict(line, tmp_path / "none", overlays="none")
     assert len(list((tmp_path / "all/overlays").rglob("*.png"))) == 9
     assert not np.asarray(Image.open(tmp_path / "all/masks/a/0.png.png")).any()
     assert sorted(os.listdir(tmp_path / "none")) == ["predictions.csv", "predictions.json", "predictions.jsonl"]
 
 
 def test_a_detector_without_boundary_is_said_once(line, tmp_path, capfd):
-    counts = predict(line, tmp_path / "out", detector=StandIn(calibrated=False), pictures="all", show=True)
+    counts = predict(line, tmp_path / "out", detector=StandIn(calibrated=False), overlays="all", show=True)
     out, err = capfd.readouterr()
     assert err.count("uniad: warning: the detector has no boundary") == 1
     assert "uniad calibrate ckpt_path=..." in err
-    assert (counts.judged, counts.good, counts.defective) == (9, 0, 0)
+    assert (counts.inspected, counts.good, counts.defective) == (9, 0, 0)
     check_agreement(tmp_path / "out")
     row = journal(tmp_path / "out")[7]
     assert (row["decision"], row["normalised_score"], row["familiar"], row["regions"]) == ("", None, None, [])
@@ -93,7 +93,7 @@ def test_the_terminal_shows_failures_and_counts(line, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert out.startswith("10 images: 7 good, 2 defective, 1 unfamiliar, 1 failed; ")
     assert out.endswith(f" images/s; {tmp_path / 'out'}\n")
-    assert f"uniad: b/9.png failed: {line / 'b/9.png'}: not a picture" in err
+    assert f"uniad: b/9.png failed: {line / 'b/9.png'}: not an image" in err
     assert "10/10" in err
 
 
@@ -122,16 +122,16 @@ def odd_files(root):
     return listed
 
 
-def test_every_odd_file_is_judged_or_a_row_that_says_what_is_wrong(tmp_path, capfd):
+def test_every_odd_file_is_inspected_or_a_row_that_says_what_is_wrong(tmp_path, capfd):
     TRANSPARENT.reset()
     (tmp_path / "in").mkdir()
-    seen = {}
+    shapes_read = {}
 
     class Looking(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             for image in images:
-                seen[len(seen)] = (image.shape, image[0, 0].tolist())
-            return super().predict(images, product)
+                shapes_read[len(shapes_read)] = (image.shape, image[0, 0].tolist())
+            return super().predict(images, category)
 
     predict(odd_files(tmp_path / "in"), tmp_path / "out", detector=Looking(), max_pixels=100_000_000)
     errors = {row["path"]: row["error"] for row in journal(tmp_path / "out")}
@@ -141,14 +141,14 @@ def test_every_odd_file_is_judged_or_a_row_that_says_what_is_wrong(tmp_path, cap
         "cut.jpg": "cannot be decoded",
         "bomb.png": "400.0 megapixels, more than the limit of 100; save it smaller, or raise max_megapixels",
         "nowhere.png": "no such file",
-        "pipe.png": "a pipe or device, expected a picture file",
+        "pipe.png": "a pipe or device, expected an image file",
     }
     assert {name for name, error in errors.items() if error} == set(expected)
     for name, message in expected.items():
         assert message in errors[name]
         assert str(tmp_path / "in" / name) in errors[name]
         assert "\n" not in errors[name]
-    shapes = dict(zip([name for name, error in errors.items() if not error], seen.values(), strict=True))
+    shapes = dict(zip([name for name, error in errors.items() if not error], shapes_read.values(), strict=True))
     assert shapes == {
         "clear.png": ((20, 30, 3), [200, 10, 10]),  # nobody filled its opacity
         "deep.png": ((20, 30, 3), [156, 156, 156]),
@@ -167,16 +167,16 @@ def test_settings_that_make_no_sense(line, tmp_path):
     for settings, message in (
         ({"batch_size": 0}, "batch_size=0: expected a whole number from 1"),
         ({"workers": 1.5}, r"workers=1\.5: expected"),
-        ({"pictures": "defects"}, r"pictures=defects: expected defective, all or none\. Did you mean 'defective'"),
+        ({"overlays": "defects"}, r"overlays=defects: expected defective, all or none\. Did you mean 'defective'"),
         ({"resume": True, "overwrite": True}, "give one of them"),
-        ({"product": "bottel"}, "product=bottel: has no boundary"),
+        ({"category": "bottel"}, "category=bottel: has no boundary"),
     ):
         with pytest.raises(InputError, match=message):
             predict(line, tmp_path / "out", **settings)
     assert journal(tmp_path / "out") == []
 
 
-def test_pictures_stay_inside_and_never_take_anothers_place(tmp_path):
+def test_overlays_stay_inside_and_never_take_anothers_place(tmp_path):
     spot = {"defect": (0, 0, 2, 2)}
     root = tmp_path / "in/deep"
     listed = [
@@ -200,8 +200,8 @@ def test_pictures_stay_inside_and_never_take_anothers_place(tmp_path):
     for name, path in zip(written, listed, strict=True):
         (item,) = open_source(str(path)).items
         items.append(item._replace(name=name or 'quo"te,\r\nline.png'))
-    items += [items[0]] * 5  # the same picture again and again
-    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+    items += [items[0]] * 5  # the same image again and again
+    with PredictionWriter(tmp_path / "out", overlays="all", settings={}) as writer:
         predict_all(StandIn(), of(items), writer, batch_size=20, workers=4, show=False)
     assert check_agreement(tmp_path / "out") == [item.name for item in items]
     heights = {}
@@ -224,12 +224,12 @@ def test_pictures_stay_inside_and_never_take_anothers_place(tmp_path):
     ],
 )  # fmt: skip
 def test_names_become_paths_inside(name, expected):
-    assert inside(name) == expected
+    assert safe_name(name) == expected
 
 
 def test_an_occupied_folder_is_refused_or_cleared(line, tmp_path):
     out = tmp_path / "out"
-    predict(line, out, pictures="all")
+    predict(line, out, overlays="all")
     with pytest.raises(InputError, match=r"already holds predictions; continue them with resume=true, choose another"):
         predict(line, out)
     assert len(journal(out)) == 10
@@ -261,7 +261,7 @@ def test_folders_of_others_are_left_alone(line, tmp_path):
 
 def test_two_writers_at_once_are_refused(line, tmp_path):
     with (
-        PredictionWriter(tmp_path / "out", pictures="none", settings={}),
+        PredictionWriter(tmp_path / "out", overlays="none", settings={}),
         pytest.raises(InputError, match="another uniad predict writes there"),
     ):
         predict(line, tmp_path / "out", resume=True)
@@ -275,7 +275,7 @@ def test_resuming_skips_what_is_done_and_takes_what_changed(line, tmp_path):
     part(line / "a/3.png", defect=(1, 1, 2, 2), size=(40, 40))
     part(line / "a/99.png")
     counts = predict(line / "a", out, detector=detector, resume=True)
-    assert (counts.skipped, counts.judged, counts.defective) == (6, 2, 1)
+    assert (counts.skipped, counts.inspected, counts.defective) == (6, 2, 1)
     assert check_agreement(out) == [*(f"{i}.png" for i in range(7)), "3.png", "99.png"]
     assert predict(line / "a", out, resume=True).skipped == 8
     with pytest.raises(InputError, match=r"was begun with input=None, this call has input=x; resume with the same"):
@@ -283,12 +283,12 @@ def test_resuming_skips_what_is_done_and_takes_what_changed(line, tmp_path):
 
 
 def test_settings_are_kept_and_compared(line, tmp_path):
-    settings = {"ckpt_path": "a.ckpt", "product": None}
+    settings = {"ckpt_path": "a.ckpt", "category": None}
     predict(line, tmp_path / "out", settings=settings)
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == settings
     predict(line, tmp_path / "out", settings=settings, resume=True)
-    with pytest.raises(InputError, match="begun with product=None, this call has product=bottle; resume"):
-        predict(line, tmp_path / "out", settings={**settings, "product": "bottle"}, resume=True)
+    with pytest.raises(InputError, match="begun with category=None, this call has category=bottle; resume"):
+        predict(line, tmp_path / "out", settings={**settings, "category": "bottle"}, resume=True)
     (tmp_path / "out/predictions.json").unlink()
     with pytest.raises(InputError, match=r"predictions\.json is missing"):
         predict(line, tmp_path / "out", settings=settings, resume=True)
@@ -296,7 +296,7 @@ def test_settings_are_kept_and_compared(line, tmp_path):
 
 def test_any_torn_end_is_mended(line, tmp_path):
     out = tmp_path / "out"
-    predict(line, out, pictures="none")
+    predict(line, out, overlays="none")
     whole = (out / "predictions.jsonl").read_bytes()
     names = check_agreement(out)
     starts = np.cumsum([0, *(len(row) + 1 for row in whole.splitlines())])
@@ -306,12 +306,12 @@ def test_any_torn_end_is_mended(line, tmp_path):
         (out / "predictions.jsonl").write_bytes(whole[:cut])
         csv_path = out / "predictions.csv"
         csv_path.write_bytes(csv_path.read_bytes()[: int(rng.integers(0, 2000))])
-        counts = predict(line, out, pictures="none", resume=True)
+        counts = predict(line, out, overlays="none", resume=True)
         assert counts.skipped == int(np.searchsorted(starts, cut, side="right")) - 1
         assert check_agreement(out) == names
     (out / "predictions.jsonl").write_bytes(whole + b"\0" * 512)  # after a loss of power
     (out / "predictions.csv").unlink()
-    assert predict(line, out, pictures="none", resume=True).skipped == 10
+    assert predict(line, out, overlays="none", resume=True).skipped == 10
     assert check_agreement(out) == names
 
 
@@ -337,7 +337,7 @@ if "file_size" in more:
 from uniad_lightning.errors import InputError
 try:
     predict(sys.argv[1], Path(sys.argv[2]), detector=StandIn(seconds=more.pop("seconds", 0)), resume=True, show=True,
-            pictures=more.pop("pictures", "none"))
+            overlays=more.pop("overlays", "none"))
 except InputError as error:
     sys.exit(str(error))
 """
@@ -350,12 +350,13 @@ def run(word, folder, **more):
     )  # fmt: skip
 
 
-def test_every_picture_once_after_two_kills(tmp_path):
+@pytest.mark.slow
+def test_every_image_once_after_two_kills(tmp_path):
     for i in range(60):
         part(tmp_path / f"in/{i:02d}.png", defect=(0, 0, 1, 1) if i % 3 == 0 else None)
     lines = 0
     for _ in range(2):
-        process = run(tmp_path / "in", tmp_path / "out", seconds=0.05, pictures="all")
+        process = run(tmp_path / "in", tmp_path / "out", seconds=0.05, overlays="all")
         path, until = tmp_path / "out/predictions.jsonl", time.monotonic() + 60
         while time.monotonic() < until and process.poll() is None:
             if path.exists() and path.read_bytes().count(b"\n") > lines + 7:
@@ -366,14 +367,15 @@ def test_every_picture_once_after_two_kills(tmp_path):
         process.communicate()
         lines = path.read_bytes().count(b"\n")
     assert 16 <= lines < 60
-    counts = predict(tmp_path / "in", tmp_path / "out", pictures="all", resume=True)
-    assert counts.skipped + counts.judged == 60
+    counts = predict(tmp_path / "in", tmp_path / "out", overlays="all", resume=True)
+    assert counts.skipped + counts.inspected == 60
     assert counts.skipped >= lines - 1
     assert check_agreement(tmp_path / "out") == [f"{i:02d}.png" for i in range(60)]
     for row in journal(tmp_path / "out"):
         Image.open(tmp_path / "out" / row["overlay"]).load()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_everything_goes_on_afterwards(tmp_path):
     for i in range(40):
         part(tmp_path / f"in/{i:02d}.png")
@@ -388,21 +390,22 @@ def test_a_full_disk_is_one_line_and_everything_goes_on_afterwards(tmp_path):
     names = check_agreement(tmp_path / "out")
     assert 3 <= len(names) < 40
     assert out.startswith(f"{len(names)} images: ")
-    counts = predict(tmp_path / "in", tmp_path / "out", pictures="none", resume=True)
+    counts = predict(tmp_path / "in", tmp_path / "out", overlays="none", resume=True)
     assert counts.skipped == len(names)
     assert check_agreement(tmp_path / "out") == [f"{i:02d}.png" for i in range(40)]
 
 
-def test_pictures_that_do_not_fit_on_the_disk(tmp_path):
+@pytest.mark.slow
+def test_overlays_that_do_not_fit_on_the_disk(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)
     for i in range(3):
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(noise).save(tmp_path / f"in/{i}.png")
-    process = run(tmp_path / "in", tmp_path / "out", file_size=8000, pictures="all")
+    process = run(tmp_path / "in", tmp_path / "out", file_size=8000, overlays="all")
     _, err = process.communicate(timeout=120)
     assert "cannot be written (File too large)" in err.strip().splitlines()[-1]
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".tmp")]
-    assert predict(tmp_path / "in", tmp_path / "out", pictures="all", resume=True).judged == 3
+    assert predict(tmp_path / "in", tmp_path / "out", overlays="all", resume=True).inspected == 3
 
 
 def test_a_place_that_cannot_be_written_to(line, tmp_path):
@@ -413,10 +416,10 @@ def test_a_place_that_cannot_be_written_to(line, tmp_path):
 
 def test_an_interrupt_leaves_whole_files_and_says_the_counts(line, tmp_path, capfd):
     class Impatient(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             if len(self.batches) == 2:
                 raise KeyboardInterrupt
-            return super().predict(images, product)
+            return super().predict(images, category)
 
     with pytest.raises(KeyboardInterrupt):
         predict(line, tmp_path / "out", detector=Impatient(), show=True)
@@ -444,22 +447,22 @@ def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path,
 
 
 def test_rows_are_there_before_the_next_batch(line, tmp_path):
-    seen = []
+    row_counts = []
 
     class Looking(StandIn):
-        def predict(self, images, product=None):
-            seen.append(len(check_agreement(tmp_path / "out")))
-            return super().predict(images, product)
+        def predict(self, images, category=None):
+            row_counts.append(len(check_agreement(tmp_path / "out")))
+            return super().predict(images, category)
 
     predict(line, tmp_path / "out", detector=Looking(), batch_size=4)
-    assert seen == [0, 0, 4, 8]  # the first call asks about the product only
+    assert row_counts == [0, 0, 4, 8]  # the first call asks about the category only
 
 
 def test_full_batches_but_never_waiting_for_one(tmp_path):
     part(tmp_path / "a.png")
     (item,) = open_source(str(tmp_path / "a.png")).items
     detector = StandIn()
-    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="none", settings={}) as writer:
         stream = of([*[item] * 10, None, None, None, item, item, None, None, item])
         predict_all(detector, stream, writer, batch_size=4, workers=2, show=False)
     assert detector.batches == [4, 4, 2, 2, 1]
@@ -467,10 +470,10 @@ def test_full_batches_but_never_waiting_for_one(tmp_path):
 
 def little_memory(monkeypatch, size):
     monkeypatch.setattr(decoding, "MEMORY", size)
-    monkeypatch.setattr(decoding, "MEMORY_A_WORKER", 0)
+    monkeypatch.setattr(decoding, "MEMORY_PER_WORKER", 0)
 
 
-def test_large_pictures_make_smaller_batches(tmp_path, monkeypatch):
+def test_large_images_make_smaller_batches(tmp_path, monkeypatch):
     little_memory(monkeypatch, 16_000)
     detector = StandIn()
 
@@ -478,7 +481,7 @@ def test_large_pictures_make_smaller_batches(tmp_path, monkeypatch):
         return np.zeros((40, 25, 3), dtype=np.uint8)
 
     items = [Item(f"{i}.png", read, needs=lambda: 9000) for i in range(8)]
-    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="all", settings={}) as writer:
         predict_all(detector, of(items), writer, batch_size=8, workers=1, show=False)
     assert detector.batches == [3, 3, 2]
 
@@ -502,7 +505,7 @@ def test_what_is_decoded_and_what_waits_fit_into_the_memory_together(tmp_path, m
             with lock:
                 decoding_now.remove(16 * pixels)
                 if fails:
-                    raise InputError("is no picture")
+                    raise InputError("is no image")
                 image = np.zeros((1, pixels, 3), dtype=np.uint8).view(Array)
                 alive[image] = image.nbytes
             return image
@@ -514,15 +517,15 @@ def test_what_is_decoded_and_what_waits_fit_into_the_memory_together(tmp_path, m
     items = [
         Item(f"{i}.png", reader(n, i % 7 == 3), needs=lambda n=n: 16 * n) for i, n in enumerate(pixels)
     ]  # fmt: skip
-    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="all", settings={}) as writer:
         counts = predict_all(StandIn(), of(items), writer, batch_size=batch_size, workers=workers, show=False)
-    assert (counts.judged, counts.failed) == (69, 11)
+    assert (counts.inspected, counts.failed) == (69, 11)
     assert [row["path"] for row in journal(tmp_path / "out")] == [item.name for item in items]
     assert max(total for total, alone in zip(most, large, strict=True) if not alone) <= 40_000
     assert max(most) <= 80_000  # the largest alone
 
 
-def test_a_picture_is_measured_by_its_header(tmp_path):
+def test_an_image_is_measured_by_its_header(tmp_path):
     part(tmp_path / "a.png", size=(300, 200))
     assert decoding_bytes(tmp_path / "a.png", 10**6) >= 3 * 300 * 200
     assert decoding_bytes(tmp_path / "a.png", 10_000) == 0  # refused
@@ -539,7 +542,7 @@ class Array(np.ndarray):
     """One that can be referred to weakly."""
 
 
-def test_few_decoded_pictures_are_alive_at_any_time(tmp_path):
+def test_few_decoded_images_are_alive_at_any_time(tmp_path):
     alive = weakref.WeakSet()
     most = []
 
@@ -551,13 +554,14 @@ def test_few_decoded_pictures_are_alive_at_any_time(tmp_path):
 
     Array.__hash__ = object.__hash__
     items = (Item(f"{i}.png", read) for i in range(300))
-    with PredictionWriter(tmp_path / "out", pictures="all", settings={}) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="all", settings={}) as writer:
         predict_all(StandIn(), of(items), writer, batch_size=4, workers=3, show=False)
     assert len(most) == 300
-    assert max(most) <= 4 * 4  # a batch that is judged, one that was, and two ahead
+    assert max(most) <= 4 * 4  # a batch that is inspected, one that was, and two ahead
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     image = np.full((2, 2, 3), 9, dtype=np.uint8)
     sizes = {}
 
@@ -568,7 +572,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
             yield Item(f"folder/part-{i:06d}.png", lambda: image, i, i)
 
     tracemalloc.start()
-    with PredictionWriter(tmp_path / "out", pictures="none", settings={}) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="none", settings={}) as writer:
         counts = predict_all(StandIn(), of(items()), writer, batch_size=100, workers=2, show=False)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -576,7 +580,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     assert sizes[9_999] - sizes[4_000] < 300_000  # their names alone would be twice as much
     assert peak < 4 << 20
     tracemalloc.start()
-    with PredictionWriter(tmp_path / "out", pictures="none", settings={}, resume=True) as writer:
+    with PredictionWriter(tmp_path / "out", overlays="none", settings={}, resume=True) as writer:
         assert writer.kept == 10_000
         assert tracemalloc.get_traced_memory()[0] < 1 << 20
         assert writer.done(Item("folder/part-009999.png", lambda: image, 9_999, 9_999))
@@ -584,6 +588,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_watched_folder_each_part_once_also_after_a_restart(tmp_path):
     for i in range(5):
         os.utime(part(tmp_path / f"in/{i}.png"), (1, 1))
@@ -603,10 +608,10 @@ def test_a_watched_folder_each_part_once_also_after_a_restart(tmp_path):
                 part(tmp_path / "in/new03.png", defect=(0, 0, 5, 5), size=(60, 60))
 
     class Broken(StandIn):
-        def predict(self, images, product=None):
+        def predict(self, images, category=None):
             if sum(self.batches) > 15:
                 raise KeyboardInterrupt
-            return super().predict(images, product)
+            return super().predict(images, category)
 
     producer = threading.Thread(target=produce)
     producer.start()
@@ -632,17 +637,17 @@ def test_a_watched_folder_each_part_once_also_after_a_restart(tmp_path):
 
 def test_video_frames_have_rows_and_can_be_resumed(tmp_path):
     path = film(tmp_path / "film.avi", "MJPG")
-    predict(path, tmp_path / "out", every=3, pictures="all")
+    predict(path, tmp_path / "out", every=3, overlays="all")
     assert check_agreement(tmp_path / "out") == [f"film.avi#{i:06d}" for i in range(0, 30, 3)]
     assert Image.open(tmp_path / "out/overlays/film.avi#000027.png").size == (64, 48)
-    assert predict(path, tmp_path / "out", every=3, pictures="all", resume=True).skipped == 10
+    assert predict(path, tmp_path / "out", every=3, overlays="all", resume=True).skipped == 10
     assert all(0 < row["milliseconds"] < 5000 for row in journal(tmp_path / "out"))
 
 
 def test_a_score_that_is_no_number_is_an_error(tmp_path):
     class Damaged(StandIn):
-        def predict(self, images, product=None):
-            found = super().predict(images, product)
+        def predict(self, images, category=None):
+            found = super().predict(images, category)
             for inspection in found:
                 type(inspection).score = property(lambda self: float("nan"))
             return found

@@ -263,6 +263,7 @@ def worst(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
+@pytest.mark.slow
 def test_from_file_to_map_it_says_what_the_reference_says(imported, tmp_path):
     kind, tensors, file, output = imported
     picture = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
@@ -285,6 +286,7 @@ def test_sizes_are_read_off_the_tensors_and_kept_in_the_configuration(imported):
     assert checkpoint["categories"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", ["b0"], indirect=True)
 def test_it_is_evaluated_and_started_from_but_not_resumed(imported, tmp_path, capsys):
     *_, output = imported
@@ -318,6 +320,7 @@ def extra(name, *shape):
 STEM, QUERY = "module.backbone._conv_stem.weight", "module.reconstruction.transformer.decoder.layers.1.learned_embed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words", "named"),
     [
@@ -340,7 +343,7 @@ STEM, QUERY = "module.backbone._conv_stem.weight", "module.reconstruction.transf
         (dict, ["backbone=resnet18"], "tf_efficientnet_b0 to tf_efficientnet_b7"),
         (dict, ["model.decoder=b"], "model.decoder=a"),
         (dict, ["standardize=true"], "standardize=false"),
-        (dict, ["output=FILE"], "is there already"),
+        (dict, ["output=FILE"], "exists already"),
         (dict, ["output=FILE/x"], "cannot be written"),
         (dict, ["file=nowhere.pth.tar"], "no such file"),
     ],
@@ -361,6 +364,7 @@ def test_another_network_is_refused(imported, tmp_path, capsys):
     assert "model=uniad" in one_line_of(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "named"),
     [
@@ -390,6 +394,7 @@ def test_settings_that_no_tensor_shows_are_compared(option, value, tmp_path, mon
     assert ("gelu" if option == "activation" else "'model.masked=[false,false,false]'") in one_line_of(capsys)
 
 
+@pytest.mark.slow
 def test_without_the_words_of_the_file_and_of_parallel_training_it_is_read_too(tmp_path, monkeypatch):
     tensors = Fabricated("b0", torch.Generator().manual_seed(1)).tensors
     bare = {name.removeprefix("module."): value for name, value in tensors.items()}
@@ -416,6 +421,7 @@ def backbone(**settings):
     return Backbone(name="tf_efficientnet_b4", levels=[0, 1, 2, 3], grid=[4, 4], weights="random", **settings)
 
 
+@pytest.mark.slow
 def test_padding_for_a_size_is_what_images_of_that_size_get_and_changes_others():
     usual, padded = backbone(), backbone(padding_for=[62, 58])
     assert not any(isinstance(module, StaticallyPadded) for module in usual.modules())
@@ -427,6 +433,7 @@ def test_padding_for_a_size_is_what_images_of_that_size_get_and_changes_others()
     assert worst(padded(other), unfolded) < 1e-5
 
 
+@pytest.mark.slow
 def test_features_that_are_padded_differently_are_kept_apart():
     prints = [fingerprint(backbone(padding_for=size)) for size in (None, 62, 64)]
     assert len({one["structure"] for one in prints}) == 3

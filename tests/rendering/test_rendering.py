@@ -18,8 +18,9 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.engines.checkpoint import load_engine
 from uniad_lightning.models.cnn import BasicBlock
 from uniad_lightning.models.feature_decoder import FeatureDecoder
-from uniad_lightning.rendering.panels import Renderer, learned_queries
-from uniad_lightning.rendering.train_decoder import DecoderTraining, load_decoder
+from uniad_lightning.rendering.decoder_checkpoint import load_decoder
+from uniad_lightning.rendering.renderer import Renderer, learned_queries
+from uniad_lightning.rendering.train_decoder import DecoderTraining
 
 CPU = torch.device("cpu")
 TRAIN, TEST = 18, 10  # images of the tree
@@ -57,6 +58,7 @@ def test_it_is_resnet34_from_its_end_to_its_start():
     assert len(strides) == 5
 
 
+@pytest.mark.slow
 def test_it_learns_images_by_heart_and_takes_features_of_any_scale():
     torch.manual_seed(0)
     images = F.interpolate(torch.randn(4, 3, 4, 4), size=32, mode="bilinear")
@@ -116,7 +118,7 @@ class Made:
     def renderer(self, name):
         engine = load_engine(str(self.detector(name)), CPU)
         decoder = load_decoder(str(self.decoder), engine.module.backbone, engine.image_size, ckpt_path=name)
-        return Renderer(engine=engine, decoder=decoder)
+        return Renderer(engine=engine, module=engine.module, decoder=decoder)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +128,7 @@ def made(tree, tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_the_decoder_learns_from_every_image_and_is_kept_alone(made, uniad, tmp_path):
     status, out, err = uniad("train_decoder", *made.train(f"output_dir={tmp_path}"))
     assert status == 0, err
@@ -137,6 +140,7 @@ def test_the_decoder_learns_from_every_image_and_is_kept_alone(made, uniad, tmp_
     assert all(torch.equal(value, again[name]) for name, value in checkpoint["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_to_the_same_weights(made, uniad, tmp_path, monkeypatch):
     step = DecoderTraining.training_step
 
@@ -158,6 +162,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(made, uniad, tmp_pa
     assert all(torch.equal(value, resumed["state_dict"][name]) for name, value in straight["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_panels_of_two_detectors_and_the_learned_queries(made, uniad, tree, tmp_path):
     words = [f"ckpt_path={made.detector('standardized')}", f"decoder={made.decoder}", f"output_dir={tmp_path}"]
     status, out, err = uniad("panels", *words, f"others={{cnn:{made.detector('cnn')}}}", "per_category=3", "device=cpu")
@@ -215,6 +220,7 @@ def test_queries_are_rendered_through_the_output_projection(made):
     assert learned_queries(made.renderer("cnn").engine.module.network) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "words", "said"),
     [

@@ -50,6 +50,7 @@ FOREIGN = (
 COMMANDS = ("train", "evaluate", "calibrate", "predict", "export", "panels", "train_decoder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file"), list(zip(COMMANDS, FOREIGN, strict=True)))
 def test_what_no_run_has_written_is_refused_and_left_alone(uniad, tree, finished, tmp_path, name, file):
     last = finished / "checkpoints" / "last.ckpt"
@@ -77,6 +78,7 @@ def test_a_folder_of_others_cannot_be_held(tmp_path, file):
     assert contents(tmp_path) == {file: b"mine"}
 
 
+@pytest.mark.slow
 def test_overwrite_removes_the_whole_old_run_and_nothing_else(uniad, tree, run):
     (run / "notes.txt").write_text("mine")
     (run / "checkpoints" / "kept.ckpt").write_text("mine")
@@ -94,6 +96,7 @@ def test_overwrite_removes_the_whole_old_run_and_nothing_else(uniad, tree, run):
     assert {"logs/version_0/metrics.csv", "heatmaps/bottle.png", "checkpoints/epoch=7.ckpt"} <= old.keys()
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_the_last_run_alone(uniad, tree, run):
     before = (run / "logs" / "version_0" / "metrics.csv").read_bytes()
     status, _, err = uniad("train", *QUICK, f"data.root={tree}", f"output_dir={run}", "overwrite=true", "seed=1")
@@ -114,6 +117,7 @@ def test_a_users_file_in_the_way_within_a_run_folder_is_named(uniad, tree, run, 
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_evaluate_and_calibrate_in_the_runs_own_folder_leave_its_checkpoints_and_logs(uniad, run):
     last = run / "checkpoints" / "last.ckpt"
     kept = {name: data for name, data in contents(run).items() if name.startswith(("checkpoints", "logs"))}
@@ -129,6 +133,7 @@ def test_evaluate_and_calibrate_in_the_runs_own_folder_leave_its_checkpoints_and
     assert {*kept, "calibration.json", "outcomes.csv", "scores.png"} <= contents(run).keys()
 
 
+@pytest.mark.slow
 def test_what_a_training_starts_from_is_never_removed(uniad, tree, run):
     last = run / "checkpoints" / "last.ckpt"
     words = [*QUICK, f"data.root={tree}", f"output_dir={run}", "overwrite=true"]
@@ -142,6 +147,7 @@ def test_what_a_training_starts_from_is_never_removed(uniad, tree, run):
     assert len(list(run.glob("logs/*/metrics.csv"))) >= 1
 
 
+@pytest.mark.slow
 def test_a_run_of_version_0_1_0_is_known_resumed_and_overwritten(uniad, tree, run):
     shutil.rmtree(run / MARK)  # which kept no list
     (run / "heatmaps" / "mine.txt").write_text("mine")
@@ -164,6 +170,7 @@ def test_a_run_of_version_0_1_0_is_known_resumed_and_overwritten(uniad, tree, ru
     assert (run / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_runs_hidden_files_and_the_calls_own_output_are_no_obstacle(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "a" / "sweep" / "job")
     (tmp_path / "a" / "empty" / "too").mkdir(parents=True)
@@ -179,6 +186,7 @@ def test_a_folder_of_other_runs_hidden_files_and_the_calls_own_output_are_no_obs
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, stdout=out, check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["data.root=nowhere", "data.batch_size=1000", "data.categories=[nut]", "damaged"])
 def test_a_mistake_loses_nothing_of_the_run_that_was_to_be_overwritten(uniad, tree, run, tmp_path, mistake):
     before, root = contents(run), tree
@@ -265,6 +273,7 @@ def test_calls_without_a_folder_in_the_same_second_get_one_each(holder, tmp_path
         assert folder.name[19:] == "-5"
 
 
+@pytest.mark.slow
 def test_trainings_begun_in_the_same_second_have_a_folder_each_also_of_two_processes(tree, tmp_path):
     own = tmp_path / "own" / "experiment" / "same_second.yaml"
     own.parent.mkdir(parents=True)

@@ -42,6 +42,7 @@ def test_command_composes_and_has_a_script(command):
     assert COMMANDS[command].example.startswith(f"uniad {command} ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["model", "loss", "score", "optimizer", "schedule", "callbacks", "logger"])
 def test_options_instantiate(group, tmp_path):
     for path in sorted((CONF / group).glob("*.yaml")):

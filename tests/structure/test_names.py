@@ -15,11 +15,10 @@ from PIL import Image
 from support.paths import SOURCE
 from support.settings import SMALL
 from support.trees import mvtec_tree
-from uniad_lightning.calibration.calibrate import Outcome
-from uniad_lightning.calibration.report import draw_scores, show_calibration, write_report
-from uniad_lightning.command_line.app import job_folder
+from uniad_lightning.calibration.report import Outcome, draw_scores, show_calibration, write_report
+from uniad_lightning.command_line.job_folders import job_folder
 from uniad_lightning.data.records import Record, Splits
-from uniad_lightning.errors import InputError, complain, printable, say
+from uniad_lightning.errors import InputError, print_stderr, print_stdout, printable
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
@@ -27,10 +26,10 @@ from uniad_lightning.metrics.uncertainty import Bounds
 from uniad_lightning.paper.comparison import Cell, Comparison, Line, Number
 from uniad_lightning.paper.plots import draw_bars
 from uniad_lightning.paper.writing import comma_separated, latex, markdown, show
-from uniad_lightning.rendering.panels import draw_sheet
+from uniad_lightning.rendering.sheets import draw_sheet
 from uniad_lightning.results.run_folder import write_evaluation
 from uniad_lightning.results.tables import LEFT, print_table, show_counts, show_evaluation
-from uniad_lightning.sweeps.search_picture import Tried, draw_search
+from uniad_lightning.sweeps.search_plot import Tried, draw_search
 from uniad_lightning.sweeps.table import Job, Setting, draw_sweep, show_sweep
 
 MARKUP = ["[plate]", "part [rev=2]", "[/b]", "[bold red]x", ":cat:", "[link=file:///]y[/link]", r"\[z]"]
@@ -97,7 +96,7 @@ TABLES = {
     "calibration": lambda names, _: show_calibration(calibration(names), outcomes(names), outcomes(names)),
     "paper": lambda names, _: show(comparison(names)),
     "sweep": lambda names, folder: show_sweep(folder, jobs(folder, names)),
-    "lines": lambda names, _: say("\n".join(name.replace("\n", " ") for name in names)),
+    "lines": lambda names, _: print_stdout("\n".join(name.replace("\n", " ") for name in names)),
 }
 
 
@@ -113,7 +112,7 @@ def test_every_table_shows_every_name(capsys, tmp_path, table):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mistake_stays_one_line_and_steers_no_terminal(capsys, name):
-    complain(f"{name}: no such file")
+    print_stderr(f"{name}: no such file")
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert not CONTROL.search(err)
@@ -131,7 +130,7 @@ def test_a_name_with_a_line_break_stays_whole_in_an_error(uniad, tmp_path):
 def test_nothing_is_printed_past_what_makes_it_printable():
     """`print`, a bar's line, and a console of rich each show what steers a terminal."""
     allowed = {
-        "errors.py": {"print"},  # say and complain
+        "errors.py": {"print"},  # print_stdout and print_stderr
         "command_line/completion.py": {"print"},  # read by the shell: words of ours
         "results/tables.py": {"print"},  # print_table, of a console without markup
     }
@@ -142,7 +141,9 @@ def test_nothing_is_printed_past_what_makes_it_printable():
             called = ast.unparse(node.func)
             place = path.relative_to(SOURCE).as_posix()
             if called == "print" or called.endswith(".print"):
-                assert "print" in allowed.get(place, ()), f"{place}:{node.lineno} prints; use say or complain"
+                assert "print" in allowed.get(place, ()), (
+                    f"{place}:{node.lineno} prints; use print_stdout or print_stderr"
+                )
             if called == "tqdm.write":
                 text = node.args[0]
                 plain = isinstance(text, ast.Constant) or ast.unparse(text).startswith("printable(")
@@ -269,7 +270,7 @@ def test_files_with_odd_names_are_predicted_and_gone_on_with(odd_run, uniad, tmp
         shutil.copy(next((odd_run / "tree" / "=1+2" / "train" / "good").iterdir()), photos / os.fsdecode(name))
     (photos / os.fsdecode(b"broken\x1b[2J\r.png")).write_bytes(b"no image")
     last = odd_run / "run" / "checkpoints" / "last.ckpt"
-    words = [f"ckpt_path={last}", f"input={photos}", f"output_dir={tmp_path}/out", "device=cpu", "pictures=all"]
+    words = [f"ckpt_path={last}", f"input={photos}", f"output_dir={tmp_path}/out", "device=cpu", "overlays=all"]
     status, out, err = uniad("predict", *words)
     assert status == 1, err
     assert not CONTROL.search(out)
@@ -286,7 +287,7 @@ def test_files_with_odd_names_are_predicted_and_gone_on_with(odd_run, uniad, tmp
 
 def test_an_input_error_of_a_worker_is_told_without_its_traceback():
     from uniad_lightning.command_line.error_messages import explain
-    from uniad_lightning.command_line.words import parse
+    from uniad_lightning.command_line.parsing import parse
 
     text = "Caught InputError in worker 0.\nTraceback\n  x\nuniad_lightning.errors.InputError: a\nb: cannot be read\n"
     assert explain(InputError(text), "train", parse("train", [])) == "a\nb: cannot be read"

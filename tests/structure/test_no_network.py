@@ -9,6 +9,8 @@ import pytest
 from support.paths import SOURCE
 from support.settings import SMALL
 
+pytestmark = pytest.mark.slow
+
 # In every Python process that finds it: a connection to anywhere but this machine fails, and is written down.
 GUARD = """
 import errno, os, socket

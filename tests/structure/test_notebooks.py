@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 from support.paths import ROOT
 from support.settings import SMALL
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Only what every network has: notebooks compare them.
 QUICK = [word for word in SMALL if word != "trainer=cpu" and (not word.startswith("model.") or "grid" in word)]

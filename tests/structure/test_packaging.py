@@ -76,6 +76,7 @@ def test_wheel_holds_every_yaml_file_and_the_weights(built):
     print(f"wheel: {built[1].stat().st_size / 1e6:.1f} MB, source archive: {built[0].stat().st_size / 1e6:.1f} MB")
 
 
+@pytest.mark.slow
 def test_wheel_from_the_source_archive_is_the_same(built, tmp_path):
     run(sys.executable, "-m", "pip", "wheel", *OFFLINE, "--no-build-isolation", "-w", tmp_path, built[0], cwd=tmp_path)
     assert contents(next(tmp_path.glob("*.whl"))) == contents(built[1])

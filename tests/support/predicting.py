@@ -1,4 +1,4 @@
-"""Judging pictures as `uniad predict` does, and reading the two files that come of it."""
+"""Inspecting images as `uniad predict` does, and reading the two files it writes."""
 
 import csv
 import json
@@ -10,13 +10,13 @@ from uniad_lightning.prediction.sources.items import Source
 from uniad_lightning.prediction.sources.opening import open_source
 
 
-def predict(word, folder, *, detector=None, resume=False, overwrite=False, pictures="defective", settings=None, **more):
+def predict(word, folder, *, detector=None, resume=False, overwrite=False, overlays="defective", settings=None, **more):
     """All of `uniad predict` but the command line."""
-    ours = {"batch_size", "workers", "product", "show"}
-    source = open_source(str(word), without=folder, **{k: v for k, v in more.items() if k not in ours})
-    loop = {"batch_size": 3, "workers": 2, "show": False, **{k: v for k, v in more.items() if k in ours}}
+    names = {"batch_size", "workers", "category", "show"}
+    source = open_source(str(word), without=folder, **{k: v for k, v in more.items() if k not in names})
+    loop = {"batch_size": 3, "workers": 2, "show": False, **{k: v for k, v in more.items() if k in names}}
     with PredictionWriter(
-        folder, pictures=pictures, settings=settings or {}, resume=resume, overwrite=overwrite
+        folder, overlays=overlays, settings=settings or {}, resume=resume, overwrite=overwrite
     ) as writer:
         return predict_all(detector or StandIn(), source, writer, **loop)
 

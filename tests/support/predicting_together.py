@@ -1,4 +1,4 @@
-"""Judging pictures as several processes of `uniad predict` do, with a thread in the place of each."""
+"""Inspecting images as several processes of `uniad predict` do, with a thread in the place of each."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -36,14 +36,14 @@ def predict(word, folder, count, *, detectors=None, sources=None, batch_size=3, 
     processes, barrier = meeting(count)
     detectors = detectors or [StandIn() for _ in processes]
 
-    def work(mine):
-        source = sources[mine.rank] if sources else open_source(str(word), without=folder)
-        with mine.agreed():
-            whole = PredictionWriter(folder, pictures="none", settings={}, **settings) if mine.first else None
+    def work(process):
+        source = sources[process.rank] if sources else open_source(str(word), without=folder)
+        with process.agreed():
+            whole = PredictionWriter(folder, overlays="none", settings={}, **settings) if process.first else None
         try:
-            with PartWriter(folder, processes=mine, whole=whole, pictures="none") as writer:
+            with PartWriter(folder, processes=process, whole=whole, overlays="none") as writer:
                 return predict_all(
-                    detectors[mine.rank], source, writer, batch_size=batch_size, workers=2, show=False
+                    detectors[process.rank], source, writer, batch_size=batch_size, workers=2, show=False
                 )  # fmt: skip
         except BaseException as error:  # the process ends, and its connections with it
             barrier.abort()

@@ -1,4 +1,4 @@
-"""Pictures for a source to find, the names that it gives, and a folder that is watched beside what a test does."""
+"""Images for a source to find, the names that it gives, and a folder that is watched beside what a test does."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ def old(path):
 
 
 class Watched:
-    """A watched folder whose pictures are collected with the time at which each came, beside what a test does."""
+    """A watched folder whose images are collected with the time at which each came, beside what a test does."""
 
     def __init__(self, folder, **settings):
         self.folder = folder

@@ -1,4 +1,4 @@
-"""A detector that needs no training: what is pure red is a defect, blue looks like no product."""
+"""A detector that needs no training: what is pure red is a defect, blue looks like no category."""
 
 import os
 import time
@@ -66,9 +66,9 @@ class StandIn:
         self.seconds = seconds
         self.batches = []
 
-    def predict(self, images, product=None):
-        if product not in (None, "bottle"):
-            raise InputError(f"product={product}: has no boundary of its own")
+    def predict(self, images, category=None):
+        if category not in (None, "bottle"):
+            raise InputError(f"category={category}: has no boundary of its own")
         if images:
             self.batches.append(len(images))
         time.sleep(self.seconds * len(images))

@@ -22,8 +22,10 @@ from optuna.trial import TrialState
 from support.settings import SMALL
 from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.errors import InputError
-from uniad_lightning.sweeps.search import PLUGIN, Search, distribution, samples, written
-from uniad_lightning.sweeps.study import KILLED, SEEN, SharedStudy
+from uniad_lightning.sweeps.search import PLUGIN, Search, as_overrides, distribution, samples
+from uniad_lightning.sweeps.study import HEARTBEAT, KILLED, SharedStudy
+
+pytestmark = pytest.mark.slow
 
 LOG_RATE = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 SETTINGS = yaml.safe_load((conf_dir() / "hydra/sweeper/search.yaml").read_text())
@@ -196,14 +198,14 @@ def test_samples_hold_every_choice_and_parameters_are_written_as_overrides():
     space = {"a": CategoricalDistribution(["1", "2", "3"]), "b": CategoricalDistribution(["x", "y"])}
     found = samples({**space, "c": IntDistribution(4, 8)})
     assert {tuple(sample.values()) for sample in found} == {("1", "x", 4), ("2", "y", 4), ("3", "y", 4)}
-    assert written({"a": "[1,2]", "b": 7, "c": 20.0, "d": 0.000123456789}) == [
+    assert as_overrides({"a": "[1,2]", "b": 7, "c": 20.0, "d": 0.000123456789}) == [
         "a=[1,2]",
         "b=7",
         "c=20.0",
         "d=0.000123457",
     ]
     for value in (20.0, 1.5e-7, 0.000123456789, 12345678.9):
-        word = written({"key": value})[0]
+        word = as_overrides({"key": value})[0]
         assert parsed(word).value() == pytest.approx(value, rel=1e-5)
         assert isinstance(parsed(word).value(), float)
 
@@ -296,7 +298,7 @@ def test_a_trial_without_a_sign_of_life_is_queued_until_it_has_killed_three(tmp_
         (trial,) = study.claim(1)
         assert trial.user_attrs.get(KILLED, 0) == killed
         params.append(trial.params)
-        trial.set_user_attr(SEEN, time.time() - 61)
+        trial.set_user_attr(HEARTBEAT, time.time() - 61)
     (other,) = study.claim(1)
     assert params[0] == params[1] == params[2] != other.params
 
@@ -304,7 +306,7 @@ def test_a_trial_without_a_sign_of_life_is_queued_until_it_has_killed_three(tmp_
 def test_a_long_trial_gives_signs_of_life(tmp_path):
     study = shared(tmp_path, grace=1)
     (trial,) = study.claim(1)
-    with study.alive([trial]):
+    with study.heartbeat([trial]):
         time.sleep(1.5)
         assert not any(other.params == trial.params for other in shared(tmp_path, grace=1).claim(3))
         study.tell(trial, 1.0)

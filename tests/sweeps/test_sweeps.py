@@ -18,9 +18,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from support.settings import SMALL, UNIAD
-from uniad_lightning.command_line.app import _device, job_folder, sweep_folder
+from uniad_lightning.command_line.job_folders import job_folder, sweep_folder
+from uniad_lightning.command_line.jobs import _device
 from uniad_lightning.sweeps.devices import claimed, visible_gpus
 from uniad_lightning.sweeps.table import Job, gather, show_sweep, spread
+
+pytestmark = pytest.mark.slow
 
 QUICK = [*SMALL, "trainer.max_epochs=1", "data.cache=disk"]
 
@@ -222,7 +225,7 @@ def test_each_process_has_a_device_of_its_own_until_it_ends_whatever_its_number(
                 assert first == "claimed GPU-b\n"
         assert first.startswith("waits for the GPU that is visible")
         claims[1].kill()
-        assert claims[2].stdout.readline().startswith("goes on with GPU 0 (GPU-b)")
+        assert claims[2].stdout.readline().startswith("continues with GPU 0 (GPU-b)")
         assert claims[2].stdout.readline() == "claimed GPU-b\n"
     finally:
         for claim in claims:

@@ -20,6 +20,8 @@ from support.wandb_files import read
 from uniad_lightning.paper import numbers as paper
 from uniad_lightning.results.run_folder import read_metrics
 
+pytestmark = pytest.mark.slow
+
 FILES = {path.stem: load_sweep_config(str(path)) for path in sorted((ROOT / "sweeps").glob("*.yaml"))}
 
 

@@ -16,7 +16,7 @@ from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Row
 from uniad_lightning.metrics.histogram import by_score
 from uniad_lightning.metrics.roc import POINTS, draw_roc, image_curves, pixel_curves, trace
 from uniad_lightning.settings import flat
-from uniad_lightning.tracking.loggers import Forgiving, defined
+from uniad_lightning.tracking.loggers import FaultTolerantLogger, defined
 
 MACHINES = {"train/images_per_second"}  # differs from run to run
 
@@ -105,7 +105,7 @@ class Breaks(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-@pytest.mark.parametrize("breaking", ["logger._target_=test_dashboard.Breaks", "logger.name=.in_the_way"])
+@pytest.mark.parametrize("breaking", ["logger._target_=test_boards.Breaks", "logger.name=.in_the_way"])
 def test_a_logger_that_fails_costs_its_curves_alone(uniad, tree, tmp_path, breaking):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".in_the_way").touch()  # a file where it needs a folder
@@ -123,7 +123,7 @@ def test_an_interrupt_is_no_failure_of_a_logger(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Forgiving(Interrupted(tmp_path)).log_metrics({"a": 1.0}, 0)
+        FaultTolerantLogger(Interrupted(tmp_path)).log_metrics({"a": 1.0}, 0)
 
 
 def fabricate(offset=0.0):

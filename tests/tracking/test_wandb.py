@@ -146,6 +146,7 @@ class Crash(L.Callback):
             raise RuntimeError("the power failed")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_and_one_that_writes_over_it_another(uniad, tree, tmp_path):
     words = [*SMALL, *OFFLINE, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger.upload_checkpoint=false"]
     status, _, err = uniad("train", *words, "+callbacks.crash._target_=test_wandb.Crash")
@@ -165,6 +166,7 @@ def test_a_resumed_run_is_the_same_and_one_that_writes_over_it_another(uniad, tr
     assert read(tmp_path / "run", 2).run.run_id != resumed.run.run_id
 
 
+@pytest.mark.slow
 def test_runs_of_a_sweep_are_a_group(uniad, tree, tmp_path):
     words = [*SMALL, *OFFLINE, f"data.root={tree}", f"output_dir={tmp_path}/seeds", "trainer.max_epochs=1"]
     status, _, err = uniad("train", *words, "seed=0,1", "-m")
@@ -210,6 +212,7 @@ def test_without_an_account_the_training_goes_on(uniad, tree, tmp_path, monkeypa
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_without_a_network_the_training_goes_on(tree, tmp_path):
     words = [*SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger=wandb", "logger.init_timeout=2"]
     process = subprocess.run(
@@ -222,6 +225,7 @@ def test_without_a_network_the_training_goes_on(tree, tmp_path):
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_writes_what_all_have_seen(tree, tmp_path):
     folder = tmp_path / "run"
     words = [*SMALL, *OFFLINE, f"data.root={tree}", f"output_dir={folder}", "validate_every=1", "trainer.max_epochs=1"]

@@ -12,7 +12,7 @@ from support.pictures import damaged
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.sealed import is_damaged, is_sealed
 from uniad_lightning.inspection.detector import Detector
-from uniad_lightning.models.backbone.feature_pyramid import read_weights
+from uniad_lightning.models.backbone.weights import read_weights
 from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint, update_checkpoint
 
 CONTENT = {
@@ -116,10 +116,10 @@ def write(path, kind, sound):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("text", "cannot be read as a checkpoint; it is no file of torch.save"),
+        ("text", "cannot be read as a checkpoint; it is not a file of torch.save"),
         ("empty", "cannot be read as a checkpoint; it is empty"),
-        ("picture", "no file of torch.save"),
-        ("half", "it is not whole, its end is missing"),
+        ("picture", "not a file of torch.save"),
+        ("half", "it is incomplete, its end is missing"),
         ("pickle", "cannot be read as a checkpoint; it is "),
         ("code", "holds an object of os.system, more than"),
         ("archive", "it is another ZIP archive"),

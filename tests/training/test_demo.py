@@ -2,6 +2,10 @@
 
 import json
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 FEWER = ["data.prepare.train_images=30", "data.prepare.test_good=10", "data.prepare.test_per_defect=4"]
 
 

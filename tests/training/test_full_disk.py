@@ -9,7 +9,7 @@ import torch
 
 from support.settings import SMALL
 from uniad_lightning.command_line.error_messages import explain
-from uniad_lightning.command_line.words import CommandLine
+from uniad_lightning.command_line.parsing import CommandLine
 from uniad_lightning.errors import InputError
 from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint, update_checkpoint
 
@@ -61,9 +61,10 @@ def test_a_real_full_device_is_explained():
     assert "the disk is full" in explain(met.value, "train", LINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "named"),
-    [("x" * 300, "choose a shorter name"), ("file/run", "a part of the path is a file"), ("loop/run", "in a circle")],
+    [("x" * 300, "choose a shorter name"), ("file/run", "a part of the path is a file"), ("loop/run", "form a circle")],
 )
 def test_a_folder_that_cannot_be_made_is_told_as_what_it_is(uniad, tree, tmp_path, where, named):
     (tmp_path / "file").write_text("x")
@@ -82,7 +83,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_old_one(small_disk):
     path = small_disk / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(content(1), path)
     before = path.read_bytes()
-    line = rf"{path}: cannot be written and stays as it was, go on with ckpt_path=.*; No space left .* the disk is full"
+    line = rf"{path}: cannot be written and is unchanged, continue with ckpt_path=.*; No space left .* the disk is full"
     with pytest.raises(InputError, match=line):
         AtomicCheckpointIO().save_checkpoint(content(6), path)
     with pytest.raises(InputError, match=line):
@@ -94,6 +95,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_the_old_one(small_disk):
     assert torch.equal(load_checkpoint(str(path))["state_dict"]["weights"], content(1)["state_dict"]["weights"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", [0, 60, 500, 1000, 1500, 2000])
 def test_a_training_into_a_full_disk_ends_in_one_line(uniad, tree, small_disk, free):
     filler = small_disk / "filler"

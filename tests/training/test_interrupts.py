@@ -13,6 +13,8 @@ import pytest
 from support.paths import ROOT
 from support.settings import SMALL, UNIAD
 
+pytestmark = pytest.mark.slow
+
 # Each way keeps the first interrupt to itself, as Python or a library would.
 WAYS = """
 import ctypes, os, signal, sys, time, weakref
@@ -57,9 +59,9 @@ exec(WAYS)
 PROGRAM = (
     WAYS
     + """
-from uniad_lightning.training.interrupts import end_if_interrupted, remembered
+from uniad_lightning.training.interrupts import end_if_interrupted, keep_interrupts
 try:
-    with remembered():
+    with keep_interrupts():
         globals()[sys.argv[1]]()
         for _ in range(200):
             time.sleep(0.05)

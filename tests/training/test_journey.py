@@ -162,6 +162,7 @@ def assert_same_weights(one, other):
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [["data.cache=disk"], ["data.sampling=balanced", "data.augmentation.flip=0.5", "data.augmentation.rotate=10"]],
@@ -202,6 +203,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_weights
     assert (tmp_path / "straight" / "results.csv").read_text() == (tmp_path / "killed" / "results.csv").read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_its_own_status(tree, tmp_path):
     process = subprocess.Popen(
         [UNIAD, "train", *SMALL, "trainer.max_epochs=500", f"data.root={tree}", f"output_dir={tmp_path}/run"],
@@ -218,6 +220,7 @@ def test_an_interrupt_ends_with_its_own_status(tree, tmp_path):
     assert "uniad: interrupted" in err
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_one_table_over_its_runs(uniad, tree, tmp_path):
     status, out, err = uniad(
         "train", *SMALL, "trainer.max_epochs=1", f"data.root={tree}", f"output_dir={tmp_path}", "sweep=jitter_scale"
@@ -284,6 +287,7 @@ def test_rectangular_images_grids_and_windows(uniad, tree, tmp_path):
     assert status == 0, err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["train", "evaluate"])
 def test_scripts_are_the_same_commands(script):
     done = subprocess.run(

@@ -96,6 +96,7 @@ def logged(folder, name):
         return {int(row["epoch"]): float(row[name]) for row in csv.DictReader(file) if row.get(name)}
 
 
+@pytest.mark.slow
 def test_without_masks_the_best_epoch_is_that_of_the_images(uniad, unmarked, tmp_path):
     status, out, err = uniad(
         "train", *SMALL, "data=folder", f"data.root={unmarked}", "validate_every=2", "trainer.max_epochs=8",
@@ -112,6 +113,7 @@ def test_without_masks_the_best_epoch_is_that_of_the_images(uniad, unmarked, tmp
     assert metrics["mean"]["image_auroc"] == pytest.approx(max(looks.values()), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -141,6 +143,7 @@ def test_an_undefined_metric_to_watch_is_refused_before_the_training(uniad, unma
     assert not (tmp_path / "run/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_masks_that_vanish_end_the_training_at_its_first_evaluation(uniad, tree, tmp_path):
     from PIL import Image
 
@@ -159,6 +162,7 @@ def test_masks_that_vanish_end_the_training_at_its_first_evaluation(uniad, tree,
     assert not (tmp_path / "run/checkpoints/best_on_test.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_a_search_for_what_is_undefined_ends_at_the_first_trial_and_says_why(uniad, unmarked, tmp_path):
     words = [word for word in SMALL if not word.startswith("optimizer.lr")]
     status, out, err = uniad(

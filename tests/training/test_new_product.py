@@ -55,6 +55,7 @@ def test_it_learns_and_resumes(uniad, known, tree, tmp_path):
     assert torch.equal(after["standardize.mean"], before["standardize.mean"])
 
 
+@pytest.mark.slow
 def test_a_training_that_will_forget_says_so(uniad, known, tree, tmp_path):
     status, _, err = start(uniad, known, tree, tmp_path / "run", "data.categories=[cable]", "trainer.max_epochs=1")
     assert status == 0, err

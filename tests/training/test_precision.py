@@ -33,6 +33,7 @@ def checkpoint(folder, name):
     return folder / name / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["whole", "tiles"])
 def test_evaluation_in_any_precision_repeats_that_of_the_training_bit_for_bit(trained, uniad, tree, tmp_path, name):
     results, maps, scores = [(trained / name / "results.csv").read_bytes()], [], []

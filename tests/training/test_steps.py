@@ -51,6 +51,7 @@ def expected_images(steps_per_epoch, steps):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "per_epoch", "steps"),
     [
@@ -83,6 +84,19 @@ def test_order_and_schedule_follow_from_the_steps_that_are_taken(record, tmp_pat
     assert "before the end of its learning rates" not in err
 
 
+@pytest.mark.parametrize(("together", "steps"), [(2, 8), (3, 8), (4, 4), (9, 4)])  # an epoch's last batch always steps
+def test_accumulated_gradients_shift_neither_order_nor_schedule(record, tmp_path, together, steps):
+    status, err, found = record(f"trainer.accumulate_grad_batches={together}")
+    assert status == 0, err
+    assert [images for images, _, _ in found] == expected_images(STEPS, EPOCHS * STEPS)
+    rates = [rate for _, rate, _ in found]
+    assert max(rates) == pytest.approx(1e-3, rel=0.1)
+    assert rates[-1] == pytest.approx(1e-3 / 25 / 1e4)
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == steps
+    assert "before the end of its learning rates" not in err
+
+
+@pytest.mark.slow
 def test_a_limited_training_resumed_within_an_epoch_goes_on_alike(record, tmp_path):
     limits = ["+trainer.limit_train_batches=3", "callbacks.checkpoint.every_n_epochs=null"]
     limits += ["callbacks.checkpoint.every_n_train_steps=5", "callbacks.checkpoint.save_on_train_epoch_end=false"]
@@ -96,11 +110,12 @@ def test_a_limited_training_resumed_within_an_epoch_goes_on_alike(record, tmp_pa
     assert all(torch.equal(value, again["state_dict"][name]) for name, value in last["state_dict"].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("+trainer.accumulate_grad_batches=2", "one step per batch"),
-        ("+trainer.accumulate_grad_batches=null", "one step per batch"),
+        ("trainer.accumulate_grad_batches=0", "at least 1"),
+        ("trainer.accumulate_grad_batches=null", "at least 1"),
         ("+trainer.overfit_batches=2", "data.limit=N"),
         ("+trainer.overfit_batches=0.5", "data.limit=N"),
         ("+trainer.fast_dev_run=true", "trainer=smoke"),
@@ -168,6 +183,7 @@ def test_what_would_shift_steps_or_is_no_value_is_one_line(record, tmp_path, ove
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_early_says_that_its_schedule_was_not_ended(record):
     status, err, found = record(
         "+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping",
@@ -175,4 +191,4 @@ def test_a_training_that_is_stopped_early_says_that_its_schedule_was_not_ended(r
     )  # fmt: skip
     assert status == 0, err
     assert len(found) == STEPS
-    assert "ended after 4 of 16 steps, before the end of its learning rates" in err
+    assert "ended after 4 of 16 batches, before the end of its learning rates" in err

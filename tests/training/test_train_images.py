@@ -69,11 +69,11 @@ def test_tiles_count_as_their_picture_and_packed_images_by_their_place():
 
 
 def test_a_checkpoint_of_an_earlier_version_tells_numbers_alone():
-    from uniad_lightning.data.selection import lots
+    from uniad_lightning.data.selection import image_groups
 
     trained = records("a", "b", "c")
-    before = {"trained": lots(records("o", "a"))}
-    known = {"trained": torch.cat([lots(trained), before["trained"]]).unique()}
+    before = {"trained": image_groups(records("o", "a"))}
+    known = {"trained": torch.cat([image_groups(trained), before["trained"]]).unique()}
     refuse_other_images(known, before, trained, Path("/data"), "last.ckpt")
     assert "1 image is new (nut/train/good/d.png)" in refused(known, records("a", "b", "c", "d"), before=before)
     assert "1 that it was trained on is gone;" in refused(known, records("a", "b"), before=before)
@@ -93,6 +93,7 @@ def rename(root):
     (root / "cable/train/good/003.png").rename(root / "cable/train/good/003b.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -1,4 +1,4 @@
-"""Boundaries between good and defective, set on images that the detector has not seen."""
+"""Boundaries between good and defective, set on images that the detector was not trained on."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ METHODS = ("rate", "f1", "recall")
 
 
 def check_settings(*, by: str, **shares: float) -> None:
-    """Raises InputError for a method that is none, and for shares outside (0, 1)."""
+    """Raises InputError for an unknown method, and for shares outside (0, 1)."""
     if by not in METHODS:
         raise InputError(f"by={by}: expected one of {', '.join(METHODS)}")
     for name, value in shares.items():
@@ -28,34 +28,34 @@ def check_settings(*, by: str, **shares: float) -> None:
             raise InputError(f"{name}={value}: expected a share above 0 and below 1, such as 0.01")
 
 
-def only_chosen_on(held_out: Scores) -> list[str]:
-    """What to warn of where labelled images chose a boundary and nothing else says how it does."""
+def warn_without_held_out(held_out: Scores) -> list[str]:
+    """A warning where a boundary was chosen on labelled images and there are no other images to test it on; or none."""
     if len(held_out.score):
         return []
-    return ["no held-out images: the false-alarm rate and the table are of the images that chose the boundary"]
+    return ["no held-out images: the false-alarm rate and the table are of the images that the boundary was chosen on"]
 
 
 def set_boundaries(held_out: Scores, test: Scores, *, by: str, rate: float, recall: float) -> Calibration:
-    """The boundary for all products and one for each, set `by` one of `METHODS`.
+    """The boundary for all categories and one for each, set `by` one of `METHODS`.
 
     `rate` takes good images alone; `f1` and `recall` choose the score on the labelled images of `test`. Raises
-    InputError without the images it needs.
+    InputError where the images that it needs are missing.
     """
-    set_one = {
+    set_boundary = {
         "rate": lambda good, _: _by_rate(good, rate),
         "f1": lambda good, labelled: _by_labels(good, labelled, score_at_best_f1),
         "recall": lambda good, labelled: _by_labels(good, labelled, partial(score_at_recall, recall=recall)),
     }[by]
-    overall = set_one(held_out, test)
+    overall = set_boundary(held_out, test)
     if overall is None:
-        raise InputError(nothing_to_calibrate_on(by))
-    products = {}
+        raise InputError(missing_images_message(by))
+    categories = {}
     for name in sorted({record.category for record in (*held_out.records, *test.records) if record.category}):
-        own = set_one(held_out.of(name), test.of(name))
+        own = set_boundary(held_out.of(name), test.of(name))
         if own is not None:
-            products[name] = own
+            categories[name] = own
     method = {"rate": f"rate={rate}", "f1": "f1", "recall": f"recall={recall}"}[by]
-    return Calibration(method, overall, products)
+    return Calibration(method, overall, categories)
 
 
 def _by_rate(good: Scores, rate: float) -> Boundary | None:
@@ -63,7 +63,7 @@ def _by_rate(good: Scores, rate: float) -> Boundary | None:
 
 
 def _by_labels(held_out: Scores, labelled: Scores, choose: Callable[..., float]) -> Boundary | None:
-    """The boundary at the score that `choose` finds, its false-alarm rate estimated on held-out images if any."""
+    """The boundary at the score that `choose` returns; its false-alarm rate is that of held-out images if any."""
     good, defective = labelled.labelled(0), labelled.labelled(1)
     if not len(good.score) or not len(defective.score):
         return None
@@ -71,8 +71,8 @@ def _by_labels(held_out: Scores, labelled: Scores, choose: Callable[..., float])
     return at_score(choose(good.score, defective.score), known.score, known.peak)
 
 
-def nothing_to_calibrate_on(by: str) -> str:
-    """What to say where the images are missing that a boundary set `by` needs."""
+def missing_images_message(by: str) -> str:
+    """The error message where the images are missing that a boundary set `by` needs."""
     if by == "rate":
         return (
             "ckpt_path: the training used all good images, and a boundary set on those would be too low; train with "
@@ -81,8 +81,8 @@ def nothing_to_calibrate_on(by: str) -> str:
     return f"by={by}: needs good and defective test images; use by=rate, which needs good ones alone"
 
 
-def too_few(calibration: Calibration, rate: float) -> list[str]:
-    """What to warn of where the images of a boundary are too few to support `rate`: nothing, or a line or two."""
+def warn_of_too_few(calibration: Calibration, rate: float) -> list[str]:
+    """Warnings, at most two, where a boundary was set on too few images to support `rate`."""
     needed = math.ceil(1 / rate - 1 - 1e-9)
     overall, lines = calibration.overall, []
     if not supports(overall.images, rate):
@@ -90,7 +90,7 @@ def too_few(calibration: Calibration, rate: float) -> list[str]:
             f"{overall.images} good images cannot support a false-alarm rate of {rate:.2%}, which needs {needed}; the "
             f"highest of their scores is taken: expect {overall.rate:.1%} ({overall.low:.1%} to {overall.high:.1%})"
         )
-    few = [f"{name} {own.images}" for name, own in calibration.products.items() if not supports(own.images, rate)]
+    few = [f"{name} {own.images}" for name, own in calibration.categories.items() if not supports(own.images, rate)]
     if few:
-        lines.append(f"the products' own boundaries have fewer than those {needed} good images: {', '.join(few)}")
+        lines.append(f"the categories' own boundaries have fewer than those {needed} good images: {', '.join(few)}")
     return lines

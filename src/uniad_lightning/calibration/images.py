@@ -7,21 +7,22 @@ from typing import Any
 
 import torch
 
-from uniad_lightning.calibration.boundaries import nothing_to_calibrate_on
+from uniad_lightning.calibration.boundaries import missing_images_message
 from uniad_lightning.data.layouts.category_names import composed
 from uniad_lightning.data.layouts.patterns import matches
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.data.same_images import among
-from uniad_lightning.data.selection import lots
+from uniad_lightning.data.selection import image_groups
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.files.within import stays_within
 
 
 def not_trained_on(splits: Splits, checkpoint: dict[str, Any]) -> Splits:
     """`splits` without the validation and test images that the checkpoint was trained on.
 
-    Raises InputError for held-out images of a product it was not trained on: under another name its trained images
-    would not be known again.
+    Raises InputError for held-out images of a category that it was not trained on: train images are not recognised
+    under another category name.
     """
     unknown = {record.category for record in splits.validation} - set(map(composed, checkpoint.get("categories", ())))
     if unknown and "categories" in checkpoint:
@@ -32,41 +33,43 @@ def not_trained_on(splits: Splits, checkpoint: dict[str, Any]) -> Splits:
         )
     trained = set(checkpoint.get("trained", torch.zeros(0)).tolist())
 
-    def unseen(records: tuple[Record, ...]) -> tuple[Record, ...]:
-        return tuple(r for r, lot in zip(records, lots(records).tolist(), strict=True) if lot not in trained)
+    def untrained(records: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(
+            r for r, group in zip(records, image_groups(records).tolist(), strict=True) if group not in trained
+        )
 
-    return splits._replace(validation=unseen(splits.validation), test=unseen(splits.test))
+    return splits._replace(validation=untrained(splits.validation), test=untrained(splits.test))
 
 
 def refuse_without_images(good: Sequence[Record], test: Sequence[Record], *, by: str) -> None:
     """Raises InputError where the images are missing that a boundary set `by` needs, before any of them is scored."""
     if not (good if by == "rate" else {0, 1} == {record.label for record in test}):
-        raise InputError(nothing_to_calibrate_on(by))
+        raise InputError(missing_images_message(by))
 
 
 def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:
-    """Records of good pictures of no known product: of a folder, a file, a glob, or several; those held out left out.
+    """Records, without a category, of the good images that `patterns` name: a folder, a file, a glob, or several.
 
-    Raises InputError for no picture, and for one that is among the train images of `known`.
+    Held-out images of `known` are left out. Raises InputError for no image, and for a train image of `known`.
     """
     listed = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Sequence) else []
-    if not listed or not all(isinstance(one, str) and one for one in listed):
+    if not listed or not all(isinstance(pattern, str) and pattern for pattern in listed):
         raise InputError(f"good={patterns}: expected a folder, a file, a glob, or a list of them; quote a number")
-    found = {path.resolve(): path for one in listed for path in matches(*_rooted(one), key="good")}
-    trained = among(found, known.train)
+    paths = {path.resolve(): path for pattern in listed for path in matches(*_rooted(pattern), key="good")}
+    trained = among(paths, known.train)
     if trained:
         raise InputError(
-            f"good={patterns}: {found[min(trained)]} and {len(trained) - 1} more were trained on, and their scores "
+            f"good={patterns}: {paths[min(trained)]} and {len(trained) - 1} more were trained on, and their scores "
             "would set the boundary too low; give others"
         )
-    held_out = among(found, known.validation)
-    return [Record(path, (), "", GOOD, 0) for real, path in sorted(found.items()) if real not in held_out]
+    held_out = among(paths, known.validation)
+    return [Record(path, (), "", GOOD, 0) for real, path in sorted(paths.items()) if real not in held_out]
 
 
-def without(splits: Splits, further: Sequence[Record]) -> tuple[Splits, int]:
+def without_further(splits: Splits, further: Sequence[Record]) -> tuple[Splits, int]:
     """`splits` without the test images that are among the `further` ones, and how many these are.
 
-    They set the boundary, so that of them it cannot be said what it does.
+    They set the boundary, which therefore cannot be tested on them.
     """
     reused = among({r.image.resolve() for r in splits.test if isinstance(r.image, Path)}, further)
     rest = tuple(r for r in splits.test if not (isinstance(r.image, Path) and r.image.resolve() in reused))
@@ -76,7 +79,7 @@ def without(splits: Splits, further: Sequence[Record]) -> tuple[Splits, int]:
 def _rooted(pattern: str) -> tuple[Path, str]:
     """The folder that a pattern starts in, and the rest of it."""
     path = expand(pattern)
-    if not path.is_absolute() and ".." not in path.parts:
+    if stays_within(path):
         return Path.cwd(), str(path)
     path = Path(os.path.abspath(path))
     return Path(path.anchor), str(path.relative_to(path.anchor))

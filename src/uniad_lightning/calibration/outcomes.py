@@ -1,4 +1,4 @@
-"""What boundaries would have done on test images, and which images look familiar."""
+"""False alarms and misses of boundaries on test images, and which images are familiar."""
 
 import numpy as np
 from torch import Tensor
@@ -14,17 +14,17 @@ from uniad_lightning.inspection.familiarity import Familiarity
 
 
 def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], list[Outcome]]:
-    """What the one boundary for all products, and each product's own, would have done on the test images."""
+    """False alarms and misses on the test images: of the boundary for all categories, and of the categories' own."""
     names = sorted({record.category for record in test.records})
 
-    def done(name: str, boundary: Boundary) -> Outcome:
+    def outcome(name: str, boundary: Boundary) -> Outcome:
         good, defective = (test.of(name).labelled(label).score for label in (0, 1))
         alarms, misses = (good > boundary.score).sum(), (defective <= boundary.score).sum()
         return Outcome(name, boundary.score, len(good), int(alarms), len(defective), int(misses))
 
-    one = [done(name, calibration.overall) for name in names]
-    own = [done(name, calibration.products[name]) for name in names if name in calibration.products]
-    return _with_sum(one), _with_sum(own) if len(own) == len(one) else own
+    overall = [outcome(name, calibration.overall) for name in names]
+    own = [outcome(name, calibration.categories[name]) for name in names if name in calibration.categories]
+    return _with_sum(overall), _with_sum(own) if len(own) == len(overall) else own
 
 
 def _with_sum(rows: list[Outcome]) -> list[Outcome]:
@@ -36,15 +36,15 @@ def _with_sum(rows: list[Outcome]) -> list[Outcome]:
 
 
 def learn_familiar(known: Tensor, held_out: Tensor, rate: float) -> Familiarity:
-    """What is familiar: mean features `known` (n, C) of train images; the boundary is set on `held_out` ones."""
-    measure = Familiarity(references=known.half(), boundary=1.0)  # as they are kept
+    """The mean features `known` (n, C) of train images as what is familiar; its boundary is set on `held_out` ones."""
+    measure = Familiarity(references=known.half(), boundary=1.0)  # half precision, as checkpoints store them
     distances = measure.distance(held_out).double().numpy()
     measure.boundary = at_rate(distances, distances, rate).score
     return measure
 
 
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Scores by product (further good pictures have none) and kind: `held out`, `good`, `defective`."""
+    """Scores by category (further good images have none) and kind: `held out`, `good`, `defective`."""
     return {
         name or "further": {
             "held out": held_out.of(name).score,
@@ -56,7 +56,7 @@ def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
 
 
 def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]:
-    """Share of the good and of the defective test images that are called unfamiliar: a false alarm, both."""
+    """Share of the good and of the defective test images that are called unfamiliar; for both that is a false alarm."""
     shares = {}
     for name, label in (("good", 0), ("defective", 1)):
         descriptor = test.labelled(label).descriptor

@@ -1,4 +1,4 @@
-"""What a calibration leaves behind: a table of what its boundaries would have done, files, and a picture."""
+"""The report of a calibration: a table of false alarms and misses, files, and a plot of the scores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from uniad_lightning.errors import say
+from uniad_lightning.errors import print_stdout
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.results.labels import label
@@ -20,10 +20,10 @@ COLOURS = ("tab:gray", "tab:blue", "tab:red")
 
 
 class Outcome(NamedTuple):
-    """What a boundary would have done on the test images of one product, or of all.
+    """False alarms and misses of a boundary on the test images of one category, or of all.
 
     Attributes:
-        product: its name.
+        category: its name.
         boundary: the boundary's score.
         good: good test images.
         false_alarms: those above the boundary.
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
         misses: those not above it.
     """
 
-    product: str
+    category: str
     boundary: float
     good: int
     false_alarms: int
@@ -39,45 +39,45 @@ class Outcome(NamedTuple):
     misses: int
 
 
-def show_calibration(calibration: Calibration, one: Sequence[Outcome], own: Sequence[Outcome]) -> None:
-    """Print the boundary, and false alarms and misses per product, of the one boundary and of the products' own."""
-    overall = calibration.overall
+def show_calibration(calibration: Calibration, overall: Sequence[Outcome], own: Sequence[Outcome]) -> None:
+    """Print the boundary, and false alarms and misses per category, of the one boundary and of the categories' own."""
+    boundary = calibration.overall
     used = "set on" if calibration.method.startswith("rate") else "its rate estimated on"
-    say(
-        f"boundary for all products ({calibration.method}): {overall.score:.4f}, {used} {overall.images} good images; "
-        f"expect {overall.rate:.2%} of good images above it ({overall.low:.2%} to {overall.high:.2%})"
+    print_stdout(
+        f"boundary for all categories ({calibration.method}): {boundary.score:.4f}, {used} {boundary.images} good "
+        f"images, expect {boundary.rate:.2%} of good images above it ({boundary.low:.2%} to {boundary.high:.2%})"
     )
     numbers = ("good", "defective", "one boundary:\nfalse alarms", "misses", "own boundary:\nfalse alarms", "misses")
     rows: list[Sequence[object] | None] = []
-    by_name = {row.product: row for row in own}
-    for row in one:
-        if row.product == "all":
+    by_name = {row.category: row for row in own}
+    for row in overall:
+        if row.category == "all":
             rows.append(None)
-        mine = by_name.get(row.product)
-        theirs = (mine.false_alarms, mine.misses) if mine else ("", "")
-        rows.append([row.product, row.good, row.defective, row.false_alarms, row.misses, *theirs])
-    print_table("on the test images", [("product", LEFT), *((title, RIGHT) for title in numbers)], rows)
+        own_row = by_name.get(row.category)
+        counts = (own_row.false_alarms, own_row.misses) if own_row else ("", "")
+        rows.append([row.category, row.good, row.defective, row.false_alarms, row.misses, *counts])
+    print_table("on the test images", [("category", LEFT), *((title, RIGHT) for title in numbers)], rows)
 
 
 def write_report(
-    folder: Path, calibration: Calibration, one: Sequence[Outcome], own: Sequence[Outcome], facts: dict[str, Any]
+    folder: Path, calibration: Calibration, overall: Sequence[Outcome], own: Sequence[Outcome], facts: dict[str, Any]
 ) -> None:
-    """`outcomes.csv` and `calibration.json` in `folder`."""
-    table = [[kind, *row] for kind, rows in (("one", one), ("own", own)) for row in rows]
+    """Write `outcomes.csv` and `calibration.json`, which holds the `facts` too, in `folder`."""
+    table = [[kind, *row] for kind, rows in (("one", overall), ("own", own)) for row in rows]
     write_text(folder / OUTCOMES, csv_text([["kind", *Outcome._fields], *table]))
     write_text(folder / CALIBRATION, json.dumps({**calibration.plain(), **facts}, indent=2) + "\n")
 
 
 def draw_scores(path: Path, calibration: Calibration, scores: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """One row per product: `scores` of its images by kind, the one boundary, and the product's own."""
+    """Plot a row per category: `scores` of its images by kind, the boundary for all, and the category's own."""
     figure = Figure(figsize=(9, 1.2 + 0.75 * len(scores)), layout="constrained")
     axes = figure.subplots()
     for row, (name, kinds) in enumerate(scores.items()):
         for place, (kind, values) in enumerate(kinds.items()):
             height = np.full(len(values), row + 0.25 * (place - 1))
             axes.plot(values, height, "|", color=COLOURS[place], markersize=9, label=kind if row == 0 else None)
-        if name in calibration.products:
-            own = calibration.products[name].score
+        if name in calibration.categories:
+            own = calibration.categories[name].score
             axes.plot([own, own], [row - 0.45, row + 0.45], ":", color="black", label="own" if row == 0 else None)
     axes.axvline(calibration.overall.score, color="black", label="one boundary")
     axes.set_yticks(range(len(scores)), list(map(label, scores)))

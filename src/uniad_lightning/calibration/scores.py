@@ -1,4 +1,4 @@
-"""Scores of the images that boundaries are set on and tried on."""
+"""Scores of the images that boundaries are set on and tested on."""
 
 import sys
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from uniad_lightning.inspection.result import refuse_not_finite
 
 
 class Scores(NamedTuple):
-    """What an engine says of n records.
+    """The results of an engine for n records.
 
     Attributes:
         records: the records.
         score: image scores (n,).
         peak: the anomaly maps' maxima (n,).
-        descriptor: mean features (n, C); None of a detector without.
+        descriptor: mean features (n, C); None for a detector that has none.
     """
 
     records: tuple[Record, ...]
@@ -34,9 +34,9 @@ class Scores(NamedTuple):
     peak: np.ndarray
     descriptor: Tensor | None
 
-    def of(self, product: str) -> "Scores":
-        """Those of one product."""
-        return self._at([i for i, record in enumerate(self.records) if record.category == product])
+    def of(self, category: str) -> "Scores":
+        """Those of one category."""
+        return self._at([i for i, record in enumerate(self.records) if record.category == category])
 
     def labelled(self, label: int) -> "Scores":
         """Those of good images (0) or of defective ones (1)."""
@@ -48,21 +48,24 @@ class Scores(NamedTuple):
 
 
 def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str, batch_size: int = 16) -> Scores:
-    """Judge the images of `records` under a progress bar called `label`. Raises InputError for an unreadable one."""
+    """Inspect the images of `records`, with a progress bar called `label`. Raises InputError for an unreadable one."""
     scores: list[torch.Tensor] = []
     peaks, descriptors = [], []
-    pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
-    with ThreadPoolExecutor(2) as readers, tqdm(total=len(records), desc=label, unit="image", mininterval=pace) as bar:
-        waiting = iter(records)
-        ahead = [readers.submit(_read, record, engine.white_level) for record in islice(waiting, 2 * batch_size)]
+    interval = 0.2 if sys.stderr.isatty() else 30  # seconds; in a log file every refresh is a line
+    with (
+        ThreadPoolExecutor(2) as readers,
+        tqdm(total=len(records), desc=label, unit="image", mininterval=interval) as bar,
+    ):
+        remaining = iter(records)
+        ahead = [readers.submit(_read, record, engine.white_level) for record in islice(remaining, 2 * batch_size)]
         while ahead:
             try:
                 images = [future.result() for future in ahead[:batch_size]]
             except InputError:
-                decode_all(records)  # to name all of them
+                decode_all(records)  # raises an error that names all of them
                 raise
             ahead = ahead[batch_size:]
-            ahead += [readers.submit(_read, record, engine.white_level) for record in islice(waiting, len(images))]
+            ahead += [readers.submit(_read, record, engine.white_level) for record in islice(remaining, len(images))]
             output = engine.inspect(images)
             names = [str(record.image) for record in records[batch_size * len(scores) :][: len(images)]]
             refuse_not_finite(output.score.cpu().numpy(), output.map.cpu().numpy(), names)

@@ -1,1 +1,1 @@
-"""The command `uniad`: its words, its commands, and what it says of a mistake."""
+"""The command `uniad`: parsing its arguments, running its commands, and explaining mistakes."""

@@ -1,65 +1,69 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
-Exit status: 0 done; 1 finished, but a job or a picture failed (named) or a copy of a data set is not whole; 2 a user's
-mistake, in one line; 130 interrupted; 141 nobody reads what it prints.
-Heavy imports happen inside a command, so that `uniad --help` answers at once.
+Exit status: 0 done; 1 finished, but a job or an image failed (named) or a copy of a data set is incomplete; 2 a user's
+mistake, in one line; 130 interrupted; 141 the reader of its output has closed it.
+Heavy modules are imported inside a command, so that `uniad --help` answers at once.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
 
 from uniad_lightning import __version__
 from uniad_lightning.command_line import completion
 from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, usage
-from uniad_lightning.command_line.words import conf_dir, data_options, parse, start
-from uniad_lightning.errors import InputError, complain, did_you_mean, one_line, say
+from uniad_lightning.command_line.error_messages import report
+from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
+from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stderr, print_stdout
 from uniad_lightning.exit_status import CLOSED, DONE, FAILED, INTERRUPTED, MISTAKE
-from uniad_lightning.training.interrupts import end_if_interrupted, remembered
+from uniad_lightning.training.interrupts import end_if_interrupted, keep_interrupts
 
-__all__ = ["COMMANDS", "conf_dir", "main", "run_command"]
+__all__ = ["COMMANDS", "conf_dir", "main", "run_command", "run_script"]
 
 
 def main() -> None:
     """Entry point of the console script `uniad`."""
     try:
-        with remembered():
+        with keep_interrupts():
             status = _status_of(sys.argv[1:])
             sys.stdout.flush()
     except InputError as error:
-        complain(str(error))
+        print_stderr(str(error))
         status = MISTAKE
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_stderr("interrupted")
         status = INTERRUPTED
-    except BrokenPipeError:  # such as of `uniad table | head`; what is not yet written would end in it again
+    except BrokenPipeError:  # as of `uniad table | head`; flushing the rest at exit would raise it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = CLOSED
     sys.exit(status)
 
 
 def _status_of(arguments: list[str]) -> int:
+    """Run the command in `arguments`; returns its exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        say(usage())
+        print_stdout(usage())
         return DONE
     if "--version" in arguments:
-        say(f"uniad-lightning {__version__}")
+        print_stdout(f"uniad-lightning {__version__}")
         return DONE
-    name, *words = arguments
+    name, *rest = arguments
     if name in ("-sc", "--shell-completion"):
-        completion.answer(words, COMMANDS, others={"data": data_options, "table": _tables})
+        completion.answer(rest, COMMANDS, others={"data": data_options, "table": _tables})
         return DONE
     if name in OTHERS:
         module, function = OTHERS[name].module.rsplit(".", 1)
-        return DONE if getattr(import_module(f"uniad_lightning.{module}"), function)(words) else FAILED
-    if name == CACHE and (not words or words[0].startswith("keep=")):
+        return DONE if getattr(import_module(f"uniad_lightning.{module}"), function)(rest) else FAILED
+    if name == CACHE and (not rest or rest[0].startswith("keep=")):
         from uniad_lightning.command_line.cache_command import show_kept_features
 
-        show_kept_features(words)
+        show_kept_features(rest)
         return DONE
     if name.replace("-", "_") in COMMANDS:
-        return run_command(name.replace("-", "_"), words)
+        return run_command(name.replace("-", "_"), rest)
     near = did_you_mean(name, (*COMMANDS, *OTHERS))
     if name.startswith("-"):
         near = f" Options come after it: uniad COMMAND {name} ..."
@@ -72,18 +76,28 @@ def _tables() -> list[str]:
     return table_names()
 
 
-def run_command(name: str, words: Sequence[str]) -> int:
+def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run the Hydra application `name`, once or over a sweep; returns the exit status.
 
-    `words` are overrides and Hydra's options in any order.
+    `arguments` are overrides and Hydra's options in any order.
     """
     own_argv = sys.argv
     try:
-        line = parse(name, words)
+        return _run(name, parse(name, arguments))
     except InputError as error:
-        complain(str(error))
+        print_stderr(str(error))
         return MISTAKE
-    from uniad_lightning.command_line.app import Jobs, report
+    finally:
+        sys.argv = own_argv
+
+
+def run_script(file: str) -> NoReturn:
+    """Run the command that the script `file` is named after on the script's arguments, and exit with its status."""
+    sys.exit(run_command(Path(file).stem, sys.argv[1:]))
+
+
+def _run(name: str, line: CommandLine) -> int:
+    from uniad_lightning.command_line.jobs import Jobs
     from uniad_lightning.sweeps.search import Undefined
 
     jobs = Jobs(name, line)
@@ -91,22 +105,19 @@ def run_command(name: str, words: Sequence[str]) -> int:
         start(line, jobs.run)
     except KeyboardInterrupt:
         jobs.finish()
-        by_word = name in ("predict", "train_decoder")
-        how = "resume=true goes on" if by_word else "a run with a checkpoint is resumed by ckpt_path=..."
-        complain(f"interrupted; {how}")
+        how = "resume=true" if name in ("predict", "train_decoder") else "ckpt_path=... if it has left a checkpoint"
+        print_stderr(f"interrupted; continue with {how}")
         return INTERRUPTED
     except Undefined as error:
         jobs.finish()
-        complain(str(error))
+        print_stderr(str(error))
         return FAILED
-    except Exception as error:
+    except Exception as error:  # of Hydra: composing the configuration, or a launcher; explained by `report`
         end_if_interrupted()
         jobs.finish()  # of a sweep whose launcher failed
         # A plain ValueError is Hydra's, about options that contradict each other: a job's own does not come this far.
         status, _ = report(InputError(one_line(error)) if type(error) is ValueError else error, name, line)
         return status
-    finally:
-        sys.argv = own_argv
     return jobs.finish()
 
 

@@ -1,10 +1,10 @@
-"""The subcommands of `uniad`, and what `uniad --help` says of them. Imports nothing, so that it answers at once."""
+"""The subcommands of `uniad` and the text of `uniad --help`. Imports nothing heavy, so that it answers at once."""
 
 from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """One subcommand: what it does, a line that shows it, and the module with the function of its name."""
+    """One subcommand: what it does, an example, and the module with the function of its name."""
 
     meaning: str
     example: str
@@ -31,7 +31,7 @@ COMMANDS = {
         "exporting.export",
     ),
     "predict": Command(
-        "judge pictures, a video or a watched folder: rows, overlays, masks",
+        "predict on images, a video or a watched folder: rows, overlays, masks",
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
         "prediction.predict",
     ),
@@ -41,38 +41,43 @@ COMMANDS = {
         "paper.complexity",
     ),
     "train_decoder": Command(
-        "train what renders a detector's features as images, for display alone (appendix B.3)",
+        "train a decoder that renders a detector's features as images, for display alone (appendix B.3)",
         "uniad train_decoder ckpt_path=runs/mvtec/checkpoints/last.ckpt output_dir=runs/decoder",
         "rendering.train_decoder",
     ),
     "panels": Command(
         "draw what a detector reconstructs, rendered as images (Figs. 6, A2 and A3), and its learned queries",
         "uniad panels ckpt_path=runs/mvtec/checkpoints/last.ckpt decoder=runs/decoder/decoder.ckpt",
-        "rendering.train_decoder",
+        "rendering.panels",
+    ),
+    "forget": Command(
+        "take a category out of a memory bank; the others stay as they are",
+        "uniad forget ckpt_path=runs/mvtec/checkpoints/last.ckpt category=screw",
+        "training.forget",
     ),
     "import_official": Command(
-        "turn a checkpoint of the reference implementation (github.com/zhiyuanyou/UniAD) into one of ours",
+        "convert a checkpoint of the reference implementation (github.com/zhiyuanyou/UniAD)",
         "uniad import_official file=ckpt.pth.tar output=official.ckpt",
         "reference.import_checkpoint",
     ),
     "cache": Command(
-        "compute the features a training would use and keep them; without words list them; keep=20GB bounds them",
+        "compute the features a training would use and keep them; without arguments list them; keep=20GB bounds them",
         "uniad cache experiment=mvtec data.root=mvtec_ad",
         "training.precompute_features",
     ),
 }
 
 
-CACHE = "cache"  # no Hydra application without words, and with keep=
-# Commands that are none: their modules have a function of words that says whether all is well.
+CACHE = "cache"  # without arguments, and with keep=, no Hydra application
+# Commands without Hydra: each names a function of the arguments that returns whether all is well.
 OTHERS = {
     "data": Command(
-        "list the public data sets; say where to get one and how it lies; check a copy of it",
+        "list the public data sets; print the source and the folder layout of one; check a copy of it",
         "uniad data visa data.root=VisA",
         "command_line.data_command.show_data_sets",
     ),
     "table": Command(
-        "put run folders into a table of the paper, beside its numbers; without words list the tables",
+        "put run folders into a table of the paper, beside its numbers; without arguments list the tables",
         "uniad table 5c runs/demo/neighbor_size",
         "command_line.table_command.show_table",
     ),

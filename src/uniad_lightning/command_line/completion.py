@@ -1,8 +1,8 @@
-"""Completion of `uniad` in a shell: Hydra's, which knows one application, asked for the command in the line.
+"""Completion of `uniad` in a shell by Hydra's completion, which knows one application: the command in the line.
 
     eval "$(uniad -sc install=bash)"
 
-The shell then calls `uniad -sc query=bash` with the line typed so far in COMP_LINE. Nothing heavy is imported here.
+The shell then calls `uniad -sc query=bash` with the line typed so far in COMP_LINE. Imports nothing heavy.
 """
 
 import io
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from uniad_lightning.command_line.words import CommandLine, parse, start
+from uniad_lightning.command_line.parsing import CommandLine, hydra_parser, parse, start
 from uniad_lightning.errors import InputError, one_line
 
 OPTIONS = ("--help", "--version", "--shell-completion")  # of `uniad` itself
@@ -20,44 +20,44 @@ FOLDER_OPTIONS = ("--config-dir", "-cd", "--config-path", "-cp")
 VALUES = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
 
 
-def answer(words: Sequence[str], commands: Collection[str], others: Mapping[str, Callable[[], Iterable[str]]]) -> None:
-    """Print what the shell asks for with `uniad -sc WORDS`: a script to evaluate, or the candidates for a line.
+def answer(
+    arguments: Sequence[str], commands: Collection[str], others: Mapping[str, Callable[[], Iterable[str]]]
+) -> None:
+    """Print the answer to `uniad -sc ARGUMENTS`: a script to evaluate, or the candidates for a line.
 
-    `commands` are Hydra applications; `others` are further commands, each with what its words may be.
-    Raises InputError for a shell that is not known and for words that are no question.
+    `commands` are Hydra applications; `others` are further commands, each with the candidates for its arguments.
+    Raises InputError for an unknown shell and for arguments that ask for neither.
     """
-    if len(words) == 1 and words[0].startswith("query="):
-        shell = words[0].removeprefix("query=")
+    if len(arguments) == 1 and arguments[0].startswith("query="):
+        shell = arguments[0].removeprefix("query=")
         print(("\n" if shell == "fish" else " ").join(_candidates(shell, commands, others)))
         return
     try:
-        start(parse(next(iter(commands)), ["--shell-completion", *words]), _no_task)
+        start(parse(next(iter(commands)), ["--shell-completion", *arguments]), _no_task)
     except ValueError as error:
         raise InputError(f"-sc: {one_line(error)}; give install=, uninstall= or query= and bash, zsh or fish") from None
 
 
 def _candidates(shell: str, commands: Collection[str], others: Mapping[str, Callable[[], Iterable[str]]]) -> list[str]:
-    """What may stand where the cursor is; nothing where that cannot be told, since the user is in mid-sentence."""
+    """The candidates at the cursor; none where the unfinished line cannot be composed."""
     words, current = _typed()
+    candidates: Iterable[str] = []
     if not words:
-        found: Iterable[str] = OPTIONS if current.startswith("-") else (*commands, *others)
+        candidates = OPTIONS if current.startswith("-") else (*commands, *others)
     elif words[0] in others:
-        found = others[words[0]]()
+        candidates = others[words[0]]()
     elif words[0] in commands:
         try:
             with redirect_stderr(io.StringIO()):
-                found = _of_command(shell, words[0], words[1:], current)
-        except Exception:
+                candidates = _of_command(shell, words[0], words[1:], current)
+        except Exception:  # of a line that is still being typed; a traceback would end up in it
             if os.environ.get("UNIAD_DEBUG") == "1":
                 raise
-            found = []
-    else:
-        found = []
-    return sorted(word for word in found if word.startswith(current))
+    return sorted(word for word in candidates if word.startswith(current))
 
 
 def _typed() -> tuple[list[str], str]:
-    """The words before the cursor but for the program's, and the one, perhaps empty, that the cursor is in."""
+    """The words after the program's name and before the cursor, and the word, perhaps empty, that the cursor is in."""
     line = os.environ.get("COMP_LINE", "")
     point = os.environ.get("COMP_POINT", "")
     line = line[: int(point)] if point.isdigit() else line
@@ -80,13 +80,13 @@ def _of_command(shell: str, command: str, words: Sequence[str], current: str) ->
     if equals and value.startswith((".", "/")):
         return _files(f"{key}=", value)
     line = parse(command, words)
-    found = _of_hydra(shell, line, current)
-    without_value = found in ([], [f"{key}="])  # no option of a group and no value in the configuration
-    return _files(f"{key}=", value) if equals and without_value else found
+    candidates = _of_hydra(shell, line, current)
+    without_value = candidates in ([], [f"{key}="])  # no option of a group and no value in the configuration
+    return _files(f"{key}=", value) if equals and without_value else candidates
 
 
 def _of_hydra(shell: str, line: CommandLine, current: str) -> list[str]:
-    """Hydra's own candidates, which it finds from the overrides alone, and in the configuration of one command."""
+    """Hydra's own candidates, found from the overrides and the configuration of one command."""
     multirun = [option for option in line.options if option == "--multirun"]
     own_folder = [f"--config-dir={line.own_folder}"] if line.own_folder else []
     os.environ["COMP_LINE"] = " ".join(["uniad", *multirun, *line.overrides, current])
@@ -101,23 +101,21 @@ def _of_hydra(shell: str, line: CommandLine, current: str) -> list[str]:
 
 
 def _options() -> list[str]:
-    from hydra._internal.utils import get_args_parser
-
-    return [word.strip("[]") for word in get_args_parser().format_usage().split() if word.startswith("[--")]
+    return [word.strip("[]") for word in hydra_parser().format_usage().split() if word.startswith("[--")]
 
 
 def _files(before: str, typed: str) -> list[str]:
     """The files whose path starts with `typed`, as candidates; a folder ends in a slash."""
     from hydra.plugins.completion_plugin import CompletionPlugin
 
-    here = "" if os.path.dirname(typed) else "./"  # Hydra's needs a folder in the path
-    found = []
+    here = "" if os.path.dirname(typed) else "./"  # Hydra needs a folder in the path
+    candidates = []
     for path in CompletionPlugin.complete_files(here + typed):
         if os.path.basename(path).startswith(".") and not os.path.basename(typed).startswith("."):
             continue
-        found.append(f"{before}{path.removeprefix(here)}{'/' if os.path.isdir(path) else ''}")
-    return found
+        candidates.append(f"{before}{path.removeprefix(here)}{'/' if os.path.isdir(path) else ''}")
+    return candidates
 
 
 def _no_task(_: object) -> None:
-    raise RuntimeError("Hydra ran a job when it was asked to complete a line")
+    raise RuntimeError("Hydra ran a job when asked to complete a line")

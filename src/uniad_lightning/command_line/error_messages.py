@@ -1,15 +1,39 @@
-"""What the user did wrong, in one line, from an error of ours, Hydra, Lightning or the system."""
+"""A user's mistake in one line, from an error of this package, Hydra, Lightning or the system."""
 
+import os
 import re
-from collections.abc import Iterator
+import traceback
 from pathlib import Path
+from typing import Any
 
-from uniad_lightning.command_line.words import CommandLine
-from uniad_lightning.errors import InputError, did_you_mean, explain_system, one_line, told_by
+from uniad_lightning.command_line.parsing import CommandLine
+from uniad_lightning.errors import (
+    InputError,
+    LostError,
+    did_you_mean,
+    explain_system,
+    message_of,
+    one_line,
+    print_stderr,
+)
+from uniad_lightning.exit_status import FAILED, MISTAKE
+
+
+def report(error: Exception, name: str, line: CommandLine) -> tuple[int, str]:
+    """Print a user's mistake as one line, any other error as a traceback; returns the exit status and the reason."""
+    if os.environ.get("UNIAD_DEBUG") == "1":
+        traceback.print_exception(error)
+    explanation = explain(error, name, line)
+    if explanation is None:
+        if os.environ.get("UNIAD_DEBUG") != "1":
+            traceback.print_exception(error)
+        return FAILED, f"{type(error).__name__}: {error}".splitlines()[0]
+    print_stderr(explanation)
+    return (FAILED if isinstance(error, LostError) else MISTAKE), explanation
 
 
 def explain(error: Exception, command: str, line: CommandLine) -> str | None:
-    """The line that tells the user what to mend in `line`; None when the fault is not the user's."""
+    """What the user has to correct in `line`, as one line; None when the fault is not the user's."""
     from hydra.errors import HydraException, InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from omegaconf.errors import OmegaConfBaseException
@@ -19,11 +43,11 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
     while not isinstance(cause, InputError) and cause.__cause__ is not None:
         cause = cause.__cause__
     if isinstance(cause, InputError):
-        return told_by(cause)
+        return message_of(cause)
     if isinstance(error, InstantiationException):
         key = re.search(r"full_key: ([\w.]+)", str(error))
-        said = explain_system(cause) if isinstance(cause, OSError) else None
-        return f"{key[1] if key else 'configuration'}: {said or one_line(cause)}"
+        message = explain_system(cause) if isinstance(cause, OSError) else None
+        return f"{key[1] if key else 'configuration'}: {message or one_line(cause)}"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _explain_config(error, command, line)
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
@@ -35,11 +59,11 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
 
 
 def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
-    """Hydra's own complaint about the configuration, shortened, with the nearest key or option."""
+    """Hydra's error about the configuration, shortened, with the nearest key or option."""
     message = str(error)
-    ours = re.search(r"InputError raised while resolving interpolation: (.*)", message)
-    if ours:
-        return ours[1]
+    own = re.search(r"InputError raised while resolving interpolation: (.*)", message)
+    if own:
+        return own[1]
     unparsed = getattr(error, "override", None)
     if isinstance(unparsed, str):
         return f"{unparsed}: cannot be read as key=value; quote special characters, as in 'key=\"value\"'"
@@ -67,7 +91,7 @@ def _known_keys(line: CommandLine) -> list[str]:
     """Every group, and every key of the configuration without its overrides, dotted."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import DictConfig
+    from omegaconf import OmegaConf
 
     folders = [line.folder, *([line.own_folder] if line.own_folder else [])]
     groups = [path.name for folder in map(Path, folders) if folder.is_dir() for path in folder.iterdir()]
@@ -77,12 +101,11 @@ def _known_keys(line: CommandLine) -> list[str]:
     with initialize_config_dir(line.folder, version_base="1.3"):
         searched = [f"hydra.searchpath=['file://{line.own_folder}']"] if line.own_folder else []
         cfg = compose(line.config_name, searched)
+    return [*_keys(OmegaConf.to_container(cfg, resolve=False)), *groups]
 
-    def keys(node: DictConfig, prefix: str) -> Iterator[str]:
-        for key in map(str, node):
-            yield f"{prefix}{key}"
-            child = node._get_node(key)
-            if isinstance(child, DictConfig):
-                yield from keys(child, f"{prefix}{key}.")
 
-    return [*keys(cfg, ""), *groups]
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    """Every key of nested dicts, dotted."""
+    if not isinstance(node, dict):
+        return []
+    return [key for name, child in node.items() for key in (f"{prefix}{name}", *_keys(child, f"{prefix}{name}."))]

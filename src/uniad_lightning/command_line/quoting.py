@@ -1,17 +1,17 @@
-"""Names and paths on a command line as the texts they are: Hydra would take `4711E2`, `1_000` or `true` for values."""
+"""Names and paths on a command line kept as strings: Hydra would read `4711E2`, `1_000` or `true` as other values."""
 
 import re
 
 from uniad_lightning.errors import InputError
 
-# The keys whose values are names or paths, and those below which all are. `null` alone stays what it is.
+# The keys whose values are names or paths, and those below which all values are. `null` alone stays null.
 KEYS = (
-    "product", "name", "input", "good", "file", "output", "output_dir", "ckpt_path", "init_from", "decoder",
+    "category", "name", "input", "good", "file", "output", "output_dir", "ckpt_path", "init_from", "decoder",
     "data.root", "data.categories", "data.normal_classes", "data.cache_dir", "data.framing.ignore", "data.source.train",
     "data.source.test",
 )  # fmt: skip
 BELOW = ("data.source.products", "data.source.parts")
-NUMBERS = ("test_share",)  # of a part: what is a number after all
+NUMBERS = ("test_share",)  # of a part: a number all the same
 
 _INT = r"(?:0|[1-9](?:_?[0-9])*)"
 _POINT = rf"(?:{_INT}\.|{_INT}?\.[0-9](?:_?[0-9])*)"
@@ -23,20 +23,20 @@ _FUNCTION = re.compile(r"\s*[a-z_]+\(.*\)\s*", re.DOTALL)  # such as choice(a,b)
 _PART = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[][{},]|:|[^][{},:'"]+""")
 
 
-def as_text(word: str) -> str:
-    """An override with the names and paths in its value quoted where Hydra would read them as something else."""
-    given, equals, value = word.partition("=")
+def as_text(override: str) -> str:
+    """An override with the names and paths in its value quoted where Hydra would read them as numbers or booleans."""
+    given, equals, value = override.partition("=")
     key = given.lstrip("+")
-    if not equals or not (key in KEYS or key.startswith(tuple(f"{one}." for one in BELOW)) or key in BELOW):
-        return word
+    if not equals or not (key in KEYS or key.startswith(tuple(f"{parent}." for parent in BELOW)) or key in BELOW):
+        return override
     if key.rpartition(".")[2] in NUMBERS or "${" in value or _FUNCTION.fullmatch(value):
-        return word
+        return override
     return f"{given}={_quoted(value, key)}"
 
 
 def _quoted(value: str, key: str) -> str:
     parts = _joined(_PART.findall(value))
-    if "".join(parts) != value:  # something that Hydra will refuse, too
+    if "".join(parts) != value:  # something that Hydra will refuse
         return value
     depth: list[str] = []
     done: list[str] = []
@@ -58,26 +58,26 @@ def _quoted(value: str, key: str) -> str:
 
 
 def _joined(parts: list[str]) -> list[str]:
-    """`parts` with those put together that a colon divides outside of a mapping, as in `12:30`."""
+    """`parts` with those joined that a colon divides outside of a mapping, as in `12:30`."""
     joined: list[str] = []
     depth: list[str] = []
-    glue = False
+    after_colon = False
     for part in parts:
         if part in ("[", "{"):
             depth.append(part)
         elif part in ("]", "}") and depth:
             depth.pop()
         outside = not depth or depth[-1] == "["
-        if outside and joined and (glue or part == ":") and part not in ("[", "]", "{", "}", ","):
+        if outside and joined and (after_colon or part == ":") and part not in ("[", "]", "{", "}", ","):
             joined[-1] += part
         else:
             joined.append(part)
-        glue = outside and part == ":"
+        after_colon = outside and part == ":"
     return joined
 
 
 def _is_count(part: str) -> bool:
-    """Whether a part is a whole number as one would print it, so that it is the same as a text."""
+    """Whether a part is a whole number in its usual form, so that it is the same as a string."""
     return re.fullmatch(r"\s*(0|[1-9][0-9]*)\s*", part) is not None
 
 
@@ -90,9 +90,9 @@ def _as_value(part: str, *, in_list: bool) -> str:
 
 
 def _as_key(part: str) -> str:
-    """A key of a mapping, which Hydra lets nobody quote: an escaped space before it makes a text of it, too.
+    """A key of a mapping, which Hydra does not allow to be quoted: an escaped space before it makes it a string.
 
-    Raises InputError for one that Hydra cannot read at all.
+    Raises InputError for a key that Hydra cannot read at all.
     """
     if not _PLAIN.fullmatch(part) and "\\" not in part:
         raise InputError(

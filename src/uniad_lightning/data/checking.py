@@ -1,8 +1,7 @@
-"""Whether the files of a data set can be used, found out before anything long starts, and all that cannot at once.
+"""Checks before a training that the files of a data set can be used, with one error for all that cannot.
 
-Headers and ends of files are read, a fraction of a millisecond each. They only raise a suspicion: what looks damaged,
-and a mask whose size may not be its image's, is then decoded by `image`, whose word counts. Damage in the middle of a
-file is not found so.
+Headers and ends of files are read, a fraction of a millisecond each. A file that looks damaged, and a mask whose size
+may not be its image's, is then decoded, which decides. Damage in the middle of a file is not found.
 """
 
 import math
@@ -23,14 +22,14 @@ from uniad_lightning.data.images.image_file import opened
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 
-SHOWN = 20  # files that are named
+SHOWN = 20  # files that the message names
 _THREADS = 8
-_PATIENCE = 2.0  # seconds before a progress bar appears
-_DECODING = Semaphore(2)  # a picture may take 500 MB
+_BAR_DELAY = 2.0  # seconds before a progress bar appears
+_DECODING = Semaphore(2)  # an image may take 500 MB
 _COMPRESSION, _JPEG = 259, 7
 _TIFF_PARTS = ((273, 279), (324, 325))  # tags of starts and lengths: strips, tiles
-_END = 64  # bytes: cameras and editors leave some behind a JPEG's end marker
-_ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)  # EXIF
+_END = 64  # bytes: cameras and editors leave some after a JPEG's end marker
+_ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # EXIF
 
 
 def check_files(records: Iterable[Record]) -> None:
@@ -40,40 +39,42 @@ def check_files(records: Iterable[Record]) -> None:
 
 
 def decode_all(records: Iterable[Record]) -> None:
-    """The same by decoding all of them: for the case that one could not be read."""
-    _refuse(records, _faults, label="looking for more of them")
+    """As `check_files`, but decodes all files: for use after one could not be read."""
+    _refuse(records, _faults, label="check all files")
 
 
 def _refuse(records: Iterable[Record], check: Callable[[Record], Sequence[str]], *, label: str) -> None:
-    once = list({record.image: record for record in records if not isinstance(record.image, Packed)}.values())
+    distinct = list({record.image: record for record in records if not isinstance(record.image, Packed)}.values())
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     with ThreadPoolExecutor(_THREADS) as threads, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of damage: what it comes to is said below
-        done = threads.map(check, once)
-        bar = tqdm(done, total=len(once), desc=label, unit="image", delay=_PATIENCE, mininterval=pace, leave=False)
-        found = list(dict.fromkeys(fault for faults in bar for fault in faults))
-    if len(found) == 1:
-        raise InputError(found[0])
-    if found:
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise InputError(f"{len(found)} files cannot be used: {'; '.join(found[:SHOWN])}{more}")
+        warnings.simplefilter("ignore")  # Pillow's, of damage, which is an error below
+        checked = threads.map(check, distinct)
+        bar = tqdm(
+            checked, total=len(distinct), desc=label, unit="image", delay=_BAR_DELAY, mininterval=pace, leave=False
+        )
+        messages = list(dict.fromkeys(fault for faults in bar for fault in faults))
+    if len(messages) == 1:
+        raise InputError(messages[0])
+    if messages:
+        more = f"; and {len(messages) - SHOWN} more" if len(messages) > SHOWN else ""
+        raise InputError(f"{len(messages)} files cannot be used: {'; '.join(messages[:SHOWN])}{more}")
 
 
 def _faults(record: Record) -> list[str]:
-    """What is wrong with the image and the masks of a record."""
-    found: list[str] = []
+    """Messages on the image and the masks of a record that cannot be used."""
+    messages: list[str] = []
     size = None
     with _DECODING:
         try:
             size = read_image(record.image, max_pixels=DATA_SET_PIXELS).shape[:2]
         except InputError as error:
-            found.append(str(error))
+            messages.append(str(error))
         for mask in record.masks:
             try:
                 read_marks(mask) if size is None else read_mask(mask, image_path=record.image, image_size=size)
             except InputError as error:
-                found.append(str(error))
-    return found
+                messages.append(str(error))
+    return messages
 
 
 def _files(record: Record) -> list[Path]:
@@ -97,14 +98,16 @@ def _is_suspicious(record: Record) -> bool:
 
 
 def _may_be_turned(image: Image.Image) -> bool:
-    """Whether the upright picture is not as wide as the header says."""
-    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode all of it to look for one behind
+    """Whether EXIF may turn the image, so that its width is not the header's."""
+    if (
+        image.format == "PNG" and "exif" not in image.info
+    ):  # Pillow would decode all of it to search for EXIF at the end
         return False
-    return image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    return image.getexif().get(_ORIENTATION) in _TURNED
 
 
 def _is_whole(image: Image.Image) -> bool:
-    """Whether a file ends where its format says it does; False also where that cannot be told."""
+    """Whether a file ends where its format says it does; False also for formats without a known end."""
     file = cast(BinaryIO, image.fp)  # type: ignore[attr-defined]
     if image.format == "TIFF":
         return _tiff_end(image) <= os.fstat(file.fileno()).st_size
@@ -124,7 +127,7 @@ def _is_whole(image: Image.Image) -> bool:
 
 
 def _tiff_end(image: Image.Image) -> float:
-    """Where the last strip or tile of a TIFF ends; infinity where it does not say."""
+    """Where the last strip or tile of a TIFF ends; infinity where unknown."""
     tags = getattr(image, "tag_v2", {})
     if tags.get(_COMPRESSION) == _JPEG:  # its tables may lie anywhere
         return math.inf

@@ -18,10 +18,10 @@ from uniad_lightning.types import Batch, Size
 class InspectionDataset(Dataset):
     """One split as samples: the fields of `Batch` without the leading B.
 
-    Images come at `image_size` (height, width), as (value / 255 - mean) / std; a picture that `framing` cuts into
+    Images come at `image_size` (height, width), as (value / 255 - mean) / std; an image that `framing` cuts into
     several tiles as (T, 3, H, W). `white_level` is white in images of more than 8 bits. `categories` gives each
-    category its number. A defective record without mask has `has_mask` False; good ones always know theirs, which is
-    empty. Only a `Draw` is augmented: evaluation asks by plain indices.
+    category its number. A defective record without mask has `has_mask` False; the mask of a good one is empty.
+    Only items indexed by a `Draw` are augmented; evaluation uses plain indices.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class InspectionDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, item: int | Draw) -> dict[str, Tensor | int | bool]:
-        """The sample asked for; InputError when its image or mask cannot be read or they differ in size."""
+        """One sample; InputError when its image or mask cannot be read or they differ in size."""
         index = item.place if isinstance(item, Draw) else item
         record = self.records[index]
         tiles, mask = self.framing.read(record, self.image_size, white_level=self.white_level)
@@ -71,7 +71,7 @@ class InspectionDataset(Dataset):
         }
 
     def collate(self, samples: list[dict]) -> Batch:
-        """A batch of samples; of none, the empty batch that a rank without images evaluates."""
+        """A batch of samples; without any, the empty batch of a rank without images."""
         if samples:
             return default_collate(samples)
         none = torch.zeros(0, dtype=torch.int64)

@@ -1,11 +1,11 @@
-"""What a data set is before anything is read: one `Record` per image, sorted into `Splits`. No torch."""
+"""The list of a data set's images: one `Record` per image, sorted into `Splits`. No torch."""
 
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-GOOD = "good"  # the name MVTec-AD gives to the folder of normal images; no defect may be called so
+GOOD = "good"  # the folder of normal images in MVTec AD; no defect may have this name
 
 
 class Packed(NamedTuple):
@@ -29,16 +29,16 @@ class Packed(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One image and what is known about it.
+    """One image with its labels.
 
     Attributes:
         image: file of the image, or its place in a file of many.
-        masks: files of the defect mask, each at the image's own size; what any of them marks is defective. Empty where
-            there is none: every good image, and defective ones whose defect is not marked.
-        category: product the image shows.
+        masks: files of the defect mask, each at the image's own size; their union is the defect. Empty for good images
+            and for defective ones without a mask.
+        category: category of the image.
         defect: kind of defect, `good` for a normal image.
         label: 0 good, 1 defective; from the folder, never from the mask.
-        tile: the tile of the picture that this record stands for (`framing`); None: all of it.
+        tile: the tile of the image that this record stands for (`Framing`); None: the whole image.
     """
 
     image: Path | Packed
@@ -56,7 +56,7 @@ class Splits(NamedTuple):
         categories: sorted names; a record's category number is its position here.
         train: good images only, of all categories.
         test: good and defective images of all categories.
-        validation: good images that the data set keeps apart from both; neither trained nor tested on.
+        validation: good images that are neither trained nor tested on.
     """
 
     categories: tuple[str, ...]
@@ -71,10 +71,10 @@ class CategoryCount(NamedTuple):
     Attributes:
         category: name of the category.
         train_good: good images to train on.
-        validation_good: good images that are kept apart.
+        validation_good: good validation images.
         test_good: good images of the test split.
         test_defective: defective images of the test split, of all kinds together.
-        by_defect: the same by kind of defect, sorted by name.
+        by_defect: the defective images by kind of defect, sorted by name.
     """
 
     category: str
@@ -87,7 +87,7 @@ class CategoryCount(NamedTuple):
 
 def counts(splits: Splits) -> list[CategoryCount]:
     """One row per category of `splits.categories`, in that order, also for a category without any record."""
-    train = Counter(r.category for r in splits.train if not r.tile)  # tiles of one picture are one image
+    train = Counter(r.category for r in splits.train if not r.tile)  # tiles of one image count once
     validation = Counter(r.category for r in splits.validation)
     good = Counter(record.category for record in splits.test if record.label == 0)
     defects = _count_defects(splits.test)

@@ -1,4 +1,4 @@
-"""Images known again: the same file by another path, or a copy of it."""
+"""Images that occur twice: the same file by another path, or a copy of it."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from uniad_lightning.data.records import Record
 
 
 def among(images: Iterable[Path], records: Iterable[Record]) -> set[Path]:
-    """Those of the `images`, paths without links, that `records` has too: the same file, or a copy of the same name."""
-    named: dict[str, set[Path]] = defaultdict(set)
+    """Those of the `images`, resolved paths, that `records` contains: the same file, or a copy of the same name."""
+    by_name: dict[str, set[Path]] = defaultdict(set)
     for record in records:
         if isinstance(record.image, Path):
             real = record.image.resolve()
-            named[real.name].add(real)
+            by_name[real.name].add(real)
     return {
         image
         for image in images
-        if image in named[image.name] or any(cmp(image, other, shallow=False) for other in named[image.name])
+        if image in by_name[image.name] or any(cmp(image, other, shallow=False) for other in by_name[image.name])
     }

@@ -1,4 +1,4 @@
-"""Which images a process sees in which step: functions of seed, epoch and step, for any number of processes."""
+"""Which images a process gets in which step: functions of seed, epoch and step, for any number of processes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -31,9 +31,9 @@ class AllImages:
 
 
 class Balanced:
-    """An epoch is as many images as there are, the same number of each category, up to one.
+    """An epoch is as many draws as there are images, equally many of each category, to within one.
 
-    The images of a category are taken in random order; of a small one all are repeated equally often, up to one time.
+    The images of a category are taken in random order; those of a small one are repeated equally often, to within one.
     `categories` (N,) is the category of each image.
     """
 
@@ -46,7 +46,7 @@ class Balanced:
     def __call__(self, epoch: int) -> Tensor:
         """Indices (N,) int64 of one epoch."""
         generator = torch.Generator().manual_seed(key("balanced", self.seed, epoch))
-        turns = torch.randperm(len(self.members), generator=generator).tolist()  # who gets one more
+        turns = torch.randperm(len(self.members), generator=generator).tolist()  # the first categories get one more
         share, rest = divmod(self.count, len(self.members))
         drawn = []
         for turn, one in enumerate(turns):
@@ -60,8 +60,8 @@ class Balanced:
 SAMPLING: dict[str, type[AllImages] | type[Balanced]] = {"all": AllImages, "balanced": Balanced}
 
 
-def sampling(name: str) -> type[AllImages] | type[Balanced]:
-    """The kind of sampling called `name`, `all` or `balanced`; InputError for an unknown one."""
+def named_sampling(name: str) -> type[AllImages] | type[Balanced]:
+    """The sampling `name`, `all` or `balanced`; InputError for an unknown one."""
     if name not in SAMPLING:
         raise InputError(
             f"data.sampling={name}: unknown; expected one of {', '.join(SAMPLING)}.{did_you_mean(str(name), SAMPLING)}"
@@ -72,9 +72,9 @@ def sampling(name: str) -> type[AllImages] | type[Balanced]:
 class TrainBatches(Sampler[list[Draw]]):
     """This rank's slice of each global batch: step k of an epoch takes `order(epoch)[k*B:(k+1)*B]`, for any world size.
 
-    `position` tells the number of batches done, from which epoch and step follow; so a resumed run goes on
-    with the batch it would have seen. The incomplete tail of an epoch is dropped. `steps` is how many batches of an
-    epoch are taken where the trainer limits them; None: all.
+    `position()` is the number of batches done, which determines epoch and step, so that a resumed run continues with
+    the next batch. The incomplete last batch of an epoch is dropped. `steps` is the number of batches of an epoch where
+    the trainer limits them; None: all.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class TrainBatches(Sampler[list[Draw]]):
         self.steps = steps or len(self)
 
     def __len__(self) -> int:
-        return self.count // self.batch_size  # without the limit, which Lightning may have as a share of this
+        return self.count // self.batch_size  # without the limit, which may be a share of this in Lightning
 
     def __iter__(self) -> Iterator[list[Draw]]:
         epoch, start = divmod(self.position(), self.steps)
@@ -129,9 +129,9 @@ class EachImage(Sampler[list[int]]):
 
 
 class EvaluationBatches(Sampler[list[int]]):
-    """Items rank, rank + world, ...: each once, no padding. A rank without items gets one empty batch.
+    """Items rank, rank + world_size, ...: each once, no padding. A rank without items gets one empty batch.
 
-    Lightning skips the epoch-end hooks of a rank without batches, and the others would wait for it in their collective.
+    Lightning skips the epoch-end hooks of a rank without batches, and the other ranks would wait for its collectives.
     """
 
     def __init__(self, *, count: int, batch_size: int, rank: int, world_size: int):

@@ -1,4 +1,4 @@
-"""What a training takes of a data set: which classes are normal, how many images of each, which are held out."""
+"""Selecting images of a data set: normal classes, a limit for each category, held-out images."""
 
 import hashlib
 from collections import defaultdict
@@ -12,23 +12,40 @@ from uniad_lightning.data.records import Packed, Record, Splits
 from uniad_lightning.errors import InputError, did_you_mean
 
 
+def select(
+    splits: Splits,
+    normal_classes: int | str | Sequence[int | str] | None,
+    *,
+    held_out: float,
+    limit: int | None,
+    rehearsed: tuple[Collection[str], int | None],
+) -> Splits:
+    """The `splits` after all that a data module may ask: classes as anomalies, images held out, limited, rehearsed."""
+    if normal_classes is not None:
+        splits = normal_against_rest(splits, normal_classes)
+    splits = hold_out(splits, held_out)
+    if limit is not None:
+        splits = limit_images(splits, limit)
+    return rehearse(splits, *rehearsed)
+
+
 def normal_against_rest(splits: Splits, normal_classes: int | str | Sequence[int | str]) -> Splits:
     """Whole categories as anomalies (Sec. 4.4): only the `normal_classes` are trained on, all others are defective.
 
     `normal_classes` are names or positions in the sorted categories, or their digits in one text such as `02468`.
-    A defective image of a normal class stays what it is; every test image of another class becomes defective, its
-    defect the name of the class, without a mask, since nothing in it is normal.
+    Test images of a normal class keep their labels; those of another class become defective, with the name of the class
+    as defect and without a mask, since nothing in them is normal.
 
-    Raises InputError for no class, all classes, one that is not there, or one that is named twice.
+    Raises InputError for no class, all classes, an unknown one, or one that is named twice.
     """
     normal = _names(normal_classes, splits.categories)
 
-    def seen(record: Record) -> Record:
+    def relabelled(record: Record) -> Record:
         return record if record.category in normal else record._replace(masks=(), defect=record.category, label=1)
 
     return splits._replace(
         train=tuple(record for record in splits.train if record.category in normal),
-        test=tuple(seen(record) for record in splits.test),
+        test=tuple(relabelled(record) for record in splits.test),
         validation=tuple(record for record in splits.validation if record.category in normal),
     )
 
@@ -68,10 +85,10 @@ def limit_images(splits: Splits, limit: int) -> Splits:
 
 
 def hold_out(splits: Splits, share: float) -> Splits:
-    """Puts about a `share` of each category's train images, at least one, into `validation` instead.
+    """Moves about a `share` of each category's train images, at least one, into `validation`.
 
-    They are neither trained nor tested on, and set the boundary between good and defective later. Which ones follows
-    from their names alone, so they stay the same when others join (but for the one of a category that has no other).
+    They are neither trained nor tested on, and later set the boundary between good and defective. They are chosen by
+    their names alone, so they stay the same when images are added (but for the single one of a small category).
 
     Raises InputError for a share outside [0, 0.9], and for a category with a single image.
     """
@@ -82,50 +99,50 @@ def hold_out(splits: Splits, share: float) -> Splits:
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in splits.train:
         groups[record.category].append(record)
-    kept_apart: set[Record] = set()
+    held_out: set[Record] = set()
     for name, group in groups.items():
         if len(group) == 1:
             raise InputError(f"data.held_out={share}: {name} has a single good train image; give it more")
-        kept_apart |= {record for record in group if _lot(record) < share} or {min(group, key=_lot)}
+        held_out |= {record for record in group if _fraction(record) < share} or {min(group, key=_fraction)}
     return splits._replace(
-        train=tuple(record for record in splits.train if record not in kept_apart),
-        validation=(*splits.validation, *(record for record in splits.train if record in kept_apart)),
+        train=tuple(record for record in splits.train if record not in held_out),
+        validation=(*splits.validation, *(record for record in splits.train if record in held_out)),
     )
 
 
-def lots(records: Iterable[Record]) -> Tensor:
-    """(n,) int64: a number for each image that follows from its name, its folders' and its category's."""
+def image_groups(records: Iterable[Record]) -> Tensor:
+    """(n,) int64: a number for each image, a hash of its category, its last two folders and its name."""
     return torch.tensor([_number(record) - 2**63 for record in records], dtype=torch.int64)
 
 
 def apart_from(splits: Splits, trained: Collection[int], *, other: bool) -> tuple[Splits, str]:
-    """`splits` without the good test images whose numbers (`lots`) are among those `trained` on, and what to warn of.
+    """`splits` without the good test images whose numbers (`image_groups`) are among those `trained` on, and a warning.
 
-    Of `other` data than the training's none is left out: there only the names are the same.
+    Of `other` data than the training's none is removed, since there only the names are the same.
     """
-    numbers = lots(splits.test).tolist()
+    numbers = image_groups(splits.test).tolist()
     known = {r for r, number in zip(splits.test, numbers, strict=True) if r.label == 0 and number in trained}
     if not known:
         return splits, ""
     first = f"{len(known)} good images, such as {min(str(record.image) for record in known)},"
     if other:
         return splits, (
-            f"{first} are called as images that the checkpoint was trained on; if they are the same, these results "
+            f"{first} have the names of images that the checkpoint was trained on; if they are the same, these results "
             "are better than those of new images"
         )
     tested = tuple(record for record in splits.test if record not in known)
     return splits._replace(test=tested), f"{first} are not tested, since the checkpoint was trained on them"
 
 
-def _lot(record: Record) -> float:
-    """The same number in [0, 1)."""
+def _fraction(record: Record) -> float:
+    """The number of an image (`image_groups`) scaled to [0, 1)."""
     return _number(record) / 2**64
 
 
 def _number(record: Record) -> int:
     file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
     name = "/".join([record.category, *file.parts[-3:], str(place)])  # `test/good/000.png` is not `train/good/000.png`
-    name = composed(name)  # the same after a copy between systems
+    name = composed(name)  # does not change when files are copied between systems
     return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "big")
 
 
@@ -138,7 +155,7 @@ def rehearse(splits: Splits, known: Collection[str], count: int | None) -> Split
 
 
 def cut_into_tiles(splits: Splits, count: int) -> Splits:
-    """One train record for each of the `count` tiles of a picture; test images stay whole."""
+    """One train record for each of the `count` tiles of an image; test images stay whole."""
     if count == 1:
         return splits
     return splits._replace(train=tuple(r._replace(tile=tile) for r in splits.train for tile in range(count)))
@@ -155,7 +172,7 @@ def _evenly(records: Iterable[Record], limit: int) -> tuple[Record, ...]:
 
 
 def spread_over(records: Iterable[Record], count: int) -> list[Record]:
-    """About `count` of the records, the same number of each category, evenly spaced; tiles of a picture count once."""
+    """About `count` of the records, the same number of each category, evenly spaced; tiles of an image count once."""
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if not record.tile:

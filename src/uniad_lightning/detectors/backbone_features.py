@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from uniad_lightning.data.cached_features import cache_features, statistics_batches
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
@@ -62,7 +63,7 @@ class BackboneFeatures(AnomalyModule):
             return self.backbone(image.to(device, non_blocking=True))
 
         shape = (sum(self.backbone.channels), *self.backbone.grid)
-        data.cache_features(stage, extract=extract, about=fingerprint(self.backbone), shape=shape)
+        cache_features(data, stage, extract=extract, about=fingerprint(self.backbone), shape=shape)
 
     def on_train_start(self) -> None:
         """Take the statistics of the features once; a resumed run finds them in its checkpoint."""
@@ -70,5 +71,5 @@ class BackboneFeatures(AnomalyModule):
             # Every rank sees the same images, so that all standardise alike.
             self.eval()
             with torch.no_grad():
-                self.standardize.fit(self.tokens(batch) for batch in self.data.statistics_batches(self.device))
+                self.standardize.fit(self.tokens(batch) for batch in statistics_batches(self.data, self.device))
             self.train()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.tiling import Framing
-from uniad_lightning.errors import InputError, complain
+from uniad_lightning.errors import InputError, print_stderr
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.precision import in_float32
 from uniad_lightning.randomness import seed_step
@@ -132,7 +132,7 @@ class AnomalyModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key all that is drawn in this step to (seed, epoch, step) and the sample."""
-        epoch, step = divmod(self.data.batches_done, self.data.steps_per_epoch)
+        epoch, step = divmod(self.data.steps.done, self.data.steps.per_epoch)
         seed_step(seed=self.seed, epoch=epoch, step=step, rank=self.global_rank)
 
     def on_test_epoch_start(self) -> None:
@@ -180,7 +180,7 @@ class AnomalyModule(L.LightningModule):
         self.vanished_masks = int(self.trainer.strategy.reduce(vanished, reduce_op="sum"))
         if self.vanished_masks and self.trainer.is_global_zero:
             size = " x ".join(map(str, self.data.map_size))
-            complain(f"warning: {self.vanished_masks} masks have no pixel left at {size}")
+            print_stderr(f"warning: {self.vanished_masks} masks have no pixel left at {size}")
         for name, row in (("mean", self.evaluation.mean), ("pooled", self.evaluation.pooled)):
             numbers = {f"{name}/{key}": value for key, value in row._asdict().items() if key != "images"}
             self.log_dict(numbers, sync_dist=True, reduce_fx="max")  # all ranks have the same

@@ -50,7 +50,7 @@ class FeatureReconstruction(BackboneFeatures):
         loss = self.loss(tokens, self.network(tokens).float())
         if (batch_idx % 10 == 0 or self.trainer.is_last_batch) and not loss.isfinite():
             raise InputError(
-                f"the loss is {loss.item()} at batch {self.data.batches_done}: the training has diverged; lower "
+                f"the loss is {loss.item()} at batch {self.data.steps.done}: the training has diverged; lower "
                 "optimizer.lr, and resume from an earlier checkpoint if there is one"
             )
         self.log("train/loss_step", loss)
@@ -65,5 +65,5 @@ class FeatureReconstruction(BackboneFeatures):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer over all that learns, and its schedule, stepped with it."""
         return optimize(
-            self.parameters(), optimizer=self.optimizer, schedule=self.schedule, total_steps=self.data.total_steps
+            self.parameters(), optimizer=self.optimizer, schedule=self.schedule, total_steps=self.data.steps.total_steps
         )

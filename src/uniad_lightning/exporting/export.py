@@ -1,6 +1,6 @@
 """A trained detector as one file that needs neither this package nor Lightning: ONNX, or `torch.export`'s program.
 
-A file counts as written when it has said what its checkpoint says.
+A file is kept only if its outputs are those of its checkpoint.
 """
 
 import json
@@ -21,10 +21,11 @@ from uniad_lightning.data.images.decoding import read_image
 from uniad_lightning.data.records import Splits
 from uniad_lightning.data.selection import limit_images, spread_over
 from uniad_lightning.detectors.base import AnomalyModule
-from uniad_lightning.errors import InputError, say, system_reason
+from uniad_lightning.errors import InputError, print_stdout, system_reason
 from uniad_lightning.exporting.graph import trace
-from uniad_lightning.exporting.plan import Plan, plan_export, temporary
-from uniad_lightning.exporting.verify import Agreement, agreement, generated_pictures, refuse_disagreement
+from uniad_lightning.exporting.plan import Plan, plan_export
+from uniad_lightning.exporting.verify import Agreement, agreement, generated_images, refuse_disagreement
+from uniad_lightning.files.atomic import replacing, temporary_path
 from uniad_lightning.files.sealed import seal_archive, seal_model
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
@@ -36,11 +37,11 @@ from uniad_lightning.training.checkpoint import load_checkpoint
 
 EXPORT = "export.json"
 ONE_FILE = 2**31 - 2**20  # bytes: what Protocol Buffers, and so one .onnx file, can hold
-RANGES_FROM = 64  # good images, spread over the products, that int8 takes its ranges from
+RANGES_FROM = 64  # good images, spread over the categories, for the ranges of int8
 
 
 class Exported(NamedTuple):
-    """A file that was written, and how far it is from the checkpoint on `real` and on `generated` pictures."""
+    """A written file, and its differences from the checkpoint on `real` and on `generated` images."""
 
     path: Path
     format: str
@@ -51,49 +52,43 @@ class Exported(NamedTuple):
     agreement: Agreement
 
 
-def splits_of(data: UnifiedDataModule, *, demanded: bool) -> Splits | None:
-    """The records of `data`; None where they cannot be listed, which raises InputError if they are `demanded`."""
+def splits_of(data: UnifiedDataModule, *, required: bool) -> Splits | None:
+    """The records of `data`; where they cannot be listed, None, or an InputError if they are `required`."""
     try:
         data.setup()
     except InputError:
-        if demanded:
+        if required:
             raise
         return None
     return data.splits
 
 
 def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str], splits: Splits | None) -> Exported:
-    """Write `engine` as `plan` says, see that the file says the same, and only then put it in its place.
+    """Write `engine` by `plan`, compare the file's outputs with its own, and only then move the file to its place.
 
-    The images of `splits` are compared, one good and one defective one of each product, and generated ones; `fp16` and
-    `int8` may differ, by how much is reported. Raises InputError for a file that differs, for one that would be too
-    large, and for `int8` without images.
+    Compared are one good and one defective test image of each category of `splits`, and generated images; `fp16` and
+    `int8` may differ, and the difference is reported. Raises InputError for an `fp32` file that differs, for one that
+    would be too large, and for `int8` without images.
     """
     if engine.calibration is None:
-        warn(
-            "the checkpoint has no boundary, so the file will give no decision; uniad calibrate ckpt_path=... sets one"
-        )
+        warn("the checkpoint has no boundary, so the file gives no decision; uniad calibrate ckpt_path=... sets one")
     _refuse_precision(plan.precision, engine.module)
     about = _about(engine, plan, categories)
-    unfinished = temporary(plan.path)
-    try:
+    with replacing(plan.path, temporary_path(plan.path, plan.path.suffix)) as unfinished:
         with _quiet():
             file = _write(engine, unfinished, plan, about, splits)
-        shown = () if splits is None else limit_images(splits, 1).test
-        real = [[read_image(one.image, white_level=engine.white_level)] for one in shown]
-        generated = generated_pictures()
-        found = agreement(engine, file, [*real, *generated])
+        records = () if splits is None else limit_images(splits, 1).test
+        real = [[read_image(one.image, white_level=engine.white_level)] for one in records]
+        generated = generated_images()
+        differences = agreement(engine, file, [*real, *generated])
         if plan.precision == "fp32":
-            refuse_disagreement(found)
-        unfinished.replace(plan.path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            refuse_disagreement(differences)
     size = plan.path.stat().st_size / 1e6
-    return Exported(*plan, size, len(real), sum(map(len, generated)), found)
+    return Exported(*plan, size, len(real), sum(map(len, generated)), differences)
 
 
 def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], splits: Splits | None) -> Engine:
-    """Write `engine` at `path`; returns what runs it from there."""
+    """Write `engine` to `path`; returns the engine that runs the file."""
     program = trace(engine)
     if plan.format == "torch":
         content = BytesIO()  # a full disk would end the process within torch's own writer
@@ -112,7 +107,7 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
         model = to_fp16(model)
     elif plan.precision == "int8":
         if splits is None:
-            raise InputError("precision=int8: needs good images of the training; say where they are: data.root=...")
+            raise InputError("precision=int8: needs good images of the training; give their folder as data.root=...")
         ranges = spread_over(splits.train, RANGES_FROM)
         images = (read_image(one.image, white_level=engine.white_level) for one in ranges)
         model = to_int8(model, images, parts=engine.module.integer_parts)
@@ -136,7 +131,7 @@ def _put(path: Path, content: BytesIO) -> None:
 
 
 def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[str, Any]:
-    """What a file says about itself, plain values by name."""
+    """The metadata of a file, plain values by name."""
     return {
         "format": FORMAT,
         "version": __version__,
@@ -152,22 +147,22 @@ def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[s
 
 
 def report(done: Exported, folder: Path) -> None:
-    """Print what was written and how far it is from its checkpoint, and keep that as `export.json` in `folder`."""
-    found = done.agreement
-    against = f"{done.real} test images and {done.generated} generated pictures"
+    """Print the written file and its differences from the checkpoint, and write both to `export.json` in `folder`."""
+    differences = done.agreement
+    against = f"{done.real} test images and {done.generated} generated images"
     if not done.real:
-        against = f"{done.generated} generated pictures alone, for want of the training data: data.root=... says where"
-    say(
+        against = f"{done.generated} generated images alone, without the training data; data.root=... adds it"
+    print_stdout(
         f"{done.path}: {done.megabytes:.1f} MB, {done.precision}; largest difference from the checkpoint, as a share "
-        f"of a map's range: map {found.map:.1e}, score {found.score:.1e} ({against})"
+        f"of a map's range: map {differences.map:.1e}, score {differences.score:.1e} ({against})"
     )
-    facts = {**done._asdict(), "path": str(done.path), "agreement": found._asdict()}
+    facts = {**done._asdict(), "path": str(done.path), "agreement": differences._asdict()}
     write_text(folder / EXPORT, json.dumps(facts, indent=2) + "\n")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what the exporters say about matters that are settled here, and seen to by the comparison after it."""
+    """Silences the exporters' warnings; the comparison afterwards shows any real problem."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -180,9 +175,9 @@ def _quiet() -> Iterator[None]:
 
 @holds_output_dir
 def export(cfg: DictConfig) -> Exported:
-    """Write `cfg.ckpt_path` as one file that runs without this package, and see that it says the same.
+    """Write `cfg.ckpt_path` as one file that runs without this package, and compare its outputs with the checkpoint's.
 
-    Raises InputError for what cannot be used in `cfg`, and for a file that differs from the checkpoint.
+    Raises InputError for invalid settings, and for a file that differs from the checkpoint.
     """
     refuse_in_the_way(Path(cfg.output_dir), [EXPORT])
     plan = plan_export(
@@ -191,7 +186,7 @@ def export(cfg: DictConfig) -> Exported:
     engine = load_engine(cfg.ckpt_path, find_device("cpu"))
     checkpoint = load_checkpoint(cfg.ckpt_path)
     data = build_saved_data(checkpoint, engine.module, cfg.data)
-    splits = splits_of(data, demanded=cfg.data.root is not None)
+    splits = splits_of(data, required=cfg.data.root is not None)
     done = export_detector(engine, plan, categories=checkpoint.get("categories", []), splits=splits)
     report(done, Path(cfg.output_dir))
     return done

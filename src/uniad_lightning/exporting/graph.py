@@ -16,11 +16,11 @@ AXES = ("batch", "height", "width")
 
 
 class DetectorGraph(nn.Module):
-    """What `engine` does to pictures, as tensor operations alone: {score, map, distance, defective}.
+    """The inspection of images by `engine` as tensor operations alone: {score, map, distance, defective}.
 
     `image` (B, H, W, 3) uint8 RGB, any B, H and W. `score` (B,) float32; `map` (B, h, w) float32, the region at the
-    size that is scored; `distance` (B,) float32, how far from what was trained on, relative to the boundary at 1, where
-    that is known; `defective` (B,) bool, the score above the boundary for all products, where there is one.
+    size that is scored; `distance` (B,) float32, the distance from the training images, relative to its boundary at 1,
+    if calibrated; `defective` (B,) bool, the score above the boundary for all categories, if calibrated.
     """
 
     rows: Tensor
@@ -33,7 +33,7 @@ class DetectorGraph(nn.Module):
         self.module = copy.deepcopy(engine.module)
         for part in self.module.modules():
             if isinstance(part, Backbone):
-                part.fold()  # when it is traced, it does not fold by itself
+                part.fold()  # while traced it does not fold by itself
         self.framing, self.image_size, self.map_size = engine.framing, engine.image_size, engine.map_size
         boxes, across = torch.tensor(engine.framing.boxes, dtype=torch.float64), engine.framing.tiles[1]
         self.register_buffer("rows", boxes[::across][:, [0, 2]])  # (R, 2)
@@ -45,7 +45,7 @@ class DetectorGraph(nn.Module):
         self.distance = None if engine.familiarity is None else Distance(engine.familiarity)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(B, H, W, 3) -> what the class says."""
+        """(B, H, W, 3) -> the outputs of the class docstring."""
         tiles = resize_parts(image, self.rows, self.columns, self.image_size)
         tiles = tiles.div(255).sub(self.mean).div(self.std)  # (B * T, 3, H, W)
         if self.framing.count > 1:
@@ -80,7 +80,7 @@ class Distance(nn.Module):
 
 
 def trace(engine: TorchEngine) -> ExportedProgram:
-    """The `DetectorGraph` of `engine` as a program for any number of pictures of any size."""
+    """The `DetectorGraph` of `engine` as a program for any number of images of any size."""
     sizes = {"image": {axis: Dim(name, min=1) for axis, name in enumerate(AXES)}}
     example = torch.zeros(2, 41, 37, 3, dtype=torch.uint8)
     with torch.no_grad():

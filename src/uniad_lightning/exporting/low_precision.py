@@ -1,7 +1,7 @@
 """Smaller numbers for an exported graph: half precision, or 8-bit integers with ranges from good images.
 
-Only what lies between the first and the last product with trained weights is changed, backbone and network. Resizing
-stays exact, and the map, as a difference of numbers that are nearly equal, stays in float32.
+Only nodes between the first and the last layer with trained weights are changed, backbone and network. Resizing stays
+exact, and the map, a difference of nearly equal numbers, stays in float32.
 """
 
 import shutil
@@ -17,16 +17,16 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from uniad_lightning.errors import InputError
 
-PRODUCTS = ("MatMul", "Gemm")
-WEIGHTED = ("Conv", *PRODUCTS)
+MATRIX_PRODUCTS = ("MatMul", "Gemm")
+WEIGHTED = ("Conv", *MATRIX_PRODUCTS)
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 ALWAYS_FLOAT = {("Resize", 2)}  # an operator and the place of an input that ONNX has in float32 alone: `scales`
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with backbone and network in half precision; its inputs and outputs stay what they are.
+    """`model` with backbone and network in half precision; inputs and outputs keep their types.
 
-    Not by ONNX Runtime's own converter, which takes also what it leaves in float32 through half precision on the way.
+    Not by ONNX Runtime's converter, which casts also the nodes that it leaves in float32 to half precision in between.
     """
     model = fold_constants(model)
     kinds = _kinds(model)
@@ -64,13 +64,13 @@ def to_int8(model: onnx.ModelProto, images: Iterable[np.ndarray], *, parts: Sequ
     They are scaled by channel and by ranges in `images`, good ones (H, W, 3) uint8 RGB. The first product and the last
     stay float32: they read and write features, whose channels differ in scale. So do norms and softmax (QDQ form), and
     the backbone: with 8 bits its convolutions were no faster, and cost 5 points of image AUROC (docs/export.md).
-    Weights use 7 bits: with 8, sums overflow on CPUs without VNNI, and the file would say something else there.
+    Weights use 7 bits: with 8, sums overflow on CPUs without VNNI, and the outputs would differ there.
 
     Raises InputError for a network without such products.
     """
     network = {node.name for node in model.graph.node if any(_of(one, parts) for one in node.metadata_props)}
     model = fold_constants(model)
-    weighted = [node.name for node in _weighted(model) if node.op_type in PRODUCTS and node.name in network]
+    weighted = [node.name for node in _weighted(model) if node.op_type in MATRIX_PRODUCTS and node.name in network]
     products = weighted[1:-1]
     if not products:
         raise InputError("precision=int8: this network has no inner products to make integers of; use precision=fp16")
@@ -80,21 +80,21 @@ def to_int8(model: onnx.ModelProto, images: Iterable[np.ndarray], *, parts: Sequ
         quantize_static(
             source,
             target,
-            _Pictures(images),
+            _Images(images),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(PRODUCTS),
+            op_types_to_quantize=list(MATRIX_PRODUCTS),
             nodes_to_quantize=products,
             per_channel=True,
             reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            extra_options={"OpTypesToExcludeOutputQuantization": list(PRODUCTS)},
+            extra_options={"OpTypesToExcludeOutputQuantization": list(MATRIX_PRODUCTS)},
         )
         return onnx.load(target)
 
 
 def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with what does not depend on its input computed, such as the parts of a packed projection's weights."""
+    """`model` with constant nodes folded, such as the parts of a packed projection's weights."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
@@ -106,11 +106,11 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextmanager
 def _working_folder(model: onnx.ModelProto) -> Iterator[Path]:
-    """A folder for copies of `model`; InputError without room, which ONNX Runtime would call a damaged model."""
+    """A folder for copies of `model`; InputError without room, where ONNX Runtime would report a damaged model."""
     with tempfile.TemporaryDirectory() as folder:
         needed, free = 4 * model.ByteSize(), shutil.disk_usage(folder).free
         if free < needed:
-            sizes = f"has {free / 1e6:.0f} MB free and {needed / 1e6:.0f} MB are needed for a moment"
+            sizes = f"has {free / 1e6:.0f} MB free and {needed / 1e6:.0f} MB are needed temporarily"
             raise InputError(
                 f"TMPDIR={tempfile.gettempdir()}: {sizes}; free some space, or set TMPDIR to another folder"
             )
@@ -118,7 +118,7 @@ def _working_folder(model: onnx.ModelProto) -> Iterator[Path]:
 
 
 def _of(entry: onnx.StringStringEntryProto, parts: Sequence[str]) -> bool:
-    """Whether a node's entry is the exporter's, and says that it comes from one of the detector's `parts`."""
+    """Whether a node's metadata entry names one of the detector's `parts` as its origin."""
     return entry.key == "pkg.torch.onnx.name_scopes" and any(f"'module.{part}'" in entry.value for part in parts)
 
 
@@ -130,7 +130,7 @@ def _kinds(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _half(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
-    with np.errstate(over="ignore"):  # an infinite mask stays infinite; what else overflows shows in the comparison
+    with np.errstate(over="ignore"):  # an infinite mask stays infinite; other overflows show in the comparison
         return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), name)
 
 
@@ -139,7 +139,7 @@ def _cast(source: str, target: str, kind: int) -> onnx.NodeProto:
 
 
 def _halve_attributes(node: onnx.NodeProto) -> None:
-    """What a node itself makes as floats, it makes in half precision."""
+    """Makes a node produce half precision where its attributes produce floats."""
     for attribute in node.attribute:
         if attribute.name == "to" and attribute.i == FLOAT:
             attribute.i = HALF
@@ -148,7 +148,7 @@ def _halve_attributes(node: onnx.NodeProto) -> None:
 
 
 def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    """`model` with `nodes` in place of its own, less what none of its outputs needs."""
+    """`model` with `nodes` in place of its own, without those that no output needs."""
     needed: set[str] = {output.name for output in model.graph.output}
     kept = []
     for node in reversed(nodes):
@@ -163,13 +163,13 @@ def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.Mod
 
 
 def _weighted(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The products with trained weights, in the order of the graph."""
+    """The convolutions and matrix products with trained weights, in the order of the graph."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [node for node in model.graph.node if node.op_type in WEIGHTED and constants & {*node.input}]
 
 
 def _between(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """What the last product with trained weights needs and the first one does not, both included."""
+    """The nodes that the last weighted node needs and the first one does not, both included."""
     weighted = _weighted(model)
     first, last = weighted[0], weighted[-1]
     between = _needed(model, [*last.output]) - _needed(model, [*first.input])
@@ -179,23 +179,23 @@ def _between(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _needed(model: onnx.ModelProto, values: list[str]) -> set[str]:
     """Names of the nodes that `values` are computed by."""
     makers = {value: node for node in model.graph.node for value in node.output}
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = list(values)
     while waiting:
         maker = makers.get(waiting.pop())
-        if maker is not None and maker.name not in found:
-            found.add(maker.name)
+        if maker is not None and maker.name not in names:
+            names.add(maker.name)
             waiting += maker.input
-    return found
+    return names
 
 
-class _Pictures(CalibrationDataReader):
-    """Hands pictures (H, W, 3) to the quantiser one at a time."""
+class _Images(CalibrationDataReader):
+    """Passes images (H, W, 3) to the quantiser one at a time."""
 
-    def __init__(self, pictures: Iterable[np.ndarray]):
-        self.pictures = iter(pictures)
+    def __init__(self, images: Iterable[np.ndarray]):
+        self.images = iter(images)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next picture as the graph's input; None after the last."""
-        picture = next(self.pictures, None)
-        return None if picture is None else {"image": picture[None]}
+        """The next image as the graph's input; None after the last."""
+        image = next(self.images, None)
+        return None if image is None else {"image": image[None]}

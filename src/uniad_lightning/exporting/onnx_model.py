@@ -1,4 +1,4 @@
-"""From a traced detector to an ONNX model that describes itself."""
+"""From a traced detector to an ONNX model with metadata."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from uniad_lightning import __version__
 from uniad_lightning.exporting.graph import AXES
 from uniad_lightning.inspection.engines.exported import KEY
 
-OPSET = 18  # reductions with their axes as an input, as the exporter writes them; nothing newer is needed
+OPSET = 18  # reductions take their axes as an input, as the exporter writes them
 
 
 def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
@@ -25,19 +25,19 @@ def to_onnx(program: ExportedProgram) -> onnx.ModelProto:
         program, dynamo=True, opset_version=OPSET, external_data=False, output_names=names, verbose=False
     )
     if written is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+        raise RuntimeError("torch.onnx.export returned no program")
     return written.model_proto
 
 
 def described(model: onnx.ModelProto, about: Mapping[str, Any]) -> onnx.ModelProto:
-    """`model` that says `about` itself, plain values by name, and nothing of the machine it was made on."""
-    given = [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim if dim.dim_param]
-    names = dict(zip(given, AXES, strict=True))
+    """`model` with the metadata `about`, plain values by name, and none of the machine it was made on."""
+    exported = [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim if dim.dim_param]
+    names = dict(zip(exported, AXES, strict=True))
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = names.get(dim.dim_param, "")
-    del model.graph.value_info[:]  # ONNX Runtime works shapes out for itself
+    del model.graph.value_info[:]  # ONNX Runtime infers shapes itself
     for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.doc_string = ""

@@ -1,9 +1,9 @@
 """Pillow's bilinear resize in tensor operations, equal to the grey level, for graphs that run without Pillow.
 
 Pillow resizes across, rounds to whole grey levels, and resizes down, with fixed-point weights (`Resample.c`, 22 bits).
-ONNX has an antialiased `Resize`, but that of ONNX Runtime 1.32 is up to 2 grey levels off, and 22 at the edges of a
-picture. So each axis is a product with weights that the graph computes from the size of its input. As weights are 0 but
-in a narrow band, `TOGETHER` neighbouring outputs share the inputs that any of them needs.
+ONNX has an antialiased `Resize`, but that of ONNX Runtime 1.32 is up to 2 grey levels off, and 22 at the edges of an
+image. So each axis is a product with weights that the graph computes from the size of its input. As weights are 0
+outside a narrow band, `TOGETHER` neighbouring outputs share the inputs that any of them needs.
 """
 
 import torch
@@ -12,17 +12,16 @@ from torch import Tensor
 from uniad_lightning.types import Size
 
 BITS = 22  # of Pillow's fixed-point weights, `PRECISION_BITS`
-LOW = (
-    7  # of them the lower ones are summed apart: both sums stay whole numbers below 2**24, which float32 holds exactly
-)
+# Of these bits the lower ones are summed apart: both sums stay whole numbers below 2**24, which float32 holds exactly.
+LOW = 7
 TOGETHER = 16
 
 
 def resize_parts(images: Tensor, rows: Tensor, columns: Tensor, size: Size) -> Tensor:
-    """Parts of pictures (B, H, W, 3) uint8, each resized to `size` (height, width): (B * R * C, 3, height, width).
+    """Parts of images (B, H, W, 3) uint8, each resized to `size` (height, width): (B * R * C, 3, height, width).
 
     `rows` (R, 2) float64 are the (top, bottom) of the parts and `columns` (C, 2) their (left, right), in fractions of
-    the picture, rounded to whole pixels as `data.framing.pixels` does; parts come row by row. The result is float32 and
+    the image, rounded to whole pixels as in `tiling.pixels`; parts come row by row. The result is float32 and
     holds whole grey levels.
     """
     batch, high, wide, _ = images.shape
@@ -41,17 +40,15 @@ def _resample(x: Tensor, spans: Tensor, size: int) -> Tensor:
     last = torch.maximum(torch.round(spans[:, 1] * length), first + 1)
     pixels = (last - first)[:, None, None]
     groups = -(-size // TOGETHER)
-    shared = (TOGETHER + 1) * x.shape[
-        1
-    ] // size + 5  # inputs of a group: (TOGETHER - 1) * scale + 2 * support, rounded up
+    # Inputs of a group: (TOGETHER - 1) * scale + 2 * support, rounded up.
+    shared = (TOGETHER + 1) * x.shape[1] // size + 5
     weights, start = _weights(pixels, size, groups, shared)
     places = first[:, None, None] + start + torch.arange(shared, dtype=torch.float64)  # (T, groups, shared)
     taken = x.index_select(1, places.clamp(max=length - 1).long().flatten()).float()
     taken = taken.unflatten(1, (len(spans) * groups, shared))  # (B, T * groups, shared, M)
     upper = torch.round(weights * 2.0**-LOW)
-    both = (
-        torch.cat([upper, weights - upper * 2.0**LOW], dim=2).flatten(0, 1).float()
-    )  # (T * groups, 2 * TOGETHER, shared)
+    both = torch.cat([upper, weights - upper * 2.0**LOW], dim=2)  # (T, groups, 2 * TOGETHER, shared)
+    both = both.flatten(0, 1).float()
     sums = torch.matmul(both, taken).double()  # (B, T * groups, 2 * TOGETHER, M)
     summed = sums[:, :, :TOGETHER] * 2.0 ** (LOW - BITS) + sums[:, :, TOGETHER:] * 2.0**-BITS
     levels = torch.floor(summed + 0.5).float()  # at most 255: weights are not negative and sum to 1

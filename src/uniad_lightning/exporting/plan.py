@@ -1,11 +1,11 @@
-"""What `uniad export` is to write, and where; refused before anything long begins."""
+"""What `uniad export` writes, and where; checked before anything long begins."""
 
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from uniad_lightning.errors import InputError, did_you_mean, system_reason
+from uniad_lightning.files.atomic import temporary_path
 from uniad_lightning.files.user_path import expand
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -14,7 +14,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 
 class Plan(NamedTuple):
-    """What is to be written, and where."""
+    """The file to write, its format and its precision."""
 
     path: Path
     format: str
@@ -22,10 +22,10 @@ class Plan(NamedTuple):
 
 
 def plan_export(ckpt_path: str, *, output: str | None, format: str, precision: str, overwrite: bool) -> Plan:
-    """What to write and where, beside the checkpoint unless `output` says otherwise.
+    """The file to write, beside the checkpoint unless `output` is given.
 
-    Raises InputError for an unknown format or precision, a file that is there already, one that cannot be written, and
-    packages that are not installed.
+    Raises InputError for an unknown format or precision, a file that exists or cannot be written, and packages that are
+    not installed.
     """
     for name, given, known in (("format", format, tuple(SUFFIXES)), ("precision", precision, PRECISIONS)):
         if given not in known:
@@ -42,7 +42,7 @@ def plan_export(ckpt_path: str, *, output: str | None, format: str, precision: s
     absent = [name for name in NEEDED if find_spec(name) is None] if format == "onnx" else []
     if absent:
         raise InputError(f"format=onnx: {', '.join(absent)} not installed; pip install 'uniad-lightning[export]'")
-    if Path(ckpt_path).is_file():  # else loading it will say so, and no folder is to be made for it
+    if Path(ckpt_path).is_file():  # else loading it raises the error, and no folder is made
         _refuse_unwritable(path)
     return Plan(path, format, precision)
 
@@ -50,12 +50,7 @@ def plan_export(ckpt_path: str, *, output: str | None, format: str, precision: s
 def _refuse_unwritable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary(path).touch()
-        temporary(path).unlink()
+        temporary_path(path, path.suffix).touch()
+        temporary_path(path, path.suffix).unlink()
     except OSError as error:
         raise InputError(f"output={path}: cannot be written; {system_reason(error)}") from None
-
-
-def temporary(path: Path) -> Path:
-    """Where a file is written until it is known to be whole; beside its place, so that a rename puts it there."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")

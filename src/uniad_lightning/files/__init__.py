@@ -1,1 +1,1 @@
-"""Files on a disk whatever they hold: paths, whole writes, digests, text, and tensors without code."""
+"""Files of any content: paths, atomic writes, digests, text, packed masks, and tensors without code."""

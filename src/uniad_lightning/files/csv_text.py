@@ -1,18 +1,30 @@
-"""Rows of CSV as every reader takes them: Python's, and a spreadsheet, for which some texts would be formulas."""
+"""Rows of CSV, with texts escaped that a spreadsheet would take for formulas."""
 
 import csv
 import io
 from collections.abc import Iterable
 from typing import Any
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what spreadsheets compute begins so
-MARK = "'"  # in front of a text that begins so, or with the mark itself; whoever wants the text removes one mark
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # beginnings of a spreadsheet's formula
+MARK = "'"  # put in front of a text that begins with one of these or with the mark; a reader removes one mark
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """`rows` as lines of CSV; numbers, also those in texts, and a bare sign stay what they are."""
+    """`rows` as lines of CSV; numbers, also those in texts, and a single sign are unchanged."""
     text = io.StringIO()
-    # With this end of a line the writer quotes line breaks of either kind within a cell.
+    # With this line ending the writer quotes line breaks of either kind within a cell.
     writer = csv.writer(text, lineterminator="\r\n")
     for row in rows:
         writer.writerow([_plain(cell) if isinstance(cell, str) else cell for cell in row])

@@ -1,8 +1,8 @@
-"""Files that end with a digest of all that is before it, by which damage is found before anything of them is used.
+"""Files that end with a digest of all before it, by which damage is found before they are used.
 
-The end is laid out as an entry of an ONNX model's metadata, which Protocol Buffers take anywhere. In a ZIP archive, as
-`torch.save` and `torch.export.save` write them, the same bytes are the archive's comment. So every other program reads
-the files as before.
+The end is an entry of an ONNX model's metadata, which Protocol Buffers accept anywhere. In a ZIP archive, as written
+by `torch.save` and `torch.export.save`, the same bytes are the archive's comment. So other programs read the files as
+before.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 KEY = "uniad.digest"
-_END_OF_ARCHIVE = b"PK\x05\x06"  # a record of 22 bytes, the last two the length of the comment behind it
+_END_OF_ARCHIVE = b"PK\x05\x06"  # a record of 22 bytes, the last two the length of the comment after it
 _DIGITS = 64
 _CHUNK = 1 << 20
 
@@ -36,7 +36,7 @@ def seal_archive(archive: BytesIO) -> BytesIO:
     """A ZIP archive without a comment, with its digest at the end; raises ValueError for anything else."""
     with archive.getbuffer() as content:
         if bytes(content[-22:-18]) != _END_OF_ARCHIVE:
-            raise ValueError("no ZIP archive without a comment")
+            raise ValueError("not a ZIP archive without a comment")
         content[-2:] = _LENGTH.to_bytes(2, "little")
         end = _end(_digest(content))
     archive.seek(0, os.SEEK_END)
@@ -49,24 +49,13 @@ def seal_model(model: bytes) -> BytesIO:
     return BytesIO(model + _end(_digest(model)))
 
 
-def write_whole(path: Path, content: BytesIO) -> None:
-    """Write a file beside `path` and rename it, so that a kill at any moment leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.getbuffer())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def is_sealed(path: Path) -> bool:
     """Whether the file ends with a digest."""
     return _read_end(path).startswith(_START)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file is a ZIP archive, sound or not."""
+    """Whether the file is a ZIP archive, damaged or not."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
@@ -74,7 +63,7 @@ def is_archive(path: Path) -> bool:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether the file is not what was written: by its digest, or of an archive without one by its own checksums."""
+    """Whether the file has changed since it was written, by its digest, or the checksums of an archive without one."""
     end = _read_end(path)
     if end.startswith(_START):
         return end != _end(_digest_of_file(path, path.stat().st_size - _LENGTH))
@@ -84,7 +73,7 @@ def is_damaged(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is not None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError):
-        return True  # `zipfile` has no one error for what damage does to its records
+        return True  # damaged records make `zipfile` raise any of these
 
 
 def _digest(content: bytes | memoryview) -> str:

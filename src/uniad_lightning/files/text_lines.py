@@ -1,11 +1,11 @@
-"""Text files that other systems have written: lists of images, tables."""
+"""Text files written by other systems: lists of images, tables."""
 
 import codecs
 from pathlib import Path
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 with its mark, as Windows saves it; a mark is no part of the text.
+    """The text of a file in UTF-8, or in UTF-16 with a byte order mark, as Windows saves it; without the mark.
 
     Raises OSError for a file that cannot be read, UnicodeDecodeError for one in another encoding.
     """

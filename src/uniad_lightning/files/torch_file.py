@@ -1,4 +1,4 @@
-"""Files of `torch.save` that anyone may have written: read as tensors and plain values, or refused with the reason."""
+"""Files of `torch.save` from any source: read as tensors and plain values only, or refused with the reason."""
 
 import errno
 import re
@@ -14,22 +14,24 @@ from uniad_lightning.files.sealed import is_archive, is_damaged
 
 
 def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
-    """What is in the file at `path`, on the CPU: tensors and plain values; nothing else of it is made.
+    """The content of the file at `path`, on the CPU: tensors and plain values; no other object is created.
 
     Raises InputError that begins with `name` for a file that is not of `kind`, a damaged one, and one of other objects.
     """
     try:
         if is_damaged(path):
-            raise InputError(f"{name}: is damaged, its content is not what was written; take it anew from its source")
+            raise InputError(
+                f"{name}: is damaged, its content has changed since it was written; copy it again from its source"
+            )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickles that it would not have written so
+            warnings.simplefilter("ignore")  # torch warns of pickles in another form than its own
             return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # which a damaged offset gives
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # caused by a damaged offset
             raise InputError(f"{name}: cannot be read as {kind}; {system_reason(error)}") from None
-        # Not torch's own text: it advises to let the file run what it likes.
+        # Not torch's own text: it advises to allow the file to run code.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign is None:
             raise InputError(f"{name}: cannot be read as {kind}; it is {_nature(path)}") from None
@@ -39,7 +41,7 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
 
 
 def _nature(path: Path) -> str:
-    """What an undamaged file is that torch could not read, as far as its first bytes tell."""
+    """The kind of an undamaged file that torch could not read, by its first bytes."""
     with path.open("rb") as file:
         first = file.read(8)
     if not first:
@@ -54,5 +56,6 @@ def _nature(path: Path) -> str:
         program = any("/models/" in name or "serialized_exported_program" in name for name in names)
         return "a program of torch.export" if program else "another ZIP archive"
     if first.startswith(b"PK"):
-        return "not whole, its end is missing"
-    return "damaged" if first[:1] == b"\x80" else "no file of torch.save"  # pickles, and torch's older files, begin so
+        return "incomplete, its end is missing"
+    is_pickle = first[:1] == b"\x80"  # as old torch files are
+    return "damaged" if is_pickle else "not a file of torch.save"

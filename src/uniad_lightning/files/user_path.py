@@ -1,4 +1,4 @@
-"""A leading `~` in a path that the user gave, as the shell takes it."""
+"""A leading `~` in a path of the user, expanded as by the shell."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ from uniad_lightning.errors import InputError
 def expand(path: str | os.PathLike[str], *, within: Path = Path()) -> Path:
     """`path` with `~` or `~user` at its beginning replaced by the home folder.
 
-    A file that is called so in the folder `within`, such as `~draft.png`, is taken for itself.
+    A file of that name in the folder `within`, such as `~draft.png`, is left as it is.
 
-    Raises InputError where the user has no home folder, or there is no such user.
+    Raises InputError where the user has no home folder or does not exist.
     """
     text = str(path)
     user = text.partition("/")[0].partition(os.sep)[0]
@@ -27,4 +27,6 @@ def expand(path: str | os.PathLike[str], *, within: Path = Path()) -> Path:
         return Path(text)
     if user == "~":
         raise InputError(f"{text}: this user has no home folder; set HOME, or give the whole path")
-    raise InputError(f"{text}: no user is called '{user[1:]}'; give the whole path, or ./{text} for what is called so")
+    raise InputError(
+        f"{text}: no user is called '{user[1:]}'; give the whole path, or ./{text} for a file of that name"
+    )

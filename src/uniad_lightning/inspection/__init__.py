@@ -1,1 +1,1 @@
-"""A trained detector for one image: score, decision, regions."""
+"""A trained detector applied to an image: score, decision, regions."""

@@ -1,6 +1,6 @@
-"""From scores to decisions: boundaries that good images set, and scores normalised by them.
+"""From scores to decisions: boundaries set on good images, and scores normalised by them.
 
-Not in the paper, which ends in AUROC. A defective part is one whose score is *above* the boundary.
+Not in the paper, which ends in AUROC. An image is defective if its score is *above* the boundary.
 """
 
 import math
@@ -13,16 +13,16 @@ CONFIDENCE = 0.95  # of the interval of a false-alarm rate
 
 
 class Boundary(NamedTuple):
-    """What separates good from defective, and how sure that is.
+    """The score that separates good from defective images, and the false-alarm rate to expect.
 
     Attributes:
-        score: an image whose score is above is defective.
-        pixel: a pixel of the anomaly map above belongs to a defect; about as many good images have such a pixel as are
-            above `score`.
+        score: an image with a higher score is defective.
+        pixel: a pixel of the anomaly map with a higher value belongs to a defect; about as many good images have such a
+            pixel as have a higher `score`.
         spread: the scale of normalised scores, positive: `score` minus the median of good images, at least their
             standard deviation.
-        images: good images it was set on.
-        rate: share of good images expected above it, in [0, 1].
+        images: good images that it was set on.
+        rate: expected share of good images above it, in [0, 1].
         low: lower end of the 95 % interval of that share.
         high: its upper end.
     """
@@ -41,39 +41,40 @@ class Boundary(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """The boundaries of one detector: one for all products, and one for each where the product is known.
+    """The boundaries of one detector: one for all categories, and one for each single category.
 
     Attributes:
         method: how they were set, such as `rate=0.01`.
-        overall: for all products.
-        products: by product.
+        overall: for all categories.
+        categories: by category.
     """
 
     method: str
     overall: Boundary
-    products: dict[str, Boundary]
+    categories: dict[str, Boundary]
 
-    def of(self, product: str | None) -> Boundary:
-        """The boundary of a product, or without one the overall one; KeyError for a product without a boundary."""
-        return self.overall if product is None else self.products[product]
+    def of(self, category: str | None) -> Boundary:
+        """The boundary of a category, or without one the overall one; KeyError for a category without a boundary."""
+        return self.overall if category is None else self.categories[category]
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, as they lie in checkpoints."""
-        products = {name: boundary._asdict() for name, boundary in self.products.items()}
-        return {"method": self.method, "overall": self.overall._asdict(), "products": products}
+        """Plain values, as checkpoints store them."""
+        categories = {name: boundary._asdict() for name, boundary in self.categories.items()}
+        return {"method": self.method, "overall": self.overall._asdict(), "categories": categories}
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Calibration":
         """The opposite of `plain`."""
-        products = {name: Boundary(**boundary) for name, boundary in values["products"].items()}
-        return cls(values["method"], Boundary(**values["overall"]), products)
+        stored = values["categories"] if "categories" in values else values["products"]  # of 0.1.0
+        categories = {name: Boundary(**boundary) for name, boundary in stored.items()}
+        return cls(values["method"], Boundary(**values["overall"]), categories)
 
 
 def rank_at_rate(count: int, rate: float) -> int:
     """Which of `count` good scores, counted from 1 in ascending order, leaves at most `rate` of good images above it.
 
-    Of a further good image the chance to lie above the k-th of n is (n + 1 - k) / (n + 1), whatever the distribution.
-    With fewer than 1 / rate - 1 images no score leaves so few above, and the last one is taken: `supports` tells.
+    A further good image exceeds the k-th of n scores with probability (n + 1 - k) / (n + 1), for any distribution. With
+    fewer than 1 / rate - 1 images no score leaves so few above, and the highest is taken: see `supports`.
     """
     return min(max(math.ceil((count + 1) * (1 - rate) - 1e-9), 1), count)
 
@@ -86,8 +87,8 @@ def supports(count: int, rate: float) -> bool:
 def at_rate(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Boundary:
     """The boundary with an expected false-alarm rate of `rate`, from scores and map maxima of good images.
 
-    An order statistic with its exact interval (Beta distribution), which assumes nothing about how scores are
-    distributed but that these images are like those to come.
+    An order statistic with its exact interval (Beta distribution); it assumes no distribution of the scores, only that
+    future images are like these.
     """
     rank = rank_at_rate(len(scores), rate)
     return _at(float(np.sort(scores)[rank - 1]), rank, scores, peaks)
@@ -97,7 +98,7 @@ def at_score(score: float, scores: np.ndarray, peaks: np.ndarray) -> Boundary:
     """The boundary at a given `score`; its false-alarm rate is estimated from scores and map maxima of good images."""
     rank = int((np.asarray(scores) <= score).sum())
     above, tail = len(scores) - rank, (1 - CONFIDENCE) / 2
-    # Clopper-Pearson: here the score is fixed and the number above it drawn, not the other way round.
+    # Clopper-Pearson, since here the score is fixed and the number above it is random, not the other way round.
     low = float(beta.ppf(tail, above, rank + 1)) if above else 0.0
     high = float(beta.ppf(1 - tail, above + 1, rank)) if rank else 1.0
     return _at(score, rank, scores, peaks)._replace(low=low, high=high)
@@ -115,13 +116,13 @@ def _at(score: float, rank: int, scores: np.ndarray, peaks: np.ndarray) -> Bound
 
 
 def score_at_best_f1(good: np.ndarray, defective: np.ndarray) -> float:
-    """The score at which the decision has its largest F1, halfway between the two neighbouring scores."""
+    """The boundary score with the largest F1 of the decision, halfway between two neighbouring scores."""
     scores = np.concatenate([good, defective])
     order = np.argsort(-scores, kind="stable")
-    hits = np.concatenate([np.zeros(len(good)), np.ones(len(defective))])[order]
-    found, called = hits.cumsum(), np.arange(1, len(scores) + 1)
+    labels = np.concatenate([np.zeros(len(good)), np.ones(len(defective))])[order]
+    true_positives, predicted = labels.cumsum(), np.arange(1, len(scores) + 1)
     last_of_ties = np.append(np.diff(scores[order]) != 0, True)
-    f1 = np.where(last_of_ties, 2 * found / (called + len(defective)), -1)
+    f1 = np.where(last_of_ties, 2 * true_positives / (predicted + len(defective)), -1)
     best = int(f1.argmax())
     return _below(scores[order], best)
 
@@ -135,7 +136,7 @@ def score_at_recall(good: np.ndarray, defective: np.ndarray, recall: float) -> f
 
 
 def _below(descending: np.ndarray, position: int) -> float:
-    """Halfway from the score at `position` to the next lower one; below it by a hair where there is none."""
+    """Halfway from the score at `position` to the next lower one; slightly below it where there is none."""
     score = float(descending[position])
     last = position + 1 == len(descending)
     following = score - max(1e-6 * abs(score), 1e-12) if last else float(descending[position + 1])

@@ -19,13 +19,13 @@ from uniad_lightning.inspection.engines.checkpoint import find_device, load_engi
 from uniad_lightning.inspection.engines.exported import OnnxEngine
 from uniad_lightning.inspection.result import Inspection, refuse_not_finite
 
-Picture = str | PathLike | Image.Image | np.ndarray | Tensor
+ImageInput = str | PathLike | Image.Image | np.ndarray | Tensor
 
 
 class Detector:
-    """One model for all products, ready to judge pictures; safe to use from several threads.
+    """One model for all categories, ready to inspect images; safe to use from several threads.
 
-    `engine` is what it runs; `load` makes one of a file. A file of more than `max_pixels` pixels is refused.
+    `engine` runs the model; `load` makes one from a file. A file of more than `max_pixels` pixels is refused.
     """
 
     def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS):
@@ -43,9 +43,9 @@ class Detector:
     ) -> "Detector":
         """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
-        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. A checkpoint trained with classes of
-        your own is built with those of the packages that `trust` names. Raises InputError for a file that cannot be
-        used, and for a device that is not there.
+        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. A checkpoint with classes
+        of your own is loaded where `trust` names their packages. Raises InputError for a file that cannot be used, and
+        for a device that is not available.
         """
         path = expand(path)
         if path.suffix == ".onnx":
@@ -54,85 +54,87 @@ class Detector:
 
     @property
     def calibration(self) -> Calibration | None:
-        """The boundaries that `uniad calibrate` has set; None before."""
+        """The boundaries that `uniad calibrate` set; None before."""
         return self.engine.calibration
 
     @property
     def white_level(self) -> int:
-        """Which value is white in images of more than 8 bits (`data.white_level` of the training)."""
+        """The value that is white in images of more than 8 bits (`data.white_level` of the training)."""
         return self.engine.white_level
 
     @overload
-    def predict(self, image: Picture, *, product: str | None = None) -> Inspection: ...
+    def predict(self, image: ImageInput, *, category: str | None = None) -> Inspection: ...
 
     @overload
     def predict(
-        self, image: list[Picture] | tuple[Picture, ...], *, product: str | None = None
+        self, image: list[ImageInput] | tuple[ImageInput, ...], *, category: str | None = None
     ) -> list[Inspection]: ...
 
     def predict(
-        self, image: Picture | list[Picture] | tuple[Picture, ...], *, product: str | None = None
+        self, image: ImageInput | list[ImageInput] | tuple[ImageInput, ...], *, category: str | None = None
     ) -> Inspection | list[Inspection]:
-        """Judge one picture, or a list of them as one batch.
+        """Inspect one image, or a list of images as one batch.
 
-        A picture is a file; a Pillow image; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) with opacity, of
+        An image is a file; a Pillow image; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) with opacity, of
         uint8, uint16 or floats in [0, 1]; or a tensor (H, W), (1, H, W) or (3, H, W) of the same types. Of uint16,
-        `white_level` is white, as in files of more than 8 bits. With `product` its own boundary decides, without it the
-        one for all.
+        `white_level` is white, as in files of more than 8 bits. With `category` the boundary of that category decides,
+        without it the one for all.
 
-        Raises InputError for a picture that cannot be read, a product without boundary, and a score that is no number.
+        Raises InputError for an image that cannot be read, a category without boundary, and a score that is not finite.
         """
         if isinstance(image, list | tuple):
-            return self._judge([self._pixels(one) for one in image], product)
-        return self._judge([self._pixels(image)], product)[0]
+            return self._inspect([self._pixels(item) for item in image], category)
+        return self._inspect([self._pixels(image)], category)[0]
 
-    def _judge(self, images: list[np.ndarray], product: str | None) -> list[Inspection]:
-        boundary = self._boundary(product)
+    def _inspect(self, images: list[np.ndarray], category: str | None) -> list[Inspection]:
+        boundary = self._boundary(category)
         if not images:
             return []
-        seen = self.engine(images)
-        refuse_not_finite(seen.scores, seen.maps, [f"image {i} of {len(images)}" for i in range(1, len(images) + 1)])
+        output = self.engine(images)
+        refuse_not_finite(
+            output.scores, output.maps, [f"image {i} of {len(images)}" for i in range(1, len(images) + 1)]
+        )
         return [
             Inspection(
                 image=image,
-                score=float(seen.scores[i]),
-                scored_map=seen.maps[i],
+                score=float(output.scores[i]),
+                scored_map=output.maps[i],
                 region=self.engine.region,
                 boundary=boundary,
-                familiar=None if seen.distances is None else bool(seen.distances[i] <= 1),
+                familiar=None if output.distances is None else bool(output.distances[i] <= 1),
             )
             for i, image in enumerate(images)
         ]
 
-    def _boundary(self, product: str | None) -> Boundary | None:
+    def _boundary(self, category: str | None) -> Boundary | None:
         calibration = self.calibration
         if calibration is None:
-            if product is not None:
+            if category is not None:
                 raise InputError(
-                    f"product={product}: the detector has no boundaries yet; uniad calibrate ckpt_path=... sets them"
+                    f"category={category}: the detector has no boundaries yet; uniad calibrate ckpt_path=... sets them"
                 )
             return None
-        if product is not None:
-            own = {composed(name): name for name in calibration.products}
-            product = own.get(composed(str(product)), str(product))
-        if product is not None and product not in calibration.products:
-            known = ", ".join(calibration.products) or "none"
-            near = did_you_mean(product, calibration.products)
-            raise InputError(f"product={product}: has no boundary of its own.{near} Products that have: {known}")
-        return calibration.of(product)
+        if category is not None:
+            own = {composed(name): name for name in calibration.categories}
+            category = own.get(composed(str(category)), str(category))
+        if category is not None and category not in calibration.categories:
+            known = ", ".join(calibration.categories) or "none"
+            near = did_you_mean(category, calibration.categories)
+            raise InputError(f"category={category}: has no boundary of its own.{near} Categories that have: {known}")
+        return calibration.of(category)
 
-    def _pixels(self, picture: Picture) -> np.ndarray:
-        if isinstance(picture, str | PathLike):
-            path = expand(picture)
+    def _pixels(self, image: ImageInput) -> np.ndarray:
+        if isinstance(image, str | PathLike):
+            path = expand(image)
             if path.is_dir():
-                raise InputError(f"image: {picture} is a folder; give its files, or use uniad predict input={picture}")
+                raise InputError(f"image: {image} is a folder; give its files, or use uniad predict input={image}")
             return read_image(path, max_pixels=self.max_pixels, white_level=self.white_level)
-        if isinstance(picture, Image.Image):
-            return rgb_of(picture, "image", white_level=self.white_level)
-        if isinstance(picture, Tensor):
-            array = (picture.float() if picture.is_floating_point() else picture).detach().cpu().numpy()
+        if isinstance(image, Image.Image):
+            return rgb_of(image, "image", white_level=self.white_level)
+        if isinstance(image, Tensor):
+            array = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
             return rgb_from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array, self.white_level)
-        return rgb_from_array(np.asarray(picture), self.white_level)
+        return rgb_from_array(np.asarray(image), self.white_level)
 
 
 def rgb_from_array(array: np.ndarray, white_level: int = FULL_RANGE) -> np.ndarray:

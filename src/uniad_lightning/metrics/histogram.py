@@ -1,4 +1,4 @@
-"""Counts of scores in the order of their float32 bits, and the numbers that are read off such counts.
+"""Counts of scores in the order of their float32 bits, and the metrics computed from such counts.
 
 Reinterpreting a float32 as an integer (and mirroring the negative ones) keeps its order, so the top bits of that key
 are a bin and no range of scores has to be known beforehand: 18 of them (sign, exponent, 9 of 23 mantissa bits) are the
@@ -7,7 +7,6 @@ first level, bins about 0.2 % wide at any magnitude. `refinement` divides those 
 Letters: K bins or thresholds; n images of one size (H, W); (h, w) the detector's own grid.
 """
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from uniad_lightning.files.mask_bits import decompress_mask
 from uniad_lightning.scoring import upsample
 from uniad_lightning.types import Size
 
@@ -70,25 +70,13 @@ class Counts(NamedTuple):
         return Counts(*(count.index_select(0, used).cpu() for count in self))
 
 
-class SeenImage(NamedTuple):
+class ScoredImage(NamedTuple):
     """What is kept of an image to count it again."""
 
     map: Tensor  # (h, w) float32 on the CPU, before upsampling
-    mask: bytes  # (H, W) bool, bits packed and compressed; empty = unknown, no part in the pixel metrics
+    mask: bytes  # (H, W) bool, by `compress_mask`; empty = unknown, no part in the pixel metrics
     size: Size  # (H, W)
     category: int
-
-
-def pack(mask: np.ndarray) -> bytes:
-    """The (H, W) bool mask in a few hundred bytes."""
-    return zlib.compress(np.packbits(mask).tobytes(), 1)
-
-
-def unpack(image: SeenImage) -> np.ndarray:
-    """The image's mask, (H, W) bool."""
-    bits = np.frombuffer(zlib.decompress(image.mask), dtype=np.uint8)
-    height, width = image.size
-    return np.unpackbits(bits, count=height * width).reshape(height, width).view(np.bool_)
 
 
 def region_weights(masks: np.ndarray) -> np.ndarray:
@@ -101,7 +89,7 @@ def _region_weights(mask: np.ndarray) -> np.ndarray:
     if not len(places):
         return np.empty(0)
     first, last = places[[0, -1]] // mask.shape[1]
-    box = mask[first : last + 1]  # labelling goes through every pixel, so over the rows and columns that it must
+    box = mask[first : last + 1]  # labelling visits every pixel, so only the rows and columns that hold any are given
     columns = np.flatnonzero(box.any(0))
     box = box[:, columns[0] : columns[-1] + 1]
     labels, _ = ndimage.label(box, structure=CONNECTED)
@@ -111,30 +99,30 @@ def _region_weights(mask: np.ndarray) -> np.ndarray:
 
 
 def count_images(
-    images: Iterable[SeenImage],
+    images: Iterable[ScoredImage],
     into: Counts,
     place: Callable[[Tensor, Tensor], Tensor],
-    judged: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> None:
     """Upsamples the maps of those `images` that have a mask and adds all their pixels to the flat counts `into`.
 
-    With `judged` (H, W) bool only those pixels count; no other may be defective. `place` gives the bins (n, H, W) for
+    With `valid` (H, W) bool only those pixels count; no other may be defective. `place` gives the bins (n, H, W) for
     keys (n, H, W) and category ids (n, 1, 1); all on the device of `into`.
     """
     device = into.positives.device
     known = (image for image in images if image.mask)
     for (_, size), same in groupby(known, key=lambda image: (image.map.shape, image.size)):
-        alike: Sequence[SeenImage] = list(same)
+        alike: Sequence[ScoredImage] = list(same)
         step = max(1, PIXELS_AT_ONCE // (size[0] * size[1]))
         for start in range(0, len(alike), step):
             part = alike[start : start + step]
             keys = sort_keys(upsample(torch.stack([image.map for image in part]).to(device), size))  # (n, H, W)
             categories = torch.tensor([image.category for image in part], device=device)[:, None, None]
-            masks = np.stack([unpack(image) for image in part])  # (n, H, W)
+            masks = np.stack([decompress_mask(image.mask, image.size) for image in part])  # (n, H, W)
             bins, weights = place(keys, categories), torch.from_numpy(region_weights(masks))
             defective = torch.from_numpy(masks)
-            if judged is not None:
-                bins, defective = bins[:, judged.to(device)], defective[:, judged]  # (n, J)
+            if valid is not None:
+                bins, defective = bins[:, valid.to(device)], defective[:, valid]  # (n, V), V valid pixels
             into.add(bins, defective, weights)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from uniad_lightning.metrics.histogram import Counts, SeenImage, count_images
+from uniad_lightning.metrics.histogram import Counts, ScoredImage, count_images
 from uniad_lightning.metrics.refinement import Partition
 from uniad_lightning.metrics.uncertainty import Bounds, error_bounds, uncertainty
 
@@ -39,30 +39,30 @@ class PixelRow(NamedTuple):
 class Recount:
     """Counts rows again until none is uncertain, which true ties never are.
 
-    `spans` are the category ids of each row, `images` those that this rank saw, of which the `judged` pixels (H, W)
-    bool count, None for all. The counts are on `device`; where they are `synced`, those of all ranks of the `group` are
+    `spans` are the category ids of each row, `images` those of this rank, of which the `valid` pixels (H, W) bool
+    count, None for all. The counts are on `device`; where they are `synced`, those of all ranks of the `group` are
     summed, and every rank has to call `refine`.
     """
 
     def __init__(
         self,
         *,
-        images: Collection[SeenImage],
-        judged: Tensor | None,
+        images: Collection[ScoredImage],
+        valid: Tensor | None,
         spans: Mapping[str, slice],
         device: torch.device,
         synced: bool,
         group: Any,
     ):
         self.images = images
-        self.judged = judged
+        self.valid = valid
         self.spans = spans
         self.device = device
         self.synced = synced
         self.group = group
 
     def refine(self, rows: Mapping[str, PixelRow]) -> tuple[dict[str, PixelRow], tuple[str, ...]]:
-        """The `rows` without any uncertain one, and the names of those that were: together first, then each alone."""
+        """The `rows` made certain, and the names of those counted again: all together first, then each alone."""
         refined = self._uncertain(rows)
         known = dict(rows)
         if refined:
@@ -77,7 +77,7 @@ class Recount:
         return tuple(compress(rows, flags.tolist()))
 
     def _agreed(self, decision: Tensor) -> Tensor:
-        """The first rank's `decision` on every rank: from the same counts another processor may round otherwise."""
+        """The first rank's `decision` on every rank: from the same counts another processor may round differently."""
         if not self.synced:
             return decision
         sent = decision.to(self.device)
@@ -99,7 +99,7 @@ class Recount:
         counts = Counts(whole, whole.clone(), whole.double())
         starts = place.to(self.device) * bins
         images = (image for image in self.images if image.category in ids)
-        count_images(images, counts, lambda keys, own: partition.bins(keys).add_(starts[own]), self.judged)
+        count_images(images, counts, lambda keys, own: partition.bins(keys).add_(starts[own]), self.valid)
         for count in counts:
             if self.synced:
                 dist.all_reduce(count, group=self.group)
@@ -111,6 +111,6 @@ class Recount:
         """Finer bins where any of the `rows` is uncertain."""
         partition = rows[0].partition
         together = Counts(*(reduce(torch.add, counts) for counts in zip(*(row.counts for row in rows), strict=True)))
-        doubt = reduce(torch.add, (uncertainty(row.counts, partition.tied) for row in rows))
-        bits = self._agreed(partition.allot(together, doubt, budget=budget))
+        uncertain = reduce(torch.add, (uncertainty(row.counts, partition.tied) for row in rows))
+        bits = self._agreed(partition.allot(together, uncertain, budget=budget))
         return partition.finer(bits, device=self.device)

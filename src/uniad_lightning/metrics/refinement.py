@@ -1,6 +1,6 @@
 """Finer bins where the first ones leave the metrics uncertain: the low bits of the keys in those bins, step by step.
 
-A bin that holds one single float32 has nothing left to divide, so that dividing comes to an end at true ties alone.
+A bin of one single float32 cannot be divided, so that only true ties remain in the end.
 """
 
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from uniad_lightning.metrics.histogram import BINS, LOW_BITS, Counts, first_level
 
-JOINED = -1  # in place of a number of bits: the bin is no bin of its own any more
+JOINED = -1  # in place of a number of bits: the bin is joined with its neighbour
 
 
 class Step(NamedTuple):
     """From each of K bins to finer ones: to `offsets` + (the key's bits in `masks`, without the last `shifts`)."""
 
-    masks: Tensor  # (K,) int32, the low bits of a key that a bin does not tell apart
-    shifts: Tensor  # (K,) int32, how many of them the finer bins do not tell apart either
+    masks: Tensor  # (K,) int32, the low bits of a key that a bin does not distinguish
+    shifts: Tensor  # (K,) int32, how many of them the finer bins do not distinguish either
     offsets: Tensor  # (K,) int64
 
 
@@ -25,7 +25,7 @@ class Partition(NamedTuple):
     """The division of all scores into K bins, ascending: the first level's, divided by `steps` in turn."""
 
     steps: tuple[Step, ...]
-    left: Tensor  # (K,) int64 on the CPU, how many of the low bits of its keys a bin does not tell apart
+    left: Tensor  # (K,) int64 on the CPU, how many of the low bits of its keys a bin does not distinguish
 
     @property
     def tied(self) -> Tensor:
@@ -45,17 +45,17 @@ class Partition(NamedTuple):
     def allot(self, counts: Counts, uncertainty: Tensor, *, budget: int) -> Tensor:
         """By how many bits, int8 (K,), to divide each bin, for at most `budget` finer ones (or 2 for each used one).
 
-        Dividing a bin by 2^bits leaves about that part of its `uncertainty` (K,) float64: least in all where 2^bits
-        follows the root of it. Of bins side by side that hold negatives alone, whose order does not matter, one stays.
+        Dividing a bin by 2^bits leaves about that part of its `uncertainty` (K,) float64; the sum is least where 2^bits
+        is proportional to its root. Adjacent bins of negatives alone, whose order does not matter, are joined into one.
         """
         positives, used = counts.positives.cpu(), (counts.positives + counts.negatives).cpu().nonzero()[:, 0]
-        holds = positives[used] > 0
-        kept = used[holds | torch.cat([holds[1:], holds.new_ones(1)])]
-        deserved, left = uncertainty[kept].log2() / 2, self.left[kept]  # -inf where nothing is uncertain
+        has_positives = positives[used] > 0
+        kept = used[has_positives | torch.cat([has_positives[1:], has_positives.new_ones(1)])]
+        ideal, left = uncertainty[kept].log2() / 2, self.left[kept]  # -inf where nothing is uncertain
         budget = max(budget, 2 * len(kept))  # so at least one uncertain bin is divided
 
         def bits_at(level: float) -> Tensor:
-            return (deserved + level).floor().clamp(min=0).minimum(left).long()
+            return (ideal + level).floor().clamp(min=0).minimum(left).long()
 
         low, high = -64.0, 64.0  # the lowest level divides no bin, the highest all that matter, down to one float32
         while high - low > 1e-6:

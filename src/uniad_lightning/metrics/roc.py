@@ -1,4 +1,4 @@
-"""ROC curves from the image scores and the counts of pixels that `AnomalyMetrics` holds, and their picture."""
+"""ROC curves from the image scores and the counts of pixels that `AnomalyMetrics` holds, and their plot."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor
 from uniad_lightning.metrics.anomaly_metrics import POOLED, AnomalyMetrics
 from uniad_lightning.metrics.histogram import by_score
 
-POINTS = 200  # of a curve, at most
+POINTS = 200  # of a curve, at most; plots need no more
 
 
 class Curve(NamedTuple):
@@ -32,24 +32,24 @@ def image_curves(metrics: AnomalyMetrics) -> dict[str, Curve]:
     scores, labels, ids = (
         state.cpu() for state in (metrics.image_scores, metrics.image_labels, metrics.image_categories)
     )
-    found = {}
+    curves = {}
     for i, name in enumerate(metrics.categories):
         ranked = (ids == i) | (labels == 0) if name in metrics.foreign else ids == i
-        found[name] = trace(*by_score(scores[ranked], labels[ranked]))
-    found[POOLED] = trace(*by_score(scores, labels))
-    return {name: curve for name, curve in found.items() if curve is not None}
+        curves[name] = trace(*by_score(scores[ranked], labels[ranked]))
+    curves[POOLED] = trace(*by_score(scores, labels))
+    return {name: curve for name, curve in curves.items() if curve is not None}
 
 
 def pixel_curves(metrics: AnomalyMetrics) -> dict[str, Curve]:
-    """The same for pixels, from the counts that the numbers of the last `compute` were read off, all ranks'."""
-    found = {name: trace(counts.positives, counts.negatives) for name, counts in metrics.pixel_counts.items()}
-    return {name: curve for name, curve in found.items() if curve is not None}
+    """The same for pixels, from the counts behind the last `compute`, which are those of all ranks."""
+    curves = {name: trace(counts.positives, counts.negatives) for name, counts in metrics.pixel_counts.items()}
+    return {name: curve for name, curve in curves.items() if curve is not None}
 
 
 def trace(positives: Tensor, negatives: Tensor) -> Curve | None:
     """The curve of counts (K,) at descending thresholds; None if a class is missing.
 
-    Of many points those stay that are evenly apart along the curve.
+    At most `POINTS` points are kept, evenly spaced along the curve.
     """
     if not positives.sum() or not negatives.sum():
         return None
@@ -62,7 +62,7 @@ def trace(positives: Tensor, negatives: Tensor) -> Curve | None:
 
 
 def draw_roc(curves: Mapping[str, Curve], aurocs: Mapping[str, float], *, title: str) -> Image.Image:
-    """All `curves` in one picture, with `aurocs` in the legend; the pooled one is black."""
+    """All `curves` in one plot, with `aurocs` in the legend; the pooled one is black."""
     figure = Figure(figsize=(8, 5.6), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -1,7 +1,7 @@
-"""How far the numbers read off counts may be from those of the scores themselves, whose order within a bin is lost.
+"""How far numbers computed from counts may be from those of the scores themselves, whose order within a bin is lost.
 
-For each bin there is a best order of its pixels and a worst one, ties included; what lies between is its part of the
-error. Only bins in which positives meet negatives, or in which several positives meet, have one.
+For each bin there is a best order of its pixels and a worst one, ties included; the difference is its part of the
+error. Only bins with positives and negatives, or with several positives, have one.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class _Margins(NamedTuple):
 
 
 def error_bounds(counts: Counts, tied: Tensor) -> Bounds:
-    """The largest errors of what is read off `counts` (K,), ascending; bins marked by `tied` (K,) hold one score."""
+    """The largest errors of metrics of `counts` (K,), ascending; bins marked by `tied` (K,) hold one score."""
     margins = _margins(counts, tied)
     if margins is None:
         return Bounds(*[UNDEFINED] * len(Bounds._fields))

@@ -1,8 +1,8 @@
 """The CNN baseline of Fig. 2 (appendix B.1): ResNet-34 without its stem, one size of feature map throughout.
 
 Where the paper is silent, a stage is what it is in ResNet-34: 3, 4, 6 and 3 basic blocks, and a 1x1 convolution with
-batch norm on the shortcut where the number of channels changes. Convolutions start xavier-uniform like all else: the
-reference's initialiser has a case for them.
+batch norm on the shortcut where the number of channels changes. Convolutions start xavier-uniform like everything
+else, as in the reference's initialiser.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class CNN(nn.Module):
             width = out_channels
         self.output_proj = nn.Conv2d(hidden_dim, channels, 1)
         start_weights(self)
-        self.to(memory_format=torch.channels_last)  # what tokens are in, seen as a map; several times faster on a CPU
+        self.to(memory_format=torch.channels_last)  # the layout of tokens as a map; several times faster on a CPU
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)."""

@@ -1,7 +1,7 @@
-"""The patches that stand for all: greedy k-center, the farthest point first (Roth et al. 2022, Algorithm 1).
+"""A coreset of patches by greedy k-center, the farthest point first (Roth et al. 2022, Algorithm 1).
 
-Each choice needs the distance of all patches to the one chosen before, a pass over all of them for each. Here one pass
-serves many choices, which are the same.
+The algorithm passes over all patches for each choice, to update their distances to the coreset. Here one pass serves
+many choices; the choices are the same.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def coreset(patches: Tensor, share: float, *, seed: int, progress: bool, dim: in
 
     The first is drawn by `seed`; each further one is farthest from all before it. Distances are Euclidean, after a
     Gaussian random projection to `dim` channels, drawn by `seed` as well, where that is fewer than C; None: no
-    projection. `progress` shows a bar. Beside the centred and projected patches the memory is bounded.
+    projection. `progress` shows a bar. Memory is bounded beside that of the centred and projected patches.
 
     Raises InputError for a share outside (0, 1], for a dimension below 1, and without patches.
     """
@@ -49,7 +49,7 @@ def _farthest_first(points: Tensor, first: int, count: int, progress: bool) -> T
     with tqdm(total=count, initial=1, desc="coreset", unit="patch", disable=not progress, mininterval=1) as bar:
         while len(chosen) < count:
             _lower(distances, points, squares, new)
-            distances[new] = -1  # chosen once, even where nothing but copies of the chosen is left
+            distances[new] = -1  # chosen once, even where only copies of chosen points are left
             new = _farthest(distances, points, squares, count - len(chosen))
             chosen = torch.cat([chosen, new])
             bar.update(len(new))
@@ -57,7 +57,7 @@ def _farthest_first(points: Tensor, first: int, count: int, progress: bool) -> T
 
 
 def _lower(distances: Tensor, points: Tensor, squares: Tensor, new: Tensor) -> None:
-    """Takes the `new` points among those that `distances` (M,) are to."""
+    """Updates `distances` (M,) in place by those to the `new` points."""
     rows = max(1, int(MEGABYTES * 1e6) // (4 * len(new)))
     others, offsets = points[new].T, squares[new]
     for start in range(0, len(points), rows):
@@ -67,7 +67,7 @@ def _lower(distances: Tensor, points: Tensor, squares: Tensor, new: Tensor) -> N
 
 
 def _farthest(distances: Tensor, points: Tensor, squares: Tensor, most: int) -> Tensor:
-    """The next choices, at least one and up to `most`, that need no distance but those among the candidates.
+    """The next choices, 1 to `most`, as far as the distances among the candidates determine them.
 
     The candidates are the points farthest from those chosen. With each choice distances shrink, never grow; so the
     farthest candidate is the farthest of all points for as long as no candidate was nearer before the first choice.

@@ -1,6 +1,6 @@
-"""A Gaussian at each place of the grid: a patch is as anomalous as it is far from the mean (PaDiM, Defard et al. 2020).
+"""A Gaussian at each cell of the grid; a patch's score is its Mahalanobis distance (PaDiM, Defard et al. 2020).
 
-The distance is Mahalanobis's. All is summed while the images pass, so that memory does not depend on their number.
+Sums are updated batch by batch, so that memory does not depend on the number of images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ from uniad_lightning.types import pair
 
 
 class GaussianGrid(nn.Module):
-    """Features (B, C, h, w) -> Mahalanobis distance (B, h, w) of each place to the Gaussian fitted there, at least 0.
+    """Features (B, C, h, w) -> Mahalanobis distance (B, h, w) of each cell to the Gaussian fitted there, at least 0.
 
     Call `update` with all good images, then `finish`. `dim` of the C channels are used, drawn once by `seed` and kept
-    in the state; `regularization` is added to the diagonal of the covariances. With P = h*w places and D = `dim` the
+    in the state; `regularization` is added to the diagonal of the covariances. With P = h*w cells and D = `dim` the
     state holds `mean` (P, D) and `whitening` (P, D, D), the inverse of the covariance's lower Cholesky factor, with
     which the distance is |whitening (x - mean)|.
 
@@ -68,20 +68,20 @@ class GaussianGrid(nn.Module):
         return self.places * self.dim * (1 + self.dim)
 
     def _start(self, places: int = 0) -> None:
-        """Sums of no image; of no place, either, so that a fitted grid does not carry them."""
+        """Sums of no image, for `places` cells; for none by default, so that a fitted grid does not keep them."""
         for name, shape in (("count", []), ("total", [places, self.dim]), ("products", [places, self.dim, self.dim])):
             sums = torch.zeros(shape, dtype=torch.float64, device=self.channels.device)
             self.register_buffer(name, sums, persistent=False)
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
-        """`count`, `total` and `products`, of no image where none was added."""
+        """`count`, `total` and `products`; zeros before the first image."""
         if len(self.total) == 0:
             self._start(self.places)
         return self.count, self.total, self.products
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Adds images, as features (B, C, h, w), to the sums; after `finish` new sums begin."""
+        """Adds images, as features (B, C, h, w), to the sums; after `finish` to new ones."""
         values = self._values(features)
         self.sums()
         self.count += values.shape[1]
@@ -92,7 +92,7 @@ class GaussianGrid(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Takes means and covariances from the sums, and drops these; InputError for fewer than two images."""
+        """Computes means and covariances from the sums, and drops these; InputError for fewer than two images."""
         if self.count < 2:
             raise InputError(f"{int(self.count)} train images have no covariance; expected at least 2")
         mean = (self.total / self.count).float()
@@ -105,7 +105,7 @@ class GaussianGrid(nn.Module):
         self._start()
 
     def covariance(self, part: slice = slice(None)) -> Tensor:
-        """Covariances (p, D, D) float64 of a part of the places from the sums so far, the regularisation in them."""
+        """Regularised covariances (p, D, D) float64 of a part of the cells, from the sums so far."""
         total = self.total[part]
         centred = self.products[part] - total[:, :, None] * total[:, None] / self.count  # (p, D, D)
         centred.div_(self.count - 1).diagonal(dim1=1, dim2=2).add_(self.regularization)
@@ -119,13 +119,13 @@ class GaussianGrid(nn.Module):
         return (apart @ self.whitening.mT).square().sum(dim=2).sqrt().T.unflatten(1, self.grid)
 
     def _values(self, features: Tensor) -> Tensor:
-        """The channels that are used, place by place: (P, B, D)."""
+        """The channels that are used, cell by cell: (P, B, D)."""
         if features.shape[-2:] != self.grid:
             raise InputError(f"features of {tuple(features.shape[-2:])} cells; expected model.grid={list(self.grid)}")
         return features.float()[:, self.channels].flatten(2).permute(2, 0, 1)
 
     def _parts(self, images: int = 0) -> Iterator[slice]:
-        """The places cut into parts that fit the memory: four matrices each, and the values of some images."""
+        """Parts of the cells that fit the memory: four matrices for each cell, and the values of `images`."""
         each = 8 * self.dim * (4 * self.dim + 2 * images)
         rows = max(1, int(self.megabytes * 1e6 / each))
         return (slice(start, start + rows) for start in range(0, self.places, rows))

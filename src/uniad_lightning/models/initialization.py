@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from uniad_lightning.errors import InputError
 
 
 def check_counts(counts: Mapping[str, int], *, least: int = 1) -> None:
-    """Sees that each value, by its key below `model`, is a whole number of at least `least`.
+    """Checks that each value, by its key below `model`, is a whole number of at least `least`.
 
     Raises InputError for the first that is not.
     """
@@ -18,13 +19,13 @@ def check_counts(counts: Mapping[str, int], *, least: int = 1) -> None:
 
 
 def check_transformer(
-    sizes: Mapping[str, int], *, num_encoder_layers: int, num_decoder_layers: int, dropout: float
+    hidden_dim: int, feedforward_dim: int, num_encoder_layers: int, num_decoder_layers: int, dropout: float
 ) -> None:
-    """Sees that the `sizes` are positive, that there is a layer in the encoder or the decoder, and that p < 1.
+    """Checks that sizes are positive, that encoder or decoder has a layer, and that `dropout` is in [0, 1).
 
     Raises InputError for what does not fit.
     """
-    check_counts(sizes)
+    check_counts({"hidden_dim": hidden_dim, "feedforward_dim": feedforward_dim})
     layers = {"num_encoder_layers": num_encoder_layers, "num_decoder_layers": num_decoder_layers}
     check_counts(layers, least=0)
     if not any(layers.values()):
@@ -43,3 +44,13 @@ def start_weights(network: nn.Module) -> None:
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def share_first_layers(*stacks: nn.ModuleList) -> None:
+    """Copies the first layer's queries and packed projections to all layers of its stack, as the reference's clones."""
+    for stack in stacks:
+        for layer in stack[1:]:
+            for name, parameter in layer.named_parameters():
+                if name == "query" or name.endswith("in_proj_weight"):
+                    parameter.copy_(stack[0].get_parameter(name))

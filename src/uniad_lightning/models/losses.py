@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ReconstructionLoss(nn.Module):
-    """What `FeatureReconstruction` trains with and scores by."""
+    """Base of the losses that `FeatureReconstruction` trains and scores with."""
 
     def anomaly_map(self, feature: Tensor, reconstruction: Tensor) -> Tensor:
         """Distance of each token, (B, N), larger = more anomalous."""
@@ -18,7 +18,7 @@ class ReconstructionLoss(nn.Module):
 class MSELoss(ReconstructionLoss):
     """Mean squared error over batch, tokens and channels; the map is the L2 norm of the difference (Eq. 5).
 
-    Eq. 4 sums over channels. The reference takes the mean, and its learning rate and gradient clip belong to it.
+    Eq. 4 sums over channels. The reference takes the mean, and its learning rate and gradient clip fit that.
     """
 
     def forward(self, feature: Tensor, reconstruction: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class MSELoss(ReconstructionLoss):
 
 
 class NormalizedMSELoss(MSELoss):
-    """The same of unit-length tokens (Eq. A2), summed over channels as printed there; the map lies in [0, 2]."""
+    """`MSELoss` of unit-length tokens (Eq. A2), summed over channels as printed there; the map lies in [0, 2]."""
 
     def forward(self, feature: Tensor, reconstruction: Tensor) -> Tensor:
         """Scalar loss of tokens (B, N, C)."""

@@ -1,7 +1,7 @@
-"""A bank of good patches: a patch is as anomalous as it is far from the nearest of them (PatchCore, Roth et al. 2022).
+"""A memory bank of good patches; a patch's score is its distance to the nearest one (PatchCore, Roth et al. 2022).
 
-The paper keeps a bank for each category. Here one is for all, and it knows whose each patch is, so that a category can
-join or leave.
+The paper keeps a bank for each category. Here one serves all categories and keeps the category of each patch, so that
+categories can be added and removed.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.layers.state_shapes import follow_state
 
-LEAST_PATCHES = 1024  # compared at a time where the memory allows it: fewer would waste the matrix product
+LEAST_PATCHES = 1024  # at a time where memory allows: matrix products of fewer are slow
 
 
 class MemoryBank(nn.Module):
     """Tokens (B, N, C) -> Euclidean distance (B, N) of each to the nearest patch of the bank, at least 0.
 
     `patches` (M, C) are float32, or with `half` float16, and `owner` (M,) int64 is the category of each. Both are in
-    the state, which loads whatever M is. `window` is the side of the square of cells that features are averaged over,
+    the state dict, which loads with any M. `window` is the side of the square of cells that features are averaged over,
     `neighbors` the number b of Eq. 7, and `megabytes` bounds what a search takes beside its input and output.
 
-    The search compares with every patch. A matrix product of values centred on the bank's mean ranks them, rounding
-    squared distances by about 1e-6 of the squared lengths; the distance to the first is taken by difference, so that a
-    stored patch has distance 0, unless another is as near as the rounding.
+    The search is exhaustive. A matrix product of values centred on the bank's mean ranks the patches, rounding squared
+    distances by about 1e-6 of the squared lengths; the distance to the first is then computed from the difference, so
+    that a stored patch has distance 0, unless another is as near as the rounding.
 
     Raises InputError for values out of range.
     """
@@ -48,7 +48,7 @@ class MemoryBank(nn.Module):
         self.megabytes = megabytes
         self.register_buffer("patches", torch.empty(0, channels, dtype=torch.float16 if half else torch.float32))
         self.register_buffer("owner", torch.empty(0, dtype=torch.int64))
-        # These follow from the patches: their mean (C,), and half of each one's squared distance from it (M,).
+        # Computed from the patches: their mean (C,), and half of each one's squared distance from it (M,).
         self.register_buffer("center", torch.zeros(channels), persistent=False)
         self.register_buffer("half_squares", torch.empty(0), persistent=False)
         follow_state(self, ["patches", "owner"])
@@ -62,7 +62,7 @@ class MemoryBank(nn.Module):
         return F.avg_pool2d(features, self.window, stride=1, padding=self.window // 2)
 
     def append(self, patches: Tensor, owner: Tensor) -> None:
-        """Adds patches (n, C) of the categories `owner` (n,) behind those in the bank, which stay as they are."""
+        """Appends patches (n, C) of the categories `owner` (n,)."""
         if patches.shape != (len(owner), self.patches.shape[1]):
             expected = (len(owner), self.patches.shape[1])
             raise ValueError(f"patches {tuple(patches.shape)}: expected {expected}, a row for each owner")
@@ -71,7 +71,7 @@ class MemoryBank(nn.Module):
         _measure(self)
 
     def remove(self, owner: int) -> int:
-        """Removes the patches of a category and returns how many there were; the others stay as they are."""
+        """Removes the patches of the category `owner` and returns how many there were."""
         others = self.owner != owner
         self.patches, self.owner = self.patches[others], self.owner[others]
         _measure(self)
@@ -86,10 +86,10 @@ class MemoryBank(nn.Module):
         self._refuse_fewer_than(1)
         flat = tokens.float().flatten(0, -2) - self.center
         if torch.compiler.is_exporting():  # a graph with the bank as a constant and any number of tokens
-            found = [self._nearest_of(flat, slice(None))]
+            parts = [self._nearest_of(flat, slice(None))]
         else:
-            found = [self._nearest_in_turn(part) for part in flat.split(self._fit(LEAST_PATCHES))]
-        distance, index = (torch.cat(parts).view(tokens.shape[:-1]) for parts in zip(*found, strict=True))
+            parts = [self._nearest_in_turn(part) for part in flat.split(self._fit(LEAST_PATCHES))]
+        distance, index = (torch.cat(one).view(tokens.shape[:-1]) for one in zip(*parts, strict=True))
         return distance, index
 
     def reweighted(self, tokens: Tensor, distances: Tensor) -> Tensor:
@@ -145,12 +145,12 @@ class MemoryBank(nn.Module):
         return patches.float() - self.center
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """The bank cut into parts that fit the memory beside `count` tokens."""
+        """Parts of the bank that fit the memory beside `count` tokens."""
         rows = self._fit(count)
         return (slice(start, start + rows) for start in range(0, len(self.patches), rows))
 
     def _fit(self, count: int) -> int:
-        """How many rows fit, with their copies and their ranks against `count` others, half of the memory."""
+        """How many patches fit half of the memory, with their copies and their ranks for `count` tokens."""
         return max(1, int(self.megabytes * 1e6 / (8 * (count + 2 * self.patches.shape[1]))))
 
     def _refuse_fewer_than(self, least: int) -> None:
@@ -161,7 +161,7 @@ class MemoryBank(nn.Module):
 
 @torch.no_grad()
 def _measure(bank: MemoryBank, _: object = None) -> None:
-    """Brings up to date what follows from the patches."""
+    """Computes `center` and `half_squares` from the patches."""
     bank.center = bank.patches.sum(dim=0, dtype=torch.float32) / max(len(bank.patches), 1)
     squares = [bank._centred(bank.patches[part]).square().sum(dim=1) / 2 for part in bank._parts(0)]
     bank.half_squares = torch.cat([bank.center.new_empty(0), *squares])

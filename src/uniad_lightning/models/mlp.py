@@ -1,7 +1,7 @@
-"""The MLP baseline of Fig. 2 (appendix B.1): the vanilla transformer, with other layers in the place of its attentions.
+"""The MLP baseline of Fig. 2 (appendix B.1): the vanilla transformer, with linear layers in place of its attentions.
 
-The paper says "revised from the transformer by substituting all attention layers", and that positions go. All else is
-taken to stay, of which it says nothing: residuals, the LayerNorm after each, dropout, the feed-forward networks, the
+The paper says "revised from the transformer by substituting all attention layers", and that position embeddings go. It
+does not mention the rest, which is kept: residuals, the LayerNorm after each, dropout, the feed-forward networks, the
 query embedding that the decoder starts from, and the LayerNorm that closes it.
 """
 
@@ -11,13 +11,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from uniad_lightning.models.ablations.decoders import designed_layers
 from uniad_lightning.models.initialization import check_transformer, start_weights
-from uniad_lightning.models.layers.transformer import Transformer
+from uniad_lightning.models.layers.transformer import EncoderLayer, LayerSizes, Transformer
 from uniad_lightning.types import pair
 
 
 class Projection(nn.Module):
-    """In the place of self-attention: linear projection, LayerNorm, ReLU; of each token by itself."""
+    """In place of self-attention: linear projection, LayerNorm, ReLU; of each token by itself."""
 
     def __init__(self, *, dim: int):
         super().__init__()
@@ -30,7 +31,7 @@ class Projection(nn.Module):
 
 
 class Fusion(nn.Module):
-    """In the place of cross-attention: both inputs concatenated along channels, linear projection, LayerNorm, ReLU."""
+    """In place of cross-attention: both inputs concatenated along channels, linear projection, LayerNorm, ReLU."""
 
     def __init__(self, *, dim: int):
         super().__init__()
@@ -43,7 +44,7 @@ class Fusion(nn.Module):
 
 
 class NoPosition(nn.Module):
-    """An MLP keeps places apart without position embeddings."""
+    """No position embedding: the MLP has none."""
 
     def forward(self) -> Tensor:
         """Nothing, (0,)."""
@@ -71,25 +72,17 @@ class MLP(nn.Module):
     ):
         super().__init__()
         self.grid = pair(grid, "model.grid")
-        check_transformer(
-            {"hidden_dim": hidden_dim, "feedforward_dim": feedforward_dim},
-            num_encoder_layers=num_encoder_layers,
-            num_decoder_layers=num_decoder_layers,
-            dropout=dropout,
-        )
+        check_transformer(hidden_dim, feedforward_dim, num_encoder_layers, num_decoder_layers, dropout)
+        sizes = LayerSizes(self.grid[0] * self.grid[1], hidden_dim, feedforward_dim, dropout)
         self_attention, cross_attention = partial(Projection, dim=hidden_dim), partial(Fusion, dim=hidden_dim)
         self.input_proj = nn.Linear(channels, hidden_dim)
         self.transformer = Transformer(
-            num_tokens=self.grid[0] * self.grid[1],
             dim=hidden_dim,
             position=NoPosition(),
-            attentions=[self_attention, self_attention, cross_attention],
-            feedforward_dim=feedforward_dim,
-            num_encoder_layers=num_encoder_layers,
-            num_decoder_layers=num_decoder_layers,
-            dropout=dropout,
-            decoder="one_query",
-            shared_queries=False,
+            encoder=[EncoderLayer(sizes, attention=self_attention) for _ in range(num_encoder_layers)],
+            decoder=designed_layers(
+                "one_query", num_decoder_layers, sizes, attentions=(self_attention, cross_attention)
+            ),
         )
         self.output_proj = nn.Linear(hidden_dim, channels)
         start_weights(self)

@@ -1,8 +1,8 @@
 """The transformer baseline of Fig. 2 (appendix B.1): the vanilla transformer, with one query embedding.
 
 It has full attention and no jitter: masks, jitter and queries in every layer are what the paper adds to it. Where the
-paper is silent, all is as in UniAD, so that nothing else differs: learned positions of rows and columns, added to
-queries and keys; post-norm, with a LayerNorm that closes the decoder; heads and dropout.
+paper is silent, all is as in UniAD: learned positions of rows and columns, added to queries and keys; post-norm, with a
+LayerNorm that closes the decoder; heads and dropout.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,15 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from uniad_lightning.models.ablations.decoders import designed_layers
 from uniad_lightning.models.initialization import check_transformer, start_weights
-from uniad_lightning.models.layers.transformer import Attention, PositionEmbedding, Transformer
+from uniad_lightning.models.layers.transformer import (
+    Attention,
+    EncoderLayer,
+    LayerSizes,
+    PositionEmbedding,
+    Transformer,
+)
 from uniad_lightning.types import pair
 
 
@@ -38,25 +45,15 @@ class VanillaTransformer(nn.Module):
     ):
         super().__init__()
         self.grid = pair(grid, "model.grid")
-        check_transformer(
-            {"hidden_dim": hidden_dim, "num_heads": num_heads, "feedforward_dim": feedforward_dim},
-            num_encoder_layers=num_encoder_layers,
-            num_decoder_layers=num_decoder_layers,
-            dropout=dropout,
-        )
+        check_transformer(hidden_dim, feedforward_dim, num_encoder_layers, num_decoder_layers, dropout)
+        sizes = LayerSizes(self.grid[0] * self.grid[1], hidden_dim, feedforward_dim, dropout)
         attention = partial(Attention, dim=hidden_dim, num_heads=num_heads, dropout=dropout, blocked=None)
         self.input_proj = nn.Linear(channels, hidden_dim)
         self.transformer = Transformer(
-            num_tokens=self.grid[0] * self.grid[1],
             dim=hidden_dim,
             position=PositionEmbedding(grid=self.grid, dim=hidden_dim),
-            attentions=[attention] * 3,
-            feedforward_dim=feedforward_dim,
-            num_encoder_layers=num_encoder_layers,
-            num_decoder_layers=num_decoder_layers,
-            dropout=dropout,
-            decoder="one_query",
-            shared_queries=False,
+            encoder=[EncoderLayer(sizes, attention=attention) for _ in range(num_encoder_layers)],
+            decoder=designed_layers("one_query", num_decoder_layers, sizes, attentions=(attention, attention)),
         )
         self.output_proj = nn.Linear(hidden_dim, channels)
         start_weights(self)

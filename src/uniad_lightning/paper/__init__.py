@@ -1,1 +1,1 @@
-"""The paper's numbers, tables and figures, and run folders put beside them."""
+"""The paper's numbers, tables and figures, and run folders compared with them."""

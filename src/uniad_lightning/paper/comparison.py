@@ -1,16 +1,16 @@
-"""Our numbers beside the paper's, as values and as the texts of a table; in percent."""
+"""Our numbers beside the paper's in percent, as values and as the texts of a table."""
 
 import statistics
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-NONE = "-"  # the label of what a line has not
+NONE = "-"  # the label of a part that a line lacks
 OURS = ("ours", "n")
 PAPERS = ("paper", "difference")
 
 
 class Number(NamedTuple):
-    """What several seeds found.
+    """A number of ours over several seeds.
 
     Attributes:
         mean: over the seeds.
@@ -32,11 +32,11 @@ class Cell(NamedTuple):
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
+        """Ours minus the paper's."""
         return None if self.ours is None or self.paper is None else self.ours.mean - self.paper
 
     def texts(self) -> dict[str, str]:
-        """What a table shows of it, by column."""
+        """The texts of a table, by column."""
         ours = (
             ("", "") if self.ours is None else (_spread(self.ours.mean, self.ours.deviation, 2), str(self.ours.seeds))
         )
@@ -46,7 +46,7 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line: what it is about, a cell for each group of columns, and what other methods reach in the paper."""
+    """One line: its labels, a cell for each group of columns, and the paper's numbers of other methods."""
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
@@ -65,12 +65,12 @@ class Comparison(NamedTuple):
     """A whole table.
 
     Attributes:
-        title: what it is.
-        heads: of the columns of labels.
-        groups: what the cells of a line are, such as detection and localization.
+        title: its title.
+        heads: heads of the columns of labels.
+        groups: names of the cells of a line, such as detection and localization.
         others: heads of the columns with other methods.
-        lines: one below the other.
-        notes: what has to be known to read it, a sentence each.
+        lines: from top to bottom.
+        notes: remarks on how to read it, a sentence each.
         curves: by the name of a line, one for each seed; only of Figs. 2 and 4.
     """
 
@@ -91,7 +91,7 @@ class Comparison(NamedTuple):
 
 
 def over_seeds(fractions: Iterable[float | None]) -> Number | None:
-    """The number in percent that the `fractions` of several seeds make, undefined ones left out."""
+    """The number in percent over the `fractions` of several seeds, without undefined ones; None if all are."""
     values = [100 * value for value in fractions if value is not None]
     if not values:
         return None

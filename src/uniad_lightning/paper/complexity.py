@@ -22,11 +22,11 @@ PAPER_LEARNABLE = 1e6 * TABLE_A7["UniAD"].learnable
 
 
 class Part(NamedTuple):
-    """What one part of a detector has and does.
+    """The size of one part of a detector.
 
     Attributes:
         parameters: all of them.
-        learnable: those that the optimizer changes.
+        learnable: parameters that are trained.
         flops: floating-point operations for one image, a multiplication and an addition counted as two.
     """
 
@@ -42,32 +42,32 @@ class Complexity(NamedTuple):
 
     @property
     def total(self) -> Part:
-        """All of them together."""
+        """The sum over the parts."""
         return Part(*(sum(column) for column in zip(*self.parts.values(), strict=True)))
 
 
 def complexity(cfg: DictConfig) -> Complexity:
     """Count parameters and operations of the detector that `cfg` describes, and print them beside the paper's.
 
-    Raises InputError for what cannot be used in `cfg`.
+    Raises InputError for a setting in `cfg` that cannot be used.
     """
     leave_out_unused(cfg)
-    found = count_complexity(build_module(cfg, announce=False), cfg.data.image_size)
-    show_complexity(found)
-    return found
+    counted = count_complexity(build_module(cfg, announce=False), cfg.data.image_size)
+    show_complexity(counted)
+    return counted
 
 
 def count_complexity(module: AnomalyModule, image_size: int | Sequence[int]) -> Complexity:
     """Parameters of `module`, and operations of its inference for one image of `image_size` (height, width) pixels.
 
-    Counted are the products of convolutions, linear layers and attention, by running them in eval mode; not what is
-    done once per element (activations, normalisation, softmax, additions), nor resizing, the anomaly map and its
-    upsampling, which together are small. The paper's default has 7,717,392 learnable parameters, as the reference's
-    code has (Table A7: 7.48 M), and takes 5.24 G operations at 224 pixels, 3.40 of them the network (Table A7: 6.46).
-    Of a method that is fitted in one pass the features alone are counted: how much is compared depends on the images.
-    With the blocks of EfficientNet-B4 behind the last level used, which are not run here, it would be 6.41.
+    Counts the products of convolutions, linear layers and attention, by running them in eval mode; not operations done
+    once per element (activations, normalisation, softmax, additions), nor resizing, the anomaly map and its upsampling,
+    which together are small. The paper's default has 7,717,392 learnable parameters, as the reference's code has (Table
+    A7: 7.48 M), and takes 5.24 G operations at 224 pixels, 3.40 of them the network (Table A7: 6.46). It would be 6.41
+    with the blocks of EfficientNet-B4 after the last level used, which are not run here. Of a method that is fitted in
+    one pass only the features are counted, since its comparisons depend on the number of training images.
 
-    Raises InputError for an image size that the detector does not take.
+    Raises InputError for an image size that the detector does not accept.
     """
     size = pair(image_size, "data.image_size")
     module.check(size)
@@ -85,20 +85,20 @@ def count_complexity(module: AnomalyModule, image_size: int | Sequence[int]) -> 
     return Complexity(parts)
 
 
-def show_complexity(found: Complexity) -> None:
-    """Print the parts and their sum, and beside it the paper's UniAD."""
+def show_complexity(counted: Complexity) -> None:
+    """Print the parts, their sum, and the paper's UniAD below."""
     rows: list[Sequence[object] | None] = [
         (name, f"{part.parameters:,}", f"{part.learnable:,}", f"{part.flops / 1e9:.2f}")
-        for name, part in {**found.parts, "total": found.total}.items()
+        for name, part in {**counted.parts, "total": counted.total}.items()
     ]
     rows += [None, ("UniAD in Table A7", "", f"{PAPER_LEARNABLE:,.0f}", f"{PAPER_FLOPS / 1e9:.2f}")]
     print_table("per image", [("", LEFT), ("parameters", RIGHT), ("learnable", RIGHT), ("GFLOPs", RIGHT)], rows)
 
 
 def _count(module: AnomalyModule, image: Tensor) -> dict[str, int]:
-    """Operations of the parts of `module` for an image: those of the first up to its end, of the last all others."""
-    # The counter knows the fused kernels of GPUs alone; written out, attention is two products of matrices. Without
-    # gradients it trips over a view of a parameter, such as the learned queries.
+    """Operations of each part of `module` for an image: those up to its end; of the last part all that remain."""
+    # The counter supports fused attention on GPUs alone; the MATH kernel is two matrix products. Without gradients it
+    # fails on a view of a parameter, such as the learned queries.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         ends = [
             part.register_forward_hook(lambda *_: done.append(counter.get_total_flops()))

@@ -1,4 +1,4 @@
-"""Figs. 2 and 4: how the loss and both AUROCs went over the epochs, from what the CSV logger kept."""
+"""Figs. 2 and 4: the loss and both AUROCs over the epochs, read from the files of the CSV logger."""
 
 import csv
 import math
@@ -16,9 +16,9 @@ _LOGGED = {"loss": "train/loss_epoch", "localization": "mean/pixel_auroc", "dete
 
 
 def read_curve(folder: Path, *, epochs: float) -> Curve | None:
-    """The training in a run folder of so many `epochs`, resumed ones put together; None where nothing was logged.
+    """The curve of a run folder of `epochs` epochs, parts of a resumed training joined; None where nothing was logged.
 
-    Raises InputError for a log that is none.
+    Raises InputError for a file that is not of the CSV logger.
     """
     curve = Curve({}, {}, {})
     for path in sorted(folder.glob(LOGS), key=lambda path: int(path.parent.name.rpartition("_")[2])):
@@ -29,7 +29,7 @@ def read_curve(folder: Path, *, epochs: float) -> Curve | None:
 
 
 def _add(curve: Curve, row: dict[str, str], path: Path, epochs: float) -> None:
-    """One logged row; the evaluation after the training counts as of its last epoch, what is undefined not at all."""
+    """Add a logged row; the evaluation after the training counts as its last epoch, undefined values are left out."""
     try:
         for head, name in _LOGGED.items():
             value = float(row[name] or "nan") if name in row else math.nan
@@ -41,26 +41,26 @@ def _add(curve: Curve, row: dict[str, str], path: Path, epochs: float) -> None:
 
 
 def per_curve(layout: Layout, rows: Rows) -> Comparison:
-    """One line for each row: the AUROCs at the end and at their best, over seeds, and the curves.
+    """One line for each row: the last and the best AUROCs over seeds, and the curves.
 
     In the separate case the curve of a seed is the mean over its categories.
     """
     notes: list[str] = []
-    lines, drawn = [], {}
+    lines, by_line = [], {}
     for row, line in layout.lines.items():
         seeds = [_curves(part, notes) for part in whole_seeds(rows, row, notes)]
         curves = [_mean(part) for part in seeds if part]
         if curves:
-            drawn[line.labels[0]] = tuple(curves)
+            by_line[line.labels[0]] = tuple(curves)
         cells = []
         for cell, (name, moment) in zip(line.cells, layout.measures.values(), strict=True):
             values = [list(getattr(curve, name).values()) for curve in curves]
-            chosen = [(max(one) if moment == "best" else one[-1]) / 100 for one in values if one]
+            chosen = [(max(curve) if moment == "best" else curve[-1]) / 100 for curve in values if curve]
             cells.append(cell._replace(ours=over_seeds(chosen)))
         lines.append(line._replace(cells=tuple(cells)))
-    if not drawn:
+    if not by_line:
         raise InputError("; ".join(notes))
-    return layout.table(lines, notes)._replace(curves=drawn)
+    return layout.table(lines, notes)._replace(curves=by_line)
 
 
 def _mean(curves: Sequence[Curve]) -> Curve:
@@ -68,20 +68,20 @@ def _mean(curves: Sequence[Curve]) -> Curve:
     means = []
     for numbers in zip(*curves, strict=True):
         epochs = [epoch for epoch in numbers[0] if all(epoch in other for other in numbers)]
-        means.append({epoch: statistics.fmean(one[epoch] for one in numbers) for epoch in epochs})
+        means.append({epoch: statistics.fmean(curve[epoch] for curve in numbers) for epoch in epochs})
     return Curve(*means)
 
 
 def _curves(runs: Sequence[Run], notes: list[str]) -> list[Curve]:
-    """The curves of `runs` that belong together, none where one lacks its own; of those and of points, `notes` tell."""
-    found = []
+    """The curves of `runs` of one seed, none if one is missing; adds to `notes` runs without curves or points."""
+    curves = []
     for run in runs:
         epochs = run.settings["trainer.max_epochs"]
         curve = read_curve(run.folder, epochs=epochs if (epochs or 0) > 0 else math.inf)
         if curve is None:
-            notes.append(f"not in it: {run.folder}: has no {LOGS}; train with logger=csv")
+            notes.append(f"left out: {run.folder}: has no {LOGS}; train with logger=csv")
             continue
         if len(curve.detection) < 2:
             notes.append(f"{run.folder} was evaluated at its end alone; validate_every=10 makes a curve")
-        found.append(curve)
-    return found if len(found) == len(runs) else []
+        curves.append(curve)
+    return curves if len(curves) == len(runs) else []

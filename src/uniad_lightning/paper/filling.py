@@ -1,4 +1,4 @@
-"""From runs to the lines of a table: which row a run belongs to, and the numbers of each row over seeds."""
+"""The lines of a table from runs: the row of each run, and the numbers of each row over seeds."""
 
 import statistics
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -22,21 +22,21 @@ class Layout(NamedTuple):
 
     Attributes:
         title: its number and what it compares.
-        words: of the commands that leave its runs, after those of `experiment`.
+        overrides: overrides of the commands that train its runs, after those of `experiment`.
         varies: settings in which its runs may differ.
-        row_of: the row that settings belong to, None if to none.
-        heads: of the columns of labels.
-        lines: by row, labels and the paper's numbers.
-        measures: by head, the number in a cell of a line.
-        fill: what makes a comparison of the runs by row.
-        draw: what makes a picture of that.
+        row_of: the row that settings belong to, None for no row.
+        heads: heads of the columns of labels.
+        lines: labels and the paper's numbers, by row.
+        measures: the number in a cell of a line, by head.
+        fill: makes a comparison of the runs by row.
+        data: the data of the paper's numbers.
+        draw: plots a comparison.
         others: heads of the columns with other methods.
-        data: what the paper's numbers are of.
-        experiment: words with which a command has the paper's settings.
+        experiment: overrides that give a command the paper's settings.
     """
 
     title: str
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     varies: tuple[str, ...]
     row_of: Callable[[Settings], Hashable]
     heads: tuple[str, ...]
@@ -49,29 +49,29 @@ class Layout(NamedTuple):
     experiment: str = "experiment=mvtec data.root=mvtec_ad"
 
     def table(self, lines: Sequence[Line], notes: Sequence[str]) -> Comparison:
-        """These lines under this table's heads, each of the `notes` once."""
+        """These lines under the heads of this table, each of the `notes` once."""
         distinct = tuple(dict.fromkeys(notes))
         return Comparison(self.title, self.heads, tuple(self.measures), self.others, tuple(lines), distinct)
 
 
 def place(layout: Layout, runs: Sequence[Run]) -> tuple[dict[Hashable, list[Run]], dict[Path, str]]:
-    """The `runs` by row, and why some have none.
+    """The `runs` by row, and by folder the reason why a run has no row.
 
-    Raises InputError for runs that differ in what the table does not vary.
+    Raises InputError for runs that differ in a setting that the table does not vary.
     """
     rows: dict[Hashable, list[Run]] = {}
     unfit: dict[Path, str] = {}
     for run in runs:
         row = layout.row_of(run.settings)
         if "model._target_" not in run.settings:
-            unfit[run.folder] = "is no training: its configuration has no model"
+            unfit[run.folder] = "is not a training: its configuration has no model"
         elif row is None:
             varied = [f"{name}={run.settings[name]}" for name in layout.varies if name in run.settings]
             unfit[run.folder] = f"is in no row of the table: {', '.join(varied)}"
         else:
             rows.setdefault(row, []).append(run)
     refuse_differing([run for row in rows.values() for run in row], varied=layout.varies)
-    for placed in rows.values():  # what varies from row to row is one thing in a row; but one network has two classes
+    for placed in rows.values():  # in a row nothing may vary; but one network has two classes
         refuse_differing(placed, varied=("model._target_", *([CATEGORIES] if placed[0].alone else [])))
     return rows, unfit
 
@@ -89,20 +89,20 @@ def per_setting(layout: Layout, rows: Rows) -> Comparison:
 
 
 def per_split(layout: Layout, rows: Rows) -> Comparison:
-    """As `per_setting`, and a line `mean` over the rows, of those seeds that have all."""
-    found = per_setting(layout, rows)
+    """As `per_setting`, and a line `mean` over the rows, of the seeds that have a run in each."""
+    comparison = per_setting(layout, rows)
     (measure,) = layout.measures.values()
     by_row = {row: by_seed(rows.get(row, ())) for row in layout.lines if row != MEAN}
     whole = set.intersection(*(set(seeds) for seeds in by_row.values()))
     ours = over_seeds(_value([seeds[seed][0] for seeds in by_row.values()], measure) for seed in sorted(whole))
-    *lines, last = found.lines
-    return found._replace(lines=(*lines, last._replace(cells=(last.cells[0]._replace(ours=ours),))))
+    *lines, last = comparison.lines
+    return comparison._replace(lines=(*lines, last._replace(cells=(last.cells[0]._replace(ours=ours),))))
 
 
 def per_category(layout: Layout, rows: Rows) -> Comparison:
     """One line for each category and one for their mean; the cells are the unified and the separate case.
 
-    The paper's numbers of a category are left out where the data have others, too.
+    Without the paper's numbers of categories if the data have any category that the paper's data have not.
     """
     notes: list[str] = []
     tested = {name: None for runs in rows.values() for run in runs for name in run.categories}
@@ -125,9 +125,9 @@ def per_category(layout: Layout, rows: Rows) -> Comparison:
 
 
 def whole_seeds(rows: Rows, row: Hashable, notes: list[str]) -> list[list[Run]]:
-    """The runs of a row for each seed that has them all: one or, of the separate case, one for each category.
+    """The runs of a row for each complete seed: one run or, in the separate case, one for each category.
 
-    What is missing is added to the `notes`.
+    Adds missing runs to the `notes`.
     """
     tested = {name for runs in rows.values() for run in runs for name in run.categories}
     whole = []
@@ -141,7 +141,7 @@ def whole_seeds(rows: Rows, row: Hashable, notes: list[str]) -> list[list[Run]]:
 
 
 def _value(part: Sequence[Run], measure: Measure) -> float | None:
-    """The mean of a number over runs that belong together, None where it is undefined in all."""
+    """The mean of a number over the runs of one seed, None where it is undefined in all."""
     row, name = measure
     values = [run.metrics[row][name] for run in part if run.metrics[row].get(name) is not None]
     return statistics.fmean(values) if values else None

@@ -1,4 +1,4 @@
-"""Finished runs for a table: found below folders, read, and refused where they differ in what must be the same."""
+"""Finished runs for a table: searched below folders, read, and checked to be comparable."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from uniad_lightning.training.checkpoint_format import upgrade_config
 from uniad_lightning.training.resume import FREE_TO_CHANGE, plain
 
 _SEEDS = ("seed", "data.seed", "data.augmentation.seed")
-# What a resumed run may change, and yet makes another result: random weights, drawn pictures, the best of the epochs.
+# A resumed run may change these, but they change a result: random weights, prepared images, the best epoch.
 _BEST = "callbacks.best._target_"
 _NOT_FREE = ("backbone.weights", "data.prepare", _BEST)
 
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     @property
     def seed(self) -> int:
-        """What its weights, order and noise follow from."""
+        """The seed of its weights, order and noise."""
         return self.settings["seed"]
 
     @property
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A setting that two runs have not in common, with the value and the folder of each."""
+    """A setting in which two runs differ, with the value and the folder of each."""
 
     name: str
     values: tuple[Any, Any]
@@ -66,9 +66,9 @@ class Difference(NamedTuple):
 
 
 def find_runs(places: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
-    """The finished runs in or below the `places`, each once, and why the others have not finished.
+    """The finished runs in or below the `places`, each once, and by folder why others are left out.
 
-    Raises InputError for a place that is no folder, one without any run, and a file that cannot be read.
+    Raises InputError for a place that is no folder or has no run, and for a file that cannot be read.
     """
     runs, left_out = {}, {}
     for place in places:
@@ -89,7 +89,7 @@ def find_runs(places: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
 
 
 def _run_folders(place: Path) -> Iterator[Path]:
-    """Folders with a configuration or, since a job that failed early leaves such, with nothing in them."""
+    """Folders with a configuration, and empty ones, as a job leaves that failed early."""
     for folder, below, files in os.walk(place):
         if CONFIG in files or not (below or files):
             below.clear()
@@ -98,10 +98,10 @@ def _run_folders(place: Path) -> Iterator[Path]:
 
 
 def _read(folder: Path) -> Run | str:
-    """The run in `folder`, or why it does not count."""
+    """The run in `folder`, or why it is left out."""
     path = folder / CONFIG
     if not path.is_file():
-        return "failed before it began: the folder is empty"
+        return "failed before it started: the folder is empty"
     try:
         settings = settings_of(upgrade_config(plain(DictConfig(OmegaConf.load(path)))))
         metrics = read_metrics(folder)
@@ -117,17 +117,17 @@ def _read(folder: Path) -> Run | str:
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """A resolved configuration by dotted names; files of weights not told apart, since each backbone has its own."""
+    """A resolved configuration by dotted names; `backbone.weights` as `random` or `trained`, whatever the file."""
     settings = flat(config)
     weights = settings.get("backbone.weights")
     return {**settings, "backbone.weights": weights if weights == "random" else "trained"}
 
 
 def differences(runs: Sequence[Run], *, varied: Collection[str]) -> Iterator[Difference]:
-    """The settings, sorted, that can change a result and are not the same in all `runs`.
+    """The settings, sorted, that can change a result and differ among the `runs`.
 
-    Not compared are seeds and `varied`, names of settings or of groups of them. Of `model` only those are compared that
-    both have, since networks have different ones.
+    Seeds and `varied` (names of settings or groups) are not compared, and of `model` only settings that both runs have,
+    since networks have different ones.
     """
     free = (*FREE_TO_CHANGE, *_SEEDS)
     for name in sorted({name for run in runs for name in run.settings}):
@@ -147,7 +147,7 @@ def _within(name: str, groups: Collection[str]) -> bool:
 
 
 def refuse_differing(runs: Sequence[Run], *, varied: Collection[str]) -> None:
-    """Raises InputError that names the first of the `differences`, or what two runs were tested on differently."""
+    """Raises InputError that names the first of the `differences`, or a difference in the test images of two runs."""
     for name, values, folders in differences(runs, varied=varied):
         raise InputError(
             f"{name} is {values[0]} in {folders[0]} and {values[1]} in {folders[1]}; a table compares runs of the same "
@@ -165,17 +165,17 @@ def refuse_differing(runs: Sequence[Run], *, varied: Collection[str]) -> None:
     whole = [run for run in runs if run.alone is None]
     for run in whole[1:]:
         if run.categories.keys() != whole[0].categories.keys():
-            mine, theirs = (", ".join(sorted(one.categories)) for one in (whole[0], run))
+            first, other = (", ".join(sorted(compared.categories)) for compared in (whole[0], run))
             raise InputError(
-                f"the categories are {mine} in {whole[0].folder} and {theirs} in {run.folder}; a table compares runs "
+                f"the categories are {first} in {whole[0].folder} and {other} in {run.folder}; a table compares runs "
                 "of the same data, so give it only those"
             )
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, list[Run]]:
-    """The runs of one setting by seed: one each or, where trained on one category alone, one for each category.
+    """The runs of one setting by seed: one each or, in the separate case, one for each category.
 
-    Raises InputError for two runs that are the same but for their folder, which would count as two seeds.
+    Raises InputError for two runs with the same seed, which would count as two seeds.
     """
     seeds: dict[int, list[Run]] = {}
     for run in runs:

@@ -1,4 +1,4 @@
-"""The paper's tables, and Figs. 2 and 4, by the names that `uniad table` has for them."""
+"""The paper's tables, and Figs. 2 and 4, by their names in `uniad table`."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any

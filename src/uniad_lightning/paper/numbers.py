@@ -1,7 +1,7 @@
-"""The numbers that the paper prints, as its text has them: AUROC in percent, each with its table as source.
+"""The numbers printed in the paper: AUROC in percent, each with its table as source.
 
-Keys are those of this project where it has them: names of categories, of `conf/ablation`, of `conf/backbone` and of
-`conf/loss`, values of settings. `mean` is the paper's own row, not computed from the others.
+Keys are this project's names of categories and of the options in `conf/ablation`, `conf/backbone` and `conf/loss`, or
+values of settings. `mean` is the paper's own row, not computed from the others.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Size(NamedTuple):
     """One column of Table A7.
 
     Attributes:
-        gflops: 1e9 operations for one image of 224 x 224; what was counted the paper does not say.
+        gflops: 1e9 operations for one image of 224 x 224; the paper does not define which operations.
         learnable: millions of parameters.
     """
 
@@ -168,12 +168,8 @@ TABLE_A2 = {
 }
 
 # Table 5a: six rows of Table A2, with the same numbers.
-TABLE_5A = {
-    name: TABLE_A2[name]
-    for name in (
-        "no_query", "one_query", "layer_wise", "one_query_mask", "one_query_jitter", "layer_wise_mask_jitter"
-    )
-}  # fmt: skip
+_ROWS_5A = ("no_query", "one_query", "layer_wise", "one_query_mask", "one_query_jitter", "layer_wise_mask_jitter")
+TABLE_5A = {name: TABLE_A2[name] for name in _ROWS_5A}
 
 # Table 5b: numbers of encoder and decoder layers.
 TABLE_5B = {

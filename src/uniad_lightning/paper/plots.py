@@ -1,4 +1,4 @@
-"""Pictures of a table: bars, or lines over a number that varies, beside the paper's numbers."""
+"""Plots of a table: bars, or lines over a number that varies, beside the paper's numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from matplotlib.ticker import MaxNLocator
 from uniad_lightning.paper.comparison import NONE, Cell, Comparison
 from uniad_lightning.results.labels import label
 
-CHANCE = 50  # per cent: the AUROC of scores that say nothing
+CHANCE = 50  # percent: the AUROC of random scores
 OURS, PAPER = "tab:blue", "tab:orange"
 CURVES = {"loss": "tab:blue", "localization": "tab:red", "detection": "tab:green"}  # as in Figs. 2 and 4
 
 
 def draw_bars(path: Path, comparison: Comparison) -> None:
     """A panel for each group: a bar from chance for each line, its deviation over seeds, and the paper's number."""
-    names = [label(", ".join(one for one in line.labels if one != NONE)) for line in comparison.lines]
+    names = [label(", ".join(part for part in line.labels if part != NONE)) for line in comparison.lines]
     figure, panels = _panels(comparison.groups, height=1.3 + 0.3 * len(names))
     for group, axes in enumerate(panels):
         for place, line in enumerate(comparison.lines):
@@ -85,7 +85,7 @@ def _panels(titles: Sequence[str], *, height: float) -> tuple[Figure, list[Axes]
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """The file, with one legend of all panels that has each name once."""
+    """Write the file, with one legend of all panels that has each name once."""
     labelled = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
     named = {label: handle for pairs in labelled for handle, label in pairs}
     figure.legend(named.values(), named, loc="outside upper center", ncols=len(named), frameon=False)

@@ -1,9 +1,9 @@
-"""Which row of a table a run belongs to, by its resolved settings; None where to none."""
+"""The row of a table that a run belongs to, from its resolved settings; None for no row."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
-from uniad_lightning.data.images.cifar10_batches import CLASSES
+from uniad_lightning.data.layouts.cifar10 import CLASSES
 
 Settings = Mapping[str, Any]  # by dotted names
 
@@ -12,7 +12,7 @@ LOSSES = {"MSELoss": "mse", "NormalizedMSELoss": "normalized_mse", "CosineLoss":
 
 
 def among(known: Collection[Hashable], row_of: Callable[[Settings], Hashable]) -> Callable[[Settings], Hashable]:
-    """What `row_of` says, None where that is not `known`."""
+    """`row_of`, with None for a row that is not `known`."""
 
     def known_row_of(settings: Settings) -> Hashable:
         row = row_of(settings)
@@ -32,7 +32,7 @@ def setting(name: str) -> Callable[[Settings], Hashable]:
 
 
 def alone(settings: Settings) -> str | None:
-    """The one category that is trained on, as in the paper's separate case; None in the unified case."""
+    """The only category trained on, as in the paper's separate case; None in the unified case."""
     chosen = settings.get(CATEGORIES)
     return str(chosen[0]) if isinstance(chosen, list) and len(chosen) == 1 else None
 
@@ -60,7 +60,7 @@ def components(settings: Settings) -> str | None:
 
 
 def components_in_case(settings: Settings) -> Hashable:
-    """The same, and unified or separate (Table 4)."""
+    """The components, and unified or separate (Table 4)."""
     return components(settings), case(settings)
 
 
@@ -78,7 +78,7 @@ def network(settings: Settings) -> str | None:
 
 
 def network_in_case(settings: Settings) -> Hashable:
-    """The same, and unified or separate (Fig. 4)."""
+    """The network, and unified or separate (Fig. 4)."""
     return network(settings), case(settings)
 
 
@@ -93,14 +93,14 @@ def loss(settings: Settings) -> str | None:
 
 
 def backbone(settings: Settings) -> str | None:
-    """The backbone (Table A6), by the names of `conf/backbone`; not one built otherwise than its name says."""
+    """The backbone (Table A6), by the names of `conf/backbone`; None for one with further `backbone.arguments`."""
     rebuilt = any(name.startswith("backbone.arguments.") for name in settings)
     return None if rebuilt else str(settings.get("backbone.name")).split(".")[0].removeprefix("tf_")
 
 
 def _parts(settings: Settings) -> tuple[str, bool, bool] | None:
-    """Decoder, neighbor mask, feature jitter; None for other networks, and where one of the last is on by halves."""
-    if _class(settings, "model") == "VanillaTransformer":  # the same network as UniAD's with these
+    """Decoder, neighbor mask, feature jitter; None for other networks, and for a mask or jitter that is partly on."""
+    if _class(settings, "model") == "VanillaTransformer":  # the same network as UniAD with these
         return "one_query", False, False
     design, masked, prob = (settings.get(f"model.{name}") for name in ("decoder", "masked", "jitter.prob"))
     if design is None or not isinstance(masked, list) or len(set(masked)) > 1 or prob not in (0, 1):

@@ -1,6 +1,6 @@
 """The pages of a project in W&B, a workspace and a report with the paper's tables, by W&B's own package.
 
-They show what a training logs: `monitors.py` and `module.py` name it. Building and checking them needs no network.
+Building and checking them needs no network.
 """
 
 import json
@@ -13,7 +13,7 @@ import wandb_workspaces.workspaces as ws
 
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.paper import numbers as paper
-from uniad_lightning.results.run_folder import COLUMNS
+from uniad_lightning.paper.wandb_panels import bars, bars_over_runs, evaluations, heatmaps, roc, runs, training
 from uniad_lightning.tracking.boards import STEP
 
 MVTEC = tuple(name for name in paper.TABLE_1 if name != "mean")
@@ -24,8 +24,8 @@ class Source(NamedTuple):
     """The runs that a table of the report shows.
 
     Attributes:
-        group: the group they log themselves in: the name of their sweep's folder.
-        command: what leaves such runs.
+        group: their W&B group, the name of their sweep's folder.
+        command: trains such runs.
     """
 
     group: str
@@ -51,25 +51,25 @@ def build_pages(*, entity: str, project: str, categories: Sequence[str]) -> Page
 
 
 def specification(page: ws.Workspace | wr.Report) -> dict[str, Any]:
-    """What saving `page` sends, after W&B's package has read it back with nothing lost.
+    """The specification that saving `page` sends, after W&B's package has read it back without loss.
 
-    Raises InputError where something is lost, since what is saved would not be what was built.
+    Raises InputError where something is lost, since the saved page would not be the one that was built.
     """
-    spec = page._to_model().spec  # what `save` sends, too; the package's public way to it, `_spec`, fails for reports
+    spec = page._to_model().spec  # as in `save`; the package's public `_spec` fails for reports
     sent = json.loads(spec.model_dump_json(by_alias=True, exclude_none=True))
     read = type(spec).model_validate(sent).model_dump(mode="json", by_alias=True, exclude_none=True)
-    if not _holds(read, sent):
+    if not _contains(read, sent):
         kind = type(page).__name__.lower()
         raise InputError(f"wandb-workspaces does not read back the {kind} that it writes; install the release 0.4.13")
     return sent
 
 
-def _holds(read: Any, sent: Any) -> bool:
-    """Whether all of `sent` is in `read`, which may hold defaults besides."""
+def _contains(read: Any, sent: Any) -> bool:
+    """Whether all of `sent` is in `read`, which may have defaults besides."""
     if isinstance(sent, dict):
-        return isinstance(read, dict) and all(key in read and _holds(read[key], sent[key]) for key in sent)
+        return isinstance(read, dict) and all(key in read and _contains(read[key], sent[key]) for key in sent)
     if isinstance(sent, list):
-        return isinstance(read, list) and len(read) == len(sent) and all(map(_holds, read, sent))
+        return isinstance(read, list) and len(read) == len(sent) and all(map(_contains, read, sent))
     return read == sent
 
 
@@ -83,26 +83,26 @@ def summary(pages: Pages) -> str:
 def save(pages: Pages) -> tuple[str, str]:
     """Save both pages and return their addresses.
 
-    Raises InputError without an account, and where W&B does not take the pages.
+    Raises InputError without an account, and where W&B refuses the pages.
     """
     try:
         if wandb.login(prompt=False, verify=False):
             return pages.workspace.save().url, pages.report.save().url
-    except Exception as error:  # those of W&B's packages have no class in common
+    except Exception as error:  # the errors of W&B's packages have no common class
         raise InputError(f"W&B did not save the pages, check --entity and --project: {one_line(error)}") from error
     raise InputError("saving needs a W&B account and found no API key: run `wandb login`, or set WANDB_API_KEY")
 
 
 def _workspace(entity: str, project: str, categories: Sequence[str]) -> ws.Workspace:
     sections: dict[str, list[Any]] = {
-        "training": _training(),
-        "detection and localization": _evaluations(),
+        "training": training(),
+        "detection and localization": evaluations(),
         "per category": [
-            _bars(name, [f"{metric}/{name}" for metric in ("image_auroc", "pixel_auroc", "aupro")])
+            bars(name, [f"{metric}/{name}" for metric in ("image_auroc", "pixel_auroc", "aupro")])
             for name in categories
         ],
-        "ROC": _roc(),
-        "heatmaps": _heatmaps(categories),
+        "ROC": roc(),
+        "heatmaps": heatmaps(categories),
     }
     return ws.Workspace(
         entity=entity,
@@ -127,10 +127,10 @@ def _report(entity: str, project: str, categories: Sequence[str]) -> wr.Report:
             *_by_setting("Table 5c: neighbor size", "model.neighbor_size", NEIGHBOR_SIZES, paper.TABLE_5C),
             *_by_setting("Table 5e: jitter scale", "model.jitter.scale", JITTER_SCALES, paper.TABLE_5E),
             wr.H1("Curves"),
-            wr.PanelGrid(runsets=[wr.Runset(name="all runs")], panels=[*_training(), *_evaluations(), *_roc()]),
+            wr.PanelGrid(runsets=[wr.Runset(name="all runs")], panels=[*training(), *evaluations(), *roc()]),
             wr.H1("Heatmaps"),
             wr.P("Image, mask, map and overlay of one good and some defective test images of each category."),
-            wr.PanelGrid(runsets=[wr.Runset(name="all runs")], panels=_heatmaps(categories)),
+            wr.PanelGrid(runsets=[wr.Runset(name="all runs")], panels=heatmaps(categories)),
         ],
     )
 
@@ -142,10 +142,10 @@ def _by_category(title: str, metric: str, printed: str) -> list[Any]:
         wr.H1(title),
         wr.P("Each method: unified / separate, one model for all categories / one for each."),
         wr.MarkdownBlock(printed),
-        _says(SEEDS),
+        _source(SEEDS),
         wr.PanelGrid(
-            runsets=[_runs(SEEDS.group, [f"summary:{name}" for name in (f"mean/{metric}", *names)])],
-            panels=[_bars_over_runs(metric, [f"mean/{metric}", *names], by=None, layout=wr.Layout(w=24, h=12))],
+            runsets=[runs(SEEDS.group, [f"summary:{name}" for name in (f"mean/{metric}", *names)])],
+            panels=[bars_over_runs(metric, [f"mean/{metric}", *names], by=None, layout=wr.Layout(w=24, h=12))],
         ),
     ]
 
@@ -158,12 +158,10 @@ def _by_setting(title: str, key: str, source: Source, rows: Mapping[int, paper.A
     return [
         wr.H1(title),
         wr.MarkdownBlock(_markdown([key, *metrics], printed)),
-        _says(source),
+        _source(source),
         wr.PanelGrid(
-            runsets=[_runs(source.group, columns)],
-            panels=[
-                _bars_over_runs(name, [metric], by=key, layout=wr.Layout(w=12)) for name, metric in metrics.items()
-            ],
+            runsets=[runs(source.group, columns)],
+            panels=[bars_over_runs(name, [metric], by=key, layout=wr.Layout(w=12)) for name, metric in metrics.items()],
         ),
     ]
 
@@ -186,75 +184,6 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
-def _says(source: Source) -> wr.P:
-    text = f"Runs of the group {source.group}, mean and standard deviation; what leaves them: "
+def _source(source: Source) -> wr.P:
+    text = f"Runs of the group {source.group}, mean and standard deviation; trained by: "
     return wr.P([text, wr.InlineCode(source.command)])
-
-
-def _runs(group: str, columns: Sequence[str]) -> wr.Runset:
-    """The runs of a group, in a table of their names and `columns`."""
-    shown = ["run:displayName", *columns]
-    return wr.Runset(name=group, filters=f"Metric('Group') == '{group}'", visible_columns=shown, lock_columns=True)
-
-
-def _training() -> list[Any]:
-    return [
-        _lines("loss", ["train/loss_step", "train/loss_epoch"]),
-        _lines("learning rate", ["train/lr"]),
-        _lines("images per second", ["train/images_per_second"]),
-        _lines("GPU memory in GiB", ["train/gpu_memory_gib"]),
-    ]
-
-
-def _evaluations() -> list[Any]:
-    kinds = {"mean over categories": "mean", "all under one boundary": "pooled"}
-    tasks = {
-        "detection": [name for name in COLUMNS if name.startswith("image_")],
-        "localization": [name for name in COLUMNS if not name.startswith("image_")],
-    }
-    return [
-        _lines(f"{task}, {title}", [f"{kind}/{name}" for name in names])
-        for task, names in tasks.items()
-        for title, kind in kinds.items()
-    ]
-
-
-def _roc() -> list[Any]:
-    names = ("roc/image", "roc/pixel")
-    pictures = [wr.MediaBrowser(title=name, media_keys=[name]) for name in names]
-    charts = [
-        wr.CustomChart(
-            query={"summaryTable": {"tableKey": f"{name}_chart_table"}},
-            chart_name="wandb/lineseries/v0",  # the preset of `wandb.plot.line_series`, and its columns
-            chart_fields={column: column for column in ("step", "lineKey", "lineVal")},
-            chart_strings={"title": name, "xname": "false-positive rate"},
-        )
-        for name in names
-    ]
-    return [*pictures, *charts]
-
-
-def _heatmaps(categories: Sequence[str]) -> list[Any]:
-    return [wr.MediaBrowser(title=name, media_keys=[f"heatmaps/{name}"]) for name in categories]
-
-
-def _lines(title: str, metrics: Sequence[str]) -> wr.LinePlot:
-    return wr.LinePlot(title=title, x=STEP, y=list(metrics))
-
-
-def _bars(title: str, metrics: Sequence[str]) -> wr.BarPlot:
-    """One bar per metric and run, the last value."""
-    return wr.BarPlot(title=title, metrics=list(metrics))
-
-
-def _bars_over_runs(title: str, metrics: Sequence[str], *, by: str | None, layout: wr.Layout) -> wr.BarPlot:
-    """One bar per metric and value of the setting `by`: the mean over runs, with their standard deviation."""
-    return wr.BarPlot(
-        title=title,
-        metrics=list(metrics),
-        groupby=None if by is None else f"config.{by}.value",  # where W&B keeps keys that have dots themselves
-        groupby_aggfunc="mean",
-        groupby_rangefunc="stddev",
-        aggregate=True,
-        layout=layout,
-    )

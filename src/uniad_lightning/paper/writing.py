@@ -1,6 +1,6 @@
 """A table on the terminal and as Markdown, LaTeX and CSV."""
 
-from uniad_lightning.errors import printable, say
+from uniad_lightning.errors import print_stdout, printable
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.paper.comparison import NONE, Cell, Comparison, Line
 from uniad_lightning.results.tables import LEFT, RIGHT, print_table
@@ -11,14 +11,14 @@ _LATEX = str.maketrans(
 
 
 def show(comparison: Comparison) -> None:
-    """Print the table, but for the other methods, and its notes."""
+    """Print the table without the other methods, and its notes."""
     columns = [(head, LEFT) for head in comparison.heads]
     for group, names in comparison.columns().items():
         columns += [(f"{'' if place else group}\n{name}", RIGHT) for place, name in enumerate(names)]
     rows = [[*line.labels, *_cells(comparison, line)] for line in comparison.lines]
     print_table(f"{comparison.title}; AUROC in %", columns, rows)
     for note in comparison.notes:
-        say(note)
+        print_stdout(note)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -57,7 +57,7 @@ def latex(comparison: Comparison) -> str:
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """One row for each line, every number in a column of its own, empty where there is none."""
+    """One row for each line, every number in a column of its own, empty without one."""
     parts = ("mean", "deviation", "n", "paper", "paper_deviation", "difference")
     numbers = [f"{group} {part}".replace(", ", "_").replace(" ", "_") for group in comparison.groups for part in parts]
     heads = [*(head.replace(" ", "_") for head in comparison.heads), *comparison.others, *numbers]

@@ -1,1 +1,1 @@
-"""Many images: where they come from, their results as rows and pictures, in one or several processes."""
+"""Many images: where they come from, their results as rows and overlays, in one or several processes."""

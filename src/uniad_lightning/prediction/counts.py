@@ -1,4 +1,4 @@
-"""How many pictures a call of `uniad predict` has judged, and what they were."""
+"""How many images a call of `uniad predict` has inspected, and with which result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -7,18 +7,18 @@ from pathlib import Path
 
 @dataclass
 class Counts:
-    """How many pictures were what.
+    """Numbers of images by result.
 
     Attributes:
-        good: without defect.
-        defective: with one; neither of both for a detector that is not calibrated.
-        unfamiliar: looked like no product of the training, good or defective.
-        failed: could not be judged; their rows say why.
-        temporary: of those that failed, for what may pass: worth another try.
-        judged: all that this call judged, failed ones not among them.
-        skipped: those an earlier call had judged.
-        failed_before: of those, what could not be judged.
-        passed_over: pictures in the folders that are none by their suffix, and were not judged.
+        good: without a defect.
+        defective: with one. Both are 0 for a detector that is not calibrated.
+        unfamiliar: unlike every category of the training, good or defective.
+        failed: could not be inspected; their rows hold the reason.
+        temporary: of those that failed, for a reason that may pass: worth another try.
+        inspected: all that this call inspected, without failed ones.
+        skipped: done by an earlier call.
+        failed_before: of those, failed.
+        passed_over: images in the folders whose suffix is not that of an image, and which were not inspected.
         seconds: how long it took; of several processes, the slowest.
     """
 
@@ -27,7 +27,7 @@ class Counts:
     unfamiliar: int = 0
     failed: int = 0
     temporary: int = 0
-    judged: int = 0
+    inspected: int = 0
     skipped: int = 0
     failed_before: int = 0
     passed_over: int = 0
@@ -35,24 +35,24 @@ class Counts:
 
     @property
     def incomplete(self) -> bool:
-        """Whether some picture of the whole input was not judged, be it by an earlier call."""
+        """Whether an image of the whole input was not inspected, by this call or an earlier one."""
         return bool(self.failed or self.failed_before or self.passed_over)
 
     @classmethod
-    def together(cls, several: "Sequence[Counts]") -> "Counts":
-        """What several processes have counted."""
-        total = cls(**{field.name: sum(getattr(one, field.name) for one in several) for field in fields(cls)})
-        total.seconds = max((one.seconds for one in several), default=0.0)
+    def total(cls, parts: "Sequence[Counts]") -> "Counts":
+        """The counts of several processes together."""
+        total = cls(**{field.name: sum(getattr(part, field.name) for part in parts) for field in fields(cls)})
+        total.seconds = max((part.seconds for part in parts), default=0.0)
         return total
 
-    def line(self, where: Path) -> str:
-        """The summary for the terminal."""
+    def summary(self, place: Path) -> str:
+        """The line for the terminal; `place` is where the rows are."""
         decided = f"{self.good} good, {self.defective} defective" if self.good or self.defective else "not decided"
-        parts = [f"{self.judged + self.failed} images: {decided}"]
+        parts = [f"{self.inspected + self.failed} images: {decided}"]
         parts += [f"{self.unfamiliar} unfamiliar"] if self.unfamiliar else []
         again = f" ({self.temporary} worth another try: resume=true)" if self.temporary else ""
         parts += [f"{self.failed} failed{again}"] if self.failed else []
         before = f" ({self.failed_before} of them failed)" if self.failed_before else ""
-        parts += [f"{self.skipped} judged before{before}"] if self.skipped else []
+        parts += [f"{self.skipped} done before{before}"] if self.skipped else []
         parts += [f"{self.passed_over} passed over"] if self.passed_over else []
-        return f"{', '.join(parts)}; {self.judged / max(self.seconds, 1e-9):.1f} images/s; {where}"
+        return f"{', '.join(parts)}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"

@@ -1,4 +1,4 @@
-"""The files of `uniad predict`: one row per picture, written as it is judged, whole after any kill; and pictures."""
+"""The result files of `uniad predict`: one row per image, written as soon as it is inspected, whole after a kill."""
 
 import io
 import json
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.files.atomic import replacing
+from uniad_lightning.files.within import is_within
 from uniad_lightning.prediction.counts import Counts
-from uniad_lightning.prediction.open_files import open_alone, refuse_gone, told
-from uniad_lightning.prediction.overlays import PICTURE_FOLDERS
+from uniad_lightning.prediction.open_files import check_present, explained, open_locked
+from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
 from uniad_lightning.prediction.processes import ALONE
 from uniad_lightning.prediction.rows import (
     HEADER,
@@ -23,32 +25,31 @@ from uniad_lightning.prediction.rows import (
     table_line,
 )
 from uniad_lightning.prediction.sources.items import Digests, Item, key_of
-from uniad_lightning.results.run_folder import CALIBRATION, JOURNAL, LAST, METRICS, is_within, write_text
+from uniad_lightning.results.run_folder import CALIBRATION, JOURNAL, LAST, METRICS, write_text
 from uniad_lightning.results.written_files import note
 
 TABLE = "predictions.csv"
 SETTINGS = "predictions.json"
-PARTS = "predictions.parts"  # the folder of what several processes have written, until it is one
+PARTS = "predictions.parts"  # folder of the rows of several processes, until they are merged
 
 
 class PredictionWriter:
-    """Writes what a detector says about pictures into `folder`.
+    """Writes the results of a detector into `folder`.
 
-    - `predictions.jsonl` has one row per picture: path, size and mtime_ns of its file, score, normalised_score (0.5 =
+    - `predictions.jsonl` has one row per image: path, size and mtime_ns of its file, score, normalised_score (0.5 =
       boundary), decision (`good`, `defective`, or empty without a boundary), familiar, regions (box, area, peak),
-      milliseconds, overlay and mask (files in `folder`, empty where none is drawn), error, temporary (whether it
-      failed for what may pass).
+      milliseconds, overlay and mask (files in `folder`, empty where none is drawn), error, temporary (whether the
+      reason of a failure may pass).
     - `predictions.csv` has the same as a table, without size, mtime_ns and temporary; regions as JSON and their number.
-    - `overlays/` and `masks/` have pictures of the size of the source, of those that `pictures` says.
+    - `overlays/` and `masks/` have images of the size of the source, of `overlays`: `defective` ones, `all` or `none`.
 
-    Rows go to the files with each `add`. With `resume`, those of an earlier call stay, its torn last row is cut off,
-    the table is made again from the journal, and what is `done` is known; a picture that failed counts as done until
-    its file changes, but for one whose failure was temporary: its row goes. `settings` are plain values that must not
-    change in between.
+    Each `add` writes its rows. With `resume` the rows of an earlier call are kept and their images are `done`; its torn
+    last row is cut off, and the table is made again from the journal. A failed image is done until its file changes,
+    unless the failure was temporary: that row is dropped. `settings` are plain values that must not change in between.
 
     Raises InputError where `folder` holds predictions and neither `resume` nor `overwrite` (which removes them) is
-    given, where another run writes there, and when anything cannot be written: that is then the last row. Raises
-    LostError when the files have been removed or replaced.
+    given, where another run writes there, and when a file cannot be written: no row is added then. Raises LostError
+    when the files have been removed or replaced.
     """
 
     processes = ALONE
@@ -57,7 +58,7 @@ class PredictionWriter:
         self,
         folder: Path,
         *,
-        pictures: str,
+        overlays: str,
         settings: Mapping[str, Any],
         resume: bool = False,
         overwrite: bool = False,
@@ -65,12 +66,12 @@ class PredictionWriter:
         if resume and overwrite:
             raise InputError("resume=true keeps what is there and overwrite=true removes it; give one of them")
         self.folder = self.rows_in = folder
-        self.row = Rows(folder, pictures)
+        self.row = Rows(folder, overlays)
         self._done = Digests()
         self._failed = Digests()
         self._settings = json.dumps(dict(settings), indent=2, default=str) + "\n"
         _refuse_other_content(folder)
-        with told(folder), ExitStack() as opened:
+        with explained(folder), ExitStack() as opened:
             self._begin(resume, overwrite, opened)
             opened.pop_all()
 
@@ -81,36 +82,36 @@ class PredictionWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the files; nothing is left to be written."""
+        """Close the files."""
         self._journal.close()
         self._table.close()
 
     def done(self, item: Item) -> bool:
-        """Whether an earlier call has judged this picture."""
+        """Whether an earlier call has a row of this image."""
         return item.key in self._done
 
     def failed(self, item: Item) -> bool:
-        """Whether an earlier call could not judge this picture."""
+        """Whether this image failed in an earlier call."""
         return item.key in self._failed
 
     def holds(self, row: Row) -> bool:
-        """Whether an earlier call has written this row, or another one of its picture."""
+        """Whether an earlier call has a row of the same image."""
         return row_key(row) in self._done
 
     @property
     def kept(self) -> int:
-        """How many rows an earlier call has left."""
+        """How many rows of earlier calls there are."""
         return len(self._done)
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append rows to both files; they are there when this returns, or in neither when it raises."""
-        with told(self.folder):
+        """Append rows to both files; to neither when it raises."""
+        with explained(self.folder):
             append([(self._journal, map(journal_line, rows)), (self._table, map(table_line, rows))])
 
     def finish(self, counts: Counts, listed: str) -> Counts:
-        """Nothing is left to be added; as `PartWriter.finish` for one process, which has no others to wait for."""
-        with told(self.folder):
-            refuse_gone(self._journal, self._table)
+        """Check that the files are still there; returns `counts`, as `PartWriter.finish` of a single process."""
+        with explained(self.folder):
+            check_present(self._journal, self._table)
         return counts
 
     def _begin(self, resume: bool, overwrite: bool, opened: ExitStack) -> None:
@@ -123,12 +124,12 @@ class PredictionWriter:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         note(journal)
-        self._journal = opened.enter_context(open_alone(journal))
+        self._journal = opened.enter_context(open_locked(journal))
         if resume and kept:
             self._refuse_other_settings()
             if [drop_temporary(path) for path in (journal, *parts)][0]:
-                with self._journal:  # which is none of this folder any more
-                    self._journal = opened.enter_context(open_alone(journal))
+                with self._journal:  # replaced by a new file
+                    self._journal = opened.enter_context(open_locked(journal))
             self._journal.truncate(self._recover())
         else:
             _remove_drawn(self.folder)
@@ -141,46 +142,41 @@ class PredictionWriter:
         path = self.folder / SETTINGS
         if not path.is_file():
             raise InputError(f"output_dir={self.folder}: {SETTINGS} is missing, so resume=true cannot compare settings")
-        mine, theirs = json.loads(self._settings), json.loads(path.read_text())
-        for name in sorted(mine.keys() | theirs.keys()):
-            if mine.get(name) != theirs.get(name):
+        current, saved = json.loads(self._settings), json.loads(path.read_text())
+        for name in sorted(current.keys() | saved.keys()):
+            if current.get(name) != saved.get(name):
                 raise InputError(
-                    f"output_dir={self.folder} was begun with {name}={theirs.get(name)}, this call has {name}="
-                    f"{mine.get(name)}; resume with the same, or choose another output_dir"
+                    f"output_dir={self.folder} was begun with {name}={saved.get(name)}, this call has {name}="
+                    f"{current.get(name)}; resume with the same, or choose another output_dir"
                 )
 
     def _recover(self) -> int:
         """Make the table again from the whole rows of the journal; returns the bytes these take."""
         end = 0
-        temporary = self.folder / f".{TABLE}.{os.getpid()}.tmp"
-        try:
-            with temporary.open("wb") as table:
-                table.write(HEADER.encode())
-                for length, row in read_rows(self.folder / JOURNAL):
-                    end += length
-                    self._done.add(row_key(row))
-                    if row["error"]:
-                        self._failed.add(row_key(row))
-                    table.write(table_line(row))
-            temporary.replace(self.folder / TABLE)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.folder / TABLE) as temporary, temporary.open("wb") as table:
+            table.write(HEADER.encode())
+            for length, row in read_rows(self.folder / JOURNAL):
+                end += length
+                self._done.add(row_key(row))
+                if row["error"]:
+                    self._failed.add(row_key(row))
+                table.write(table_line(row))
         return end
 
 
 def part_files(folder: Path) -> list[Path]:
-    """The parts in a folder of results that several processes have left there."""
+    """The files of rows that several processes have left in a folder of results."""
     return sorted((folder / PARTS).glob("*.jsonl"))
 
 
 def row_key(row: Row) -> str:
-    """What tells its picture from all others, as `Item.key`."""
+    """The key of its image, as `Item.key`."""
     return key_of(row["path"], row["size"], row["mtime_ns"])
 
 
 def append(lines: Sequence[tuple[io.FileIO, Iterable[bytes]]]) -> None:
-    """Append lines to files; when anything cannot be written, all are as they were."""
-    refuse_gone(*(file for file, _ in lines))
+    """Append lines to files; when one cannot be written, all are as they were."""
+    check_present(*(file for file, _ in lines))
     ends = [os.fstat(file.fileno()).st_size for file, _ in lines]
     try:
         for file, own in lines:
@@ -202,29 +198,29 @@ def _write(file: io.FileIO, data: bytes) -> None:
 
 
 def _remove_drawn(folder: Path) -> None:
-    """Remove the pictures that rows of earlier calls name, and the rows of several processes; nothing of the user's."""
+    """Remove the overlays and masks that rows of earlier calls name, and the rows of several processes."""
     parts = part_files(folder)
     for journal in filter(_size, [folder / JOURNAL, *parts]):
-        with suppress(InputError):  # a damaged line: the pictures of the rows behind it stay
+        with suppress(InputError):  # a damaged line: the files of the rows behind it stay
             for _, row in read_rows(journal):
                 for name in filter(None, (row["overlay"], row["mask"])):
-                    if is_within(folder, str(folder / name)):
+                    if is_within(folder, folder / name):
                         (folder / name).unlink(missing_ok=True)
     for part in parts:
         part.unlink()
-    for name in (*PICTURE_FOLDERS, PARTS):
+    for name in (*OVERLAY_FOLDERS, PARTS):
         for place, _, _ in os.walk(folder / name, topdown=False):
-            with suppress(OSError):  # something lies there that no row names
+            with suppress(OSError):  # it holds a file that no row names
                 os.rmdir(place)
 
 
 def _refuse_other_content(folder: Path) -> None:
-    """Raises InputError for a folder of another kind of run, or with pictures of others where ours would go."""
+    """Raises InputError for a folder of another kind of run, or with other files where overlays would go."""
     for name in (METRICS, LAST, CALIBRATION):
         if (folder / name).exists():
             raise InputError(f"output_dir={folder} holds a run of another command ({name}); choose another output_dir")
     if (folder / JOURNAL).exists():
         return
-    for name in PICTURE_FOLDERS:
+    for name in OVERLAY_FOLDERS:
         if (folder / name).exists():
             raise InputError(f"output_dir={folder} has a folder {name} that is not of predictions; choose another")

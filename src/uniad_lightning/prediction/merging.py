@@ -1,4 +1,4 @@
-"""The rows of several processes: each writes a part in a file of its own, and the first makes one of them, in order."""
+"""The rows of several processes: each writes a part, its own file, and the first merges them in the input's order."""
 
 import json
 from array import array
@@ -20,35 +20,34 @@ from uniad_lightning.prediction.files import (
     part_files,
     row_key,
 )
-from uniad_lightning.prediction.open_files import open_alone, refuse_gone, told
+from uniad_lightning.prediction.open_files import check_present, explained, open_locked
 from uniad_lightning.prediction.processes import Processes
 from uniad_lightning.prediction.rows import Row, Rows, part_line, read_rows
 from uniad_lightning.prediction.sources.items import Digests, Item
 
-_AT_ONCE = 1000  # rows that are put together in one go
+_CHUNK = 1000  # rows that are merged at once
 
 
 class PartWriter:
-    """Writes the rows of one of several processes into a part of its own below `folder`, with their places.
+    """Writes the rows of one of several processes into its own part below `folder`, with their places in the input.
 
-    Whatever the results and all parts there hold is `done`, whichever process of whatever call has judged it. All
-    processes make theirs at the same time, none adds a row before all have, and the first one's `whole` is where
-    `finish` puts everything together; None in the others.
+    An image with a row in the results or in any part there is `done`. All processes create their writers together, and
+    none adds a row before all have. `whole` is where `finish` merges the parts: in the first process, None in others.
 
     Raises InputError as `PredictionWriter` does.
     """
 
-    def __init__(self, folder: Path, *, processes: Processes, whole: PredictionWriter | None, pictures: str):
+    def __init__(self, folder: Path, *, processes: Processes, whole: PredictionWriter | None, overlays: str):
         self.folder = folder
         self.processes = processes
-        self.row = Rows(folder, pictures)
+        self.row = Rows(folder, overlays)
         self._whole = whole
         self._done = Digests()
         self._failed = Digests()
         own = self.rows_in = folder / PARTS / f"{processes.rank}.jsonl"
-        with told(folder):
+        with explained(folder):
             own.parent.mkdir(exist_ok=True)
-            self._file = open_alone(own)
+            self._file = open_locked(own)
             self._file.truncate(self._read(own))  # its torn last row
             for path in {folder / JOURNAL, *part_files(folder)} - {own}:
                 self._read(path)
@@ -60,7 +59,7 @@ class PartWriter:
         self._file.close()
 
     def _read(self, path: Path) -> int:
-        """Take in what a journal holds; returns the bytes of its whole rows."""
+        """Read a journal; returns the bytes of its whole rows."""
         end = 0
         for length, row in read_rows(path):
             end += length
@@ -70,61 +69,61 @@ class PartWriter:
         return end
 
     def done(self, item: Item) -> bool:
-        """Whether an earlier call has judged this picture."""
+        """Whether an earlier call has a row of this image."""
         return item.key in self._done
 
     def failed(self, item: Item) -> bool:
-        """Whether an earlier call could not judge this picture."""
+        """Whether this image failed in an earlier call."""
         return item.key in self._failed
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append rows; they are there when this returns, or none when it raises."""
-        with told(self.folder):
+        """Append rows; none when it raises."""
+        with explained(self.folder):
             append([(self._file, map(part_line, rows))])
 
     def finish(self, counts: Counts, listed: str) -> Counts:
-        """Wait for all processes; the first makes one of their parts, in the order of the input.
+        """Wait for all processes; the first merges their parts, in the order of the input.
 
-        `listed` is a digest of all names in the input, as this process has met them. Returns the counts of all in the
-        first process; of nothing in the others, so that no failure of theirs ends it early by their exit status.
+        `listed` is a digest of all names in the input, as this process has listed them. Returns the counts of all in
+        the first process; zeros in the others, since a launcher would end the first at a failure status of theirs.
 
-        Raises InputError when a process has ended, and when not all have met the same names: every picture judged is
-        then in the results once, and some may be missing.
+        Raises InputError when a process has ended, and when not all have listed the same names: every inspected image
+        is then in the results once, and some may be missing.
         """
-        with told(self.folder):
-            refuse_gone(self._file)
+        with explained(self.folder):
+            check_present(self._file)
         self._file.close()
-        everyone = self.processes.everyones((counts, listed))
+        parts = self.processes.gather((counts, listed))
         if self._whole is None:
             return Counts()
-        same = len({theirs for _, theirs in everyone}) == 1
-        with told(self.folder):
+        same = len({names for _, names in parts}) == 1
+        with explained(self.folder):
             merge(self.folder, self._whole, once=not same)
         self.rows_in = self.folder
         if not same:
             raise InputError(
-                "input: it changed while the processes listed it, so pictures may be missing; what is judged is in "
+                "input: it changed while the processes listed it, so images may be missing; finished rows are in "
                 f"{self.folder}: go on with resume=true, or let input be a list (.txt)"
             )
-        return Counts.together([theirs for theirs, _ in everyone])
+        return Counts.total([part for part, _ in parts])
 
 
 def merge(folder: Path, whole: PredictionWriter, *, once: bool) -> None:
-    """Move the rows of all parts to `whole`, in the order of their places; with `once` one row of each picture.
+    """Move the rows of all parts to `whole`, in the order of their places; with `once` one row of each image.
 
-    What `whole` holds from an earlier call is passed over: that one was interrupted here.
+    Rows that `whole` already holds are left out: an earlier call was interrupted while it merged.
     """
-    seen = Digests()
+    moved = Digests()
     rows = (row for row in _in_order(part_files(folder)) if not whole.holds(row))
     if once:
-        rows = (row for row in rows if seen.add(row_key(row)))
-    while some := list(islice(rows, _AT_ONCE)):
-        whole.add(some)
+        rows = (row for row in rows if moved.add(row_key(row)))
+    while chunk := list(islice(rows, _CHUNK)):
+        whole.add(chunk)
     rmtree(folder / PARTS)
 
 
 def _in_order(parts: Sequence[Path]) -> Iterator[Row]:
-    """The rows of all parts by their places; holds 28 bytes of each."""
+    """The rows of all parts by their places; takes 28 bytes of memory for each."""
     places, starts, owners = array("q"), array("q"), array("i")
     for owner, path in enumerate(parts):
         start = 0

@@ -1,4 +1,4 @@
-"""Files of results while they are being written: of one process alone, and noticed when they go."""
+"""Result files while they are being written: locked by one process, and checked for removal by others."""
 
 import io
 import os
@@ -9,28 +9,28 @@ from pathlib import Path
 from uniad_lightning.errors import InputError, LostError
 
 
-def refuse_gone(*files: io.FileIO) -> None:
+def check_present(*files: io.FileIO) -> None:
     """Raises LostError when one of the open files is no longer where it was opened."""
     for file in files:
         path = Path(os.fsdecode(file.name))
         try:
-            there = os.path.samestat(path.stat(), os.fstat(file.fileno()))
+            present = os.path.samestat(path.stat(), os.fstat(file.fileno()))
         except (FileNotFoundError, NotADirectoryError):
-            there = False
-        if not there:
-            raise gone(path)
+            present = False
+        if not present:
+            raise lost(path)
 
 
-def gone(path: Path) -> LostError:
-    """What is said where results were removed under the hands of who writes them."""
+def lost(path: Path) -> LostError:
+    """The error for results that were removed while they were being written."""
     return LostError(
-        f"{path}: was removed or replaced while results were written there, and with it the rows of this call; judge "
-        "the pictures again"
+        f"{path}: was removed or replaced while results were written there, and with it the rows of this call; run "
+        "uniad predict again"
     )
 
 
-def open_alone(path: Path) -> io.FileIO:
-    """`path` to append to. Raises InputError when another process has opened it so."""
+def open_locked(path: Path) -> io.FileIO:
+    """`path`, opened to append to. Raises InputError when another process has opened it so."""
     file = path.open("ab", buffering=0)
     try:
         import fcntl
@@ -45,8 +45,8 @@ def open_alone(path: Path) -> io.FileIO:
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """An OSError within as the one line that says what to do."""
+def explained(folder: Path) -> Iterator[None]:
+    """Turns an OSError within into an InputError that names the file and the remedy."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Overlays and masks of judged pictures, each in a file of its own that lies inside the folder of the results."""
+"""Overlays and masks of inspected images, each a file inside the folder of the results."""
 
 import errno
 import os
@@ -10,34 +10,35 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.sources.items import Item
 
 OVERLAYS, MASKS = "overlays", "masks"
-PICTURE_FOLDERS = (OVERLAYS, MASKS)
+OVERLAY_FOLDERS = (OVERLAYS, MASKS)
 _LONGEST = 200  # bytes of one part of a path, of the 255 that file systems allow
 
 
-class PictureFiles:
+class OverlayFiles:
     """Draws into `overlays/<name>.png` and `masks/<name>.png` of `folder`, at the size of the source.
 
-    A name that leads out of the folder, that another picture has taken or that cannot be a file's gets a code behind.
+    A name that leads out of the folder, is taken by another image or cannot be that of a file gets a code appended.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._lock = Lock()
-        self._taken: set[str] = set()  # by pictures that are being drawn
+        self._taken: set[str] = set()  # names of images that are being drawn
 
     def draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
-        """Paths of the overlay and the mask below the folder; no mask without a boundary, which is then empty text."""
+        """Paths of the overlay and the mask below the folder; the mask is an empty text without a boundary."""
         try:
             return self._draw(item, inspection)
-        except IsADirectoryError:  # of a picture in a folder of this name, made meanwhile; now it is seen to be taken
+        except IsADirectoryError:  # a folder of this name was made meanwhile; now the name counts as taken
             return self._draw(item, inspection)
 
     def _draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
-        name = self._take(item, PICTURE_FOLDERS if inspection.defective is not None else (OVERLAYS,))
+        name = self._reserve(item, OVERLAY_FOLDERS if inspection.defective is not None else (OVERLAYS,))
         try:
             overlay, mask = f"{OVERLAYS}/{name}", f"{MASKS}/{name}"
             self._write(overlay, inspection.overlay())
@@ -49,18 +50,18 @@ class PictureFiles:
                 self._taken.discard(name.casefold())
         return overlay, mask
 
-    def _take(self, item: Item, folders: tuple[str, ...]) -> str:
-        """A path that no other picture has, its folders made. One that was drawn without its row is drawn again."""
-        plain = inside(item.name)
+    def _reserve(self, item: Item, folders: tuple[str, ...]) -> str:
+        """A path that no other image has, its folders made. A file that was drawn without its row is drawn again."""
+        plain = safe_name(item.name)
         code = blake2b(os.fsencode(item.key + item.version), digest_size=6).hexdigest()
-        # The last one needs no folder that may be a file by now: `a.png.png/b.png` beside `a.png`.
+        # The last choice has no folder, since that may be a file by now: `a.png.png/b.png` beside `a.png`.
         choices = [f"{plain}.png"] if plain == item.name else []
         choices += [f"{plain}~{code}.png", f"{code}.png"]
         with self._lock:
             for name in choices:
                 places = [self._folder / folder / name for folder in folders]
-                others = name.casefold() in self._taken or any(place.exists() for place in places)
-                if others and name == f"{item.name}.png":
+                taken = name.casefold() in self._taken or any(place.exists() for place in places)
+                if taken and name == f"{item.name}.png":
                     continue
                 try:
                     for place in places:
@@ -69,20 +70,17 @@ class PictureFiles:
                     continue
                 self._taken.add(name.casefold())
                 return name
-        raise FileExistsError(errno.EEXIST, "a file is where a folder is to be", str(self._folder))
+        raise FileExistsError(errno.EEXIST, "a file has the name of a folder that is needed", str(self._folder))
 
     def _write(self, name: str, image: Image.Image) -> None:
         path = self._folder / name
-        temporary = path.with_name(f".{uuid4().hex}.tmp")  # threads and processes draw at the same time
-        try:
+        unique = path.with_name(f".{uuid4().hex}.tmp")  # processes of several machines may draw at the same time
+        with replacing(path, unique) as temporary:
             image.save(temporary, format="PNG", compress_level=1)  # not the smallest, but several times faster
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
-def inside(name: str) -> str:
-    """`name` as a path that stays inside a folder and fits into a file system; itself where it does already."""
+def safe_name(name: str) -> str:
+    """`name` as a path that stays inside a folder and fits into a file system; unchanged where it does already."""
     parts = [_part(part) for part in name.replace(os.sep, "/").split("/")]
     return str(PurePosixPath(*filter(None, parts))) if any(parts) else "_"
 
@@ -90,6 +88,6 @@ def inside(name: str) -> str:
 def _part(part: str) -> str:
     if part in ("", "."):
         return ""
-    whole = os.fsencode(part)
-    cut = whole[:_LONGEST].decode("utf-8", "ignore") if len(whole) > _LONGEST else part
+    encoded = os.fsencode(part)
+    cut = encoded[:_LONGEST].decode("utf-8", "ignore") if len(encoded) > _LONGEST else part
     return "_" + cut if part == ".." or part.endswith(":") else cut

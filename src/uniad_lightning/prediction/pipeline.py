@@ -1,4 +1,4 @@
-"""Judge pictures one after the other: decode ahead, judge in batches, write rows as they come, in constant memory."""
+"""Inspect a stream of images: decode ahead, inspect in batches, write rows as they come, in constant memory."""
 
 import sys
 import threading
@@ -13,11 +13,11 @@ from hashlib import blake2b
 import numpy as np
 from tqdm import tqdm
 
-from uniad_lightning.errors import InputError, complain, printable, say
-from uniad_lightning.inspection.detector import Detector, Picture
+from uniad_lightning.errors import InputError, print_stderr, print_stdout, printable
+from uniad_lightning.inspection.detector import Detector, ImageInput
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.counts import Counts
-from uniad_lightning.prediction.decoding import MEMORY, Ahead, Decoded, Reading
+from uniad_lightning.prediction.decoding import MEMORY, Decoded, Prefetcher, Reading
 from uniad_lightning.prediction.files import PredictionWriter
 from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.rows import Row
@@ -34,56 +34,56 @@ def predict_all(
     *,
     batch_size: int,
     workers: int,
-    product: str | None = None,
+    category: str | None = None,
     show: bool = True,
 ) -> Counts:
-    """Judge the pictures of `source` in batches of up to `batch_size`, and write a row for each, in their order.
+    """Inspect the images of `source` in batches of up to `batch_size` and write a row for each, in their order.
 
-    `workers` threads decode ahead. A picture that cannot be read is a row with its error. Where the source has nothing
-    more at the moment, what is there is judged at once. `product` is as in `Detector.predict`. `show` is whether to
-    show a bar, failures, and the counts at the end, also after an interrupt.
+    `workers` threads decode ahead. An unreadable image is a row with its error. Where the source has no further image
+    at the moment, a smaller batch is inspected at once. `show` prints a progress bar, failures, and, also after an
+    interrupt, the counts. The processes of the `writer` take one batch each in turn, so that the batches, and with them
+    every digit of the scores, are those of a single process; the first returns the counts of all, the others zeros.
 
-    Several processes, those of the `writer`, take one batch of the source each in turn: so a batch is the same one as
-    in a single process, and with it every digit of its scores. The first returns the counts of all and shows the bar;
-    the others show their failures, and return counts of nothing once they are done.
-
-    Raises InputError when the results cannot be written or the source as a whole ends in an error; rows are kept.
+    Raises InputError when the results cannot be written or the source ends in an error; rows are kept.
     """
-    processes = writer.processes
-    with processes.agreed():
-        for name, value in (("batch_size", batch_size), ("workers", workers)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}={value}: expected a whole number from 1")
-        detector.predict([], product=product)  # refuses a product without boundary before anything long starts
-    loop = _Loop(detector, writer, batch_size=batch_size, workers=workers, product=product, show=show)
-    counts = loop.counts
-    began = time.perf_counter()
+    with writer.processes.agreed():
+        _check_numbers(batch_size=batch_size, workers=workers)
+        detector.predict([], category=category)  # refuses a category without boundary before anything long starts
+    loop = _Loop(detector, writer, batch_size=batch_size, workers=workers, category=category, show=show)
+    passed_over = source.passed_over if writer.processes.first else None
     try:
-        try:
-            _run(loop, source)
-        finally:
-            counts.seconds = time.perf_counter() - began
-        counts = writer.finish(counts, loop.listed.hexdigest())
-        if processes.first and source.passed_over is not None:
-            counts.passed_over = sum(source.passed_over.pictures.values())
+        _run(loop, source)
+        loop.counts = writer.finish(loop.counts, loop.listed.hexdigest())
+        if passed_over is not None:
+            loop.counts.passed_over = sum(passed_over.images.values())
     finally:
-        if show and processes.first:
-            say(counts.line(writer.rows_in))
-    if show and processes.first and source.passed_over is not None and source.passed_over.counts:
-        complain(f"warning: {source.passed_over.line()}")
-    return counts
+        if show and writer.processes.first:
+            print_stdout(loop.counts.summary(writer.rows_in))
+    if show and passed_over is not None and passed_over.counts:
+        print_stderr(f"warning: {passed_over.summary()}")
+    return loop.counts
+
+
+def _check_numbers(**settings: object) -> None:
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name}={value}: expected a whole number from 1")
 
 
 def _run(loop: "_Loop", source: Source) -> None:
-    with _quiet(), _bar(source, loop) as loop.bar:
-        try:
-            loop.run(source)
-        finally:
-            loop.ahead.close()
-            loop.drawing.shutdown(wait=False, cancel_futures=True)
-            close = getattr(source.items, "close", None)
-            if close is not None:
-                close()
+    began = time.perf_counter()
+    try:
+        with _without_warnings(), _bar(source, loop) as loop.bar:
+            try:
+                loop.run(source)
+            finally:
+                loop.ahead.close()
+                loop.drawing.shutdown(wait=False, cancel_futures=True)
+                close = getattr(source.items, "close", None)
+                if close is not None:
+                    close()
+    finally:
+        loop.counts.seconds = time.perf_counter() - began
 
 
 class _Loop:
@@ -98,19 +98,19 @@ class _Loop:
         *,
         batch_size: int,
         workers: int,
-        product: str | None,
+        category: str | None,
         show: bool,
     ):
         self.detector = detector
         self.writer = writer
         self.batch_size = batch_size
-        self.product = product
+        self.category = category
         self.show = show
         self.processes = writer.processes
         self.counts = Counts()
-        self.listed = blake2b(digest_size=16)  # of all names, also those of other processes
-        self.ahead = Ahead(batch_size=batch_size, workers=workers)
-        # Threads of its own: those that decode may be waiting for the memory of what is to be drawn.
+        self.listed = blake2b(digest_size=16)  # of all names in the input, also those of other processes
+        self.ahead = Prefetcher(batch_size=batch_size, workers=workers)
+        # Its own threads: those that decode may be waiting for the memory of images that are to be drawn.
         self.drawing = ThreadPoolExecutor(workers, "draw")
         self._warned = False
 
@@ -119,7 +119,7 @@ class _Loop:
         while not ended or self.ahead:
             ended = ended or self._read_ahead(own)
             if self.ahead:
-                rows = self._judge(self.ahead.next_batch())
+                rows = self._inspect_batch(self.ahead.next_batch())
                 self.ahead.release()
                 self.writer.add(rows)
                 for row in rows:
@@ -127,7 +127,7 @@ class _Loop:
                 self.bar.update(len(rows))
 
     def _own(self, items: Iterator[Item | None]) -> Iterator[tuple[int, Item] | None]:
-        """What this process is to judge, with its place among all; None where nothing is there at the moment."""
+        """The items of this process, each with its place among all; None where there is none at the moment."""
         place = 0
         for item in items:
             if item is None:
@@ -139,27 +139,27 @@ class _Loop:
             place += 1
 
     def _read_ahead(self, own: Iterator[tuple[int, Item] | None]) -> bool:
-        """Have pictures decoded until enough are, or none is there at the moment; returns whether it was the last."""
+        """Start to decode images until enough wait or none is there; returns whether the source has ended."""
         while not self.ahead.full:
             try:
-                found = next(own)
+                numbered = next(own)
             except StopIteration:
                 return True
-            if found is None:
+            if numbered is None:
                 break
-            place, item = found
+            place, item = numbered
             if self.writer.done(item) and not item.version:
                 self.counts.skipped += 1
                 self.counts.failed_before += self.writer.failed(item)
                 if not self.bar.disable:
-                    self.bar.initial += 1  # so that it does not count as speed
+                    self.bar.initial += 1  # not part of the speed
                     self.bar.n += 1
                 continue
             self.ahead.add(place, item)
         return False
 
-    def _judge(self, batch: list[tuple[Reading, Decoded]]) -> list[Row]:
-        """The rows of a batch, its pictures drawn."""
+    def _inspect_batch(self, batch: list[tuple[Reading, Decoded]]) -> list[Row]:
+        """The rows of a batch, its overlays and masks drawn."""
         images = [decoded.image for _, decoded in batch if decoded.image is not None]
         began = time.perf_counter()
         inspections = deque(self._inspect(images))
@@ -177,22 +177,22 @@ class _Loop:
                 inspection, error = None, str(inspection)
             if len(rows) >= at_once:
                 rows[-at_once].result()
-            # The pool drops its references once a row is there: full-size maps live for as many as are drawn at once.
-            draw = self.drawing.submit(
+            # The pool drops its references once a row is done: only `at_once` full-size maps are alive.
+            future = self.drawing.submit(
                 self.writer.row, reading.item, inspection,
                 milliseconds=time_taken, error=error, temporary=decoded.temporary,
             )  # fmt: skip
-            rows.append(draw)
+            rows.append(future)
         return [{**row.result(), "place": reading.place} for row, (reading, _) in zip(rows, batch, strict=True)]
 
     def _inspect(self, images: Sequence[np.ndarray]) -> list[Inspection | InputError]:
-        """What the detector says about each picture, or why it says nothing: one by one where it refuses them all."""
+        """The inspection of each image or its error; one by one where the detector refuses the batch."""
         try:
-            found = self.detector.predict(list[Picture](images), product=self.product) if images else []
+            inspections = self.detector.predict(list[ImageInput](images), category=self.category) if images else []
         except InputError as error:
-            return [error] if len(images) == 1 else [one for image in images for one in self._inspect([image])]
-        self._warn_uncalibrated(any(inspection.defective is None for inspection in found))
-        return [*found]
+            return [error] if len(images) == 1 else [result for image in images for result in self._inspect([image])]
+        self._warn_uncalibrated(any(inspection.defective is None for inspection in inspections))
+        return [*inspections]
 
     def _count(self, row: Row) -> None:
         counts = self.counts
@@ -200,7 +200,7 @@ class _Loop:
         counts.good += row["decision"] == "good"
         counts.defective += row["decision"] == "defective"
         if not row["error"]:
-            counts.judged += 1
+            counts.inspected += 1
             return
         counts.failed += 1
         counts.temporary += row["temporary"]
@@ -219,8 +219,8 @@ class _Loop:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what others warn of: a row says it, or it does not matter here."""
+def _without_warnings() -> Iterator[None]:
+    """Without warnings of Pillow and watchdog: a row has the error, or they do not matter here."""
     with warnings.catch_warnings():
         for package in ("PIL", "watchdog"):
             warnings.filterwarnings("ignore", module=package)
@@ -229,7 +229,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _bar(source: Source, loop: _Loop) -> Iterator[tqdm]:
-    """A progress bar of the first process; its total comes when the pictures are counted, beside the judging."""
+    """A progress bar of the first process; its total is set when a thread beside the work has counted the images."""
     shown = loop.show and loop.processes.first
     among = f" (1 of {loop.processes.count} processes)" if loop.processes.count > 1 else ""
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
@@ -242,6 +242,6 @@ def _bar(source: Source, loop: _Loop) -> Iterator[tqdm]:
 def _count_ahead(source: Source, loop: _Loop, bar: tqdm) -> None:
     try:
         total = source.total()
-    except InputError:  # the judging meets the same and says it
+    except InputError:  # the main thread meets and reports the same error
         return
     bar.total = None if total is None else loop.processes.share(total, loop.batch_size)

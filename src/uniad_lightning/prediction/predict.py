@@ -1,4 +1,4 @@
-"""`predict(cfg)`: the images of an input, their results as rows and pictures in a folder."""
+"""`predict(cfg)`: inspect the images of an input; rows, overlays and masks go to a folder."""
 
 import os
 from contextlib import nullcontext
@@ -9,13 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from uniad_lightning.data.images.white_level import as_number, check_white_level
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.files.within import is_within
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.files import PredictionWriter, part_files
 from uniad_lightning.prediction.merging import PartWriter
-from uniad_lightning.prediction.overlays import PICTURE_FOLDERS
+from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
 from uniad_lightning.prediction.pipeline import predict_all
-from uniad_lightning.prediction.processes import Ended, Processes, join
+from uniad_lightning.prediction.processes import OtherProcessFailed, Processes, join
 from uniad_lightning.prediction.sources.items import Source, at_white_level
 from uniad_lightning.prediction.sources.opening import open_source
 from uniad_lightning.results.output_folder import holds_output_dir
@@ -25,41 +26,41 @@ from uniad_lightning.training.build import warn
 
 @holds_output_dir
 def predict(cfg: DictConfig) -> Counts:
-    """Judge the pictures of `cfg.input`; rows and pictures go to `cfg.output_dir`.
+    """Inspect the images of `cfg.input`; rows, overlays and masks go to `cfg.output_dir`.
 
-    Several processes (torchrun, srun) share them; the counts of all are the first one's. Raises InputError for what
-    cannot be used and where results cannot be written; rows are kept.
+    Several processes (torchrun, srun) share the images; the first returns the counts of all. Raises InputError for
+    settings that cannot be used and where results cannot be written; rows are kept.
     """
     processes = join()
     try:
-        cfg.output_dir = processes.everyones(cfg.output_dir)[0]  # it may have the time in it
+        cfg.output_dir = processes.gather(cfg.output_dir)[0]  # it may contain the time
         with processes.agreed():
-            source, detector = _given(cfg, processes)
+            source, detector = _open_input(cfg, processes)
         with processes.agreed():
-            whole = _results(cfg) if processes.first else None
+            whole = _open_results(cfg) if processes.first else None
         with whole or nullcontext():
             with processes.agreed():
                 writer = _writer(cfg, processes, whole)
             with writer:
                 return predict_all(
-                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, product=cfg.product
+                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, category=cfg.category
                 )  # fmt: skip
-    except Ended:
+    except OtherProcessFailed:
         return Counts()
 
 
-def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
-    """What is to be judged, and what judges it."""
+def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
+    """The images, and the detector that inspects them."""
     if not isinstance(cfg.max_megapixels, int | float) or not 0 < cfg.max_megapixels < 1e6:
         raise InputError(f"max_megapixels={cfg.max_megapixels}: expected a number above 0, such as 400")
     if processes.count > 1 and (cfg.watch or cfg.input == "-"):
         raise InputError(
-            f"{'watch=true' if cfg.watch else 'input=-'}: what comes one after the other cannot be shared by "
+            f"{'watch=true' if cfg.watch else 'input=-'}: images that arrive one by one cannot be shared by "
             f"{processes.count} processes; use one, or give them a folder or a list (.txt)"
         )
-    drawn = [Path(cfg.output_dir).resolve() / name for name in PICTURE_FOLDERS]
-    if cfg.input != "-" and any(expand(cfg.input).resolve().is_relative_to(folder) for folder in drawn):
-        raise InputError(f"input={cfg.input}: is drawn by uniad predict itself; choose another output_dir")
+    drawn = [Path(cfg.output_dir) / name for name in OVERLAY_FOLDERS]
+    if cfg.input != "-" and any(is_within(folder, cfg.input) for folder in drawn):
+        raise InputError(f"input={cfg.input}: is where uniad predict itself draws; choose another output_dir")
     max_pixels = round(1e6 * cfg.max_megapixels)
     source = open_source(
         cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
@@ -70,20 +71,20 @@ def _given(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
     return at_white_level(source, white_level), detector
 
 
-def _results(cfg: DictConfig) -> PredictionWriter:
-    """The files of the results, begun or gone on with."""
+def _open_results(cfg: DictConfig) -> PredictionWriter:
+    """The files of the results, new or resumed."""
     folder, checkpoint = Path(cfg.output_dir), expand(cfg.ckpt_path).resolve()
     settings = {
         "ckpt_path": str(checkpoint),
-        "ckpt_changed": checkpoint.stat().st_mtime_ns,  # calibrated anew it has another boundary
+        "ckpt_changed": checkpoint.stat().st_mtime_ns,  # a new calibration sets another boundary
         "input": cfg.input if cfg.input == "-" else os.path.abspath(expand(cfg.input)),
-        "product": cfg.product,
+        "category": cfg.category,
         "every": cfg.every,
         **({} if cfg.white_level is None else {"white_level": cfg.white_level}),
     }
     refuse_in_the_way(folder, [CONFIG])
     writer = PredictionWriter(
-        folder, pictures=cfg.pictures, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
+        folder, overlays=cfg.overlays, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
     )  # fmt: skip
     if cfg.resume and not writer.kept and not part_files(folder):
         warn(f"resume=true: {folder} holds no predictions yet; starting")
@@ -92,10 +93,10 @@ def _results(cfg: DictConfig) -> PredictionWriter:
 
 
 def _writer(cfg: DictConfig, processes: Processes, whole: PredictionWriter | None) -> PredictionWriter | PartWriter:
-    """Where this process writes: into the results, unless several do or have done so."""
+    """The writer of this process: of the results, or of a part where several processes write or have written."""
     folder = Path(cfg.output_dir)
     if processes.count == 1 and whole is not None and not part_files(folder):
         return whole
     if cfg.watch:
-        raise InputError(f"watch=true: {folder} holds parts of several processes; let a call without watch end them")
-    return PartWriter(folder, processes=processes, whole=whole, pictures=cfg.pictures)
+        raise InputError(f"watch=true: {folder} holds parts of several processes; let a call without watch merge them")
+    return PartWriter(folder, processes=processes, whole=whole, overlays=cfg.overlays)

@@ -1,17 +1,17 @@
-"""What is said about one picture as a row: of the journal, which is JSON, and of the table, which is CSV."""
+"""The result of one image as a row: of the journal, which is JSON, and of the table, which is CSV."""
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError, did_you_mean
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.result import Inspection
-from uniad_lightning.prediction.open_files import gone, told
-from uniad_lightning.prediction.overlays import PictureFiles
+from uniad_lightning.prediction.open_files import explained, lost
+from uniad_lightning.prediction.overlays import OverlayFiles
 from uniad_lightning.prediction.sources.items import Item
 
 Row = dict[str, Any]
@@ -20,19 +20,19 @@ _COLUMNS = (
     "mask", "error",
 )  # fmt: skip
 _IDENTITY = {"path", "size", "mtime_ns"}
-_PLACE = "place"  # number in the input, which is for those only that put rows in order
+_PLACE = "place"  # number in the input, by which the rows of several processes are put in order
 
 
 class Rows:
-    """Makes the row of a picture, and draws those that `pictures` says: `defective` (ones), `all` or `none`."""
+    """Makes the row of an image, and draws overlay and mask of `overlays`: `defective` images, `all` or `none`."""
 
-    def __init__(self, folder: Path, pictures: str):
-        if pictures not in ("defective", "all", "none"):
-            near = did_you_mean(str(pictures), ("defective", "all", "none"))
-            raise InputError(f"pictures={pictures}: expected defective, all or none.{near}")
+    def __init__(self, folder: Path, overlays: str):
+        if overlays not in ("defective", "all", "none"):
+            near = did_you_mean(str(overlays), ("defective", "all", "none"))
+            raise InputError(f"overlays={overlays}: expected defective, all or none.{near}")
         self._folder = folder
-        self._pictures = pictures
-        self._files = PictureFiles(folder)
+        self._overlays = overlays
+        self._files = OverlayFiles(folder)
 
     def __call__(
         self,
@@ -43,9 +43,9 @@ class Rows:
         error: str = "",
         temporary: bool = False,
     ) -> Row:
-        """The row, for `add`; `error` says why there is no inspection, for now only if it is `temporary`.
+        """The row, for `add`; `error` is why there is no inspection, `temporary` whether that may pass.
 
-        May be called from several threads at once. Raises LostError where the folder is gone.
+        May be called from several threads at once. Raises LostError where the folder has been removed.
         """
         row = empty_row(item, milliseconds, error, temporary=temporary)
         if inspection is None:
@@ -53,17 +53,17 @@ class Rows:
         if not math.isfinite(inspection.score):
             row["error"] = f"the detector's score is {inspection.score}; its checkpoint may be damaged"
             return row
-        row.update(said(inspection))
-        if self._pictures == "all" or (self._pictures == "defective" and inspection.defective):
+        row.update(_inspection_fields(inspection))
+        if self._overlays == "all" or (self._overlays == "defective" and inspection.defective):
             if not self._folder.is_dir():  # drawing would make it again, without the rows
-                raise gone(self._folder)
-            with told(self._folder):
+                raise lost(self._folder)
+            with explained(self._folder):
                 row["overlay"], row["mask"] = self._files.draw(item, inspection)
         return row
 
 
 def empty_row(item: Item, milliseconds: float, error: str, *, temporary: bool = False) -> Row:
-    """The row of a picture of which nothing is said yet."""
+    """The row of an image without an inspection."""
     return {
         "path": item.name,
         "size": item.size,
@@ -81,8 +81,8 @@ def empty_row(item: Item, milliseconds: float, error: str, *, temporary: bool = 
     }
 
 
-def said(inspection: Inspection) -> Row:
-    """The part of the row that is the detector's."""
+def _inspection_fields(inspection: Inspection) -> Row:
+    """The fields of the row that come from the detector."""
     return {
         "score": inspection.score,
         "normalised_score": inspection.normalised,
@@ -93,7 +93,7 @@ def said(inspection: Inspection) -> Row:
 
 
 def journal_line(row: Row) -> bytes:
-    """The row as a line of JSON. The bytes of a name that are no text are escaped."""
+    """The row as a line of JSON. Bytes of a name that are not valid text are escaped."""
     return part_line({name: value for name, value in row.items() if name != _PLACE})
 
 
@@ -108,7 +108,7 @@ def part_line(row: Row) -> bytes:
 def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """The whole rows of a journal, each with the bytes of its line; a torn last one is left out.
 
-    Raises InputError for a line that is no row and not the last, which no interruption leaves behind.
+    Raises InputError for any other line that is not a row, since an interruption cannot cause that.
     """
     with path.open("rb") as journal:
         for number, line in enumerate(journal, start=1):
@@ -121,21 +121,16 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def is_temporary(row: Row) -> bool:
-    """Whether a picture failed for what may pass, so that another try is worth it."""
-    return bool(row.get("temporary"))  # files of before have none
+    """Whether an image failed for a reason that may pass."""
+    return bool(row.get("temporary"))  # files of earlier versions lack it
 
 
 def drop_temporary(path: Path) -> bool:
-    """Take the rows that are worth another try out of a journal, which stays whole if this ends; whether any was."""
+    """Remove the temporary failures from a journal, which is never left incomplete; returns whether there were any."""
     if not any(is_temporary(row) for _, row in read_rows(path)):
         return False
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as kept:
-            kept.writelines(part_line(row) for _, row in read_rows(path) if not is_temporary(row))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as kept:
+        kept.writelines(part_line(row) for _, row in read_rows(path) if not is_temporary(row))
     return True
 
 
@@ -149,7 +144,7 @@ def _parsed(line: bytes) -> Row | None:
 
 
 def table_line(row: Row) -> bytes:
-    """The row as a line of CSV; what is not known is empty."""
+    """The row as a line of CSV; unknown values are empty."""
     failed = row["score"] is None
     cells = {
         **row,

@@ -1,4 +1,4 @@
-"""`import_official(cfg)`: a checkpoint file of the reference implementation -> a checkpoint of ours."""
+"""`import_official(cfg)`: convert a checkpoint file of the reference implementation."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import Tensor
 
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
-from uniad_lightning.errors import InputError, say, system_reason
+from uniad_lightning.errors import InputError, print_stdout, system_reason
 from uniad_lightning.files.torch_file import read_torch_file
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.reference.weights import (
@@ -28,69 +28,75 @@ from uniad_lightning.training.checkpoint import AtomicCheckpointIO
 from uniad_lightning.training.checkpoint_format import FORMAT
 from uniad_lightning.training.resume import plain
 
-# The image size each EfficientNet was made for, whose padding EfficientNet-PyTorch keeps at every other size.
 OTHER_NETWORK = "the reference's network is model=uniad model.decoder=a standardize=false; choose these"
+# The image size each EfficientNet was made for, whose padding EfficientNet-PyTorch keeps at every other size.
 NATIVE_SIZES = (224, 240, 260, 300, 380, 456, 528, 600)
 BACKBONE, NETWORK = "backbone.", "reconstruction."
 NOT_GIVEN = "data.root_is_not_given"  # no such folder: the images it was trained on are not in the file
 
 
 class Official(NamedTuple):
-    """What a checkpoint of the reference holds.
+    """A checkpoint of the reference.
 
     Attributes:
         state_dict: its tensors by name, without the `module.` of parallel training.
-        network: those of the reconstruction network, without their prefix.
-        said: config keys of ours with the value it was trained with, as far as the file says.
+        network: the tensors of the reconstruction network, without their prefix.
+        settings: this package's config keys with the values it was trained with, as far as the file has them.
     """
 
     state_dict: dict[str, Tensor]
     network: dict[str, Tensor]
-    said: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def import_official(cfg: DictConfig) -> Path:
-    """Write the checkpoint `cfg.file` of the reference as a checkpoint of ours, `cfg.output`.
+    """Write the checkpoint `cfg.file` of the reference as a checkpoint of this package, `cfg.output`.
 
-    Sizes of the network are read off the tensors; what else the file says has to be what `cfg` says.
+    Sizes of the network are read off the tensors; other settings in the file have to be those of `cfg`.
 
     Raises InputError for a file that is no such checkpoint, or not of the detector that `cfg` describes, and for an
-    output that is there already or cannot be written.
+    output that exists or cannot be written.
     """
     output = _free(cfg.output, cfg.overwrite)
     official = read_official(cfg.file)
     try:
-        native = _native_size(cfg)
-        sizes = network_sizes(official.network)
-        channels = sizes.pop("channels")
-        with open_dict(cfg):
-            cfg.model.update(sizes, grid=list(network_grid(official.network)))
-            if cfg.backbone.padding_for is None:
-                cfg.backbone.padding_for = native
-            if OmegaConf.is_missing(cfg.data, "root"):
-                cfg.data.root = NOT_GIVEN
-        _refuse_other_settings(cfg, official.said)
-        module = build_module(cfg, announce=False)
-        if not isinstance(module, FeatureReconstruction):
-            raise InputError(OTHER_NETWORK)
-        _refuse_other_levels(cfg, module, channels)
-        fill(module, official.state_dict)
+        module = _build_filled(cfg, official)
     except InputError as error:
         raise InputError(f"file={cfg.file}: {error}") from None
     config = {name: value for name, value in plain(cfg).items() if name not in ("file", "output")}
     checkpoint = {"format": FORMAT, "config": config, "state_dict": module.state_dict(), "loops": {}, "categories": []}
     AtomicCheckpointIO().save_checkpoint(checkpoint, output)
-    say(
+    print_stdout(
         f"{output}: {cfg.backbone.name} and UniAD of {cfg.model.num_encoder_layers} + {cfg.model.num_decoder_layers} "
         f"layers, {cfg.model.hidden_dim} wide, on {cfg.model.grid} cells, for images of {cfg.data.image_size} pixels"
     )
     return output
 
 
-def read_official(path: str) -> Official:
-    """The reference's checkpoint at `path`, of which nothing but tensors and plain values is made.
+def _build_filled(cfg: DictConfig, official: Official) -> FeatureReconstruction:
+    """The detector of `cfg`, whose sizes are set to those of `official`, with its weights."""
+    native = _native_size(cfg)
+    sizes = network_sizes(official.network)
+    channels = sizes.pop("channels")
+    with open_dict(cfg):
+        cfg.model.update(sizes, grid=list(network_grid(official.network)))
+        if cfg.backbone.padding_for is None:
+            cfg.backbone.padding_for = native
+        if OmegaConf.is_missing(cfg.data, "root"):
+            cfg.data.root = NOT_GIVEN
+    _refuse_other_settings(cfg, official.settings)
+    module = build_module(cfg, announce=False)
+    if not isinstance(module, FeatureReconstruction):
+        raise InputError(OTHER_NETWORK)
+    _refuse_other_levels(cfg, module, channels)
+    fill(module, official.state_dict)
+    return module
 
-    Raises InputError for a file that is none, and for one that holds other objects.
+
+def read_official(path: str) -> Official:
+    """Read the reference's checkpoint at `path`; creates nothing but tensors and plain values.
+
+    Raises InputError for any other file, and for one that holds other objects.
     """
     if not expand(path).is_file():
         raise InputError(f"file={path}: no such file; expected a checkpoint of the reference, such as ckpt.pth.tar")
@@ -106,7 +112,7 @@ def read_official(path: str) -> Official:
             f"file={path}: is no checkpoint of the reference; none of its {len(named)} tensors begins with "
             f"'module.{absent}'; expected those of backbone and reconstruction"
         )
-    return Official(named, network, _settings_said(loaded.get("arch")))
+    return Official(named, network, _settings(loaded.get("arch")))
 
 
 def fill(module: FeatureReconstruction, state_dict: Mapping[str, Tensor]) -> None:
@@ -115,23 +121,23 @@ def fill(module: FeatureReconstruction, state_dict: Mapping[str, Tensor]) -> Non
     Raises InputError that names the first missing, unknown or misshapen tensor.
     """
     pyramid = module.backbone.model.state_dict()
-    ours = {BACKBONE + name: pyramid[own] for own, name in backbone_names(pyramid).items()}
-    used = [name.removeprefix(BACKBONE) for name in ours]
-    ours |= {NETWORK + reference_name(name): parameter for name, parameter in module.network.named_parameters()}
+    own = {BACKBONE + name: pyramid[timm_name] for timm_name, name in backbone_names(pyramid).items()}
+    used = [name.removeprefix(BACKBONE) for name in own]
+    own |= {NETWORK + reference_name(name): parameter for name, parameter in module.network.named_parameters()}
     given = {
         name: value
         for name, value in state_dict.items()
         if not (name.startswith(BACKBONE) and is_behind(name.removeprefix(BACKBONE), used))
     }
     try:
-        copy_weights(ours, given, whole="a backbone and a reconstruction network")
+        copy_weights(own, given, whole="a backbone and a reconstruction network")
     except InputError as error:
         hint = f"; is it of another backbone than backbone.name={module.backbone.name}?"
         raise InputError(f"{error}{hint if str(error).startswith(BACKBONE) else ''}") from None
 
 
 class _Unread:
-    """Stands for a NumPy value in a file, such as the reference's best metric: nothing of it is made or kept."""
+    """Replaces a NumPy value in a file, such as the reference's best metric, which is not read."""
 
     def __init__(self, *_: Any):
         pass
@@ -140,7 +146,7 @@ class _Unread:
         pass
 
 
-# Besides tensors the reference keeps its settings, in dictionaries of a package of their own, and a NumPy number.
+# Besides tensors the reference saves its settings, in dictionaries of the package easydict, and a NumPy number.
 _STAND_INS = [
     (OrderedDict, "easydict.EasyDict"),
     (_Unread, "numpy.dtype"),
@@ -154,32 +160,32 @@ def _load(path: str) -> Any:
         return read_torch_file(expand(path), f"file={path}")
 
 
-def _settings_said(arch: Any) -> dict[str, Any]:
-    """Config keys of ours with what the reference's own description of its parts, `arch`, says of them."""
+def _settings(arch: Any) -> dict[str, Any]:
+    """This package's config keys with their values in the reference's description of its parts, `arch`."""
     listed = [part for part in arch if isinstance(part, dict)] if isinstance(arch, list) else []
     parts = {str(part.get("name")): part for part in listed}
     kind = re.search(r"efficientnet_(b\d)$", str(parts.get("backbone", {}).get("type")))
-    said: dict[str, Any] = {"backbone.name": f"tf_efficientnet_{kind[1]}"} if kind else {}
+    settings: dict[str, Any] = {"backbone.name": f"tf_efficientnet_{kind[1]}"} if kind else {}
     options = parts.get("reconstruction", {}).get("kwargs")
     options = options if isinstance(options, dict) else {}
     if "nhead" in options:
-        said["model.num_heads"] = options["nhead"]
+        settings["model.num_heads"] = options["nhead"]
     if "activation" in options:
-        said["activation"] = options["activation"]
+        settings["activation"] = options["activation"]
     window = options.get("neighbor_mask")
     if isinstance(window, dict):
-        said |= {"model.neighbor_size": window.get("neighbor_size"), "model.masked": window.get("mask")}
+        settings |= {"model.neighbor_size": window.get("neighbor_size"), "model.masked": window.get("mask")}
     elif "neighbor_mask" in options:
-        said["model.masked"] = [False, False, False]
+        settings["model.masked"] = [False, False, False]
     neck, size = parts.get("neck", {}).get("kwargs"), options.get("feature_size")
     strides = neck.get("outstrides") if isinstance(neck, dict) else None
     if isinstance(size, Sequence) and isinstance(strides, Sequence) and len(strides) == 1:
-        said["data.image_size"] = [side * strides[0] for side in size]
-    return {key: value for key, value in said.items() if value is not None}
+        settings["data.image_size"] = [side * strides[0] for side in size]
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _native_size(cfg: DictConfig) -> int:
-    """The image size that the backbone of `cfg` was made for. Raises InputError for parts the reference has not."""
+    """The image size that the backbone of `cfg` was made for. InputError for parts that the reference lacks."""
     if cfg.model._target_ != "uniad_lightning.models.uniad.UniAD" or cfg.model.decoder != "a" or cfg.standardize:
         raise InputError(OTHER_NETWORK)
     name = re.fullmatch(r"tf_efficientnet_b([0-7])(\..*)?", cfg.backbone.name)
@@ -191,45 +197,46 @@ def _native_size(cfg: DictConfig) -> int:
     return NATIVE_SIZES[int(name[1])]
 
 
-def _refuse_other_settings(cfg: DictConfig, said: Mapping[str, Any]) -> None:
-    """Raises InputError for the first setting in which `cfg` departs from what the file says of itself."""
-    for key, value in said.items():
-        mine = "relu" if key == "activation" else OmegaConf.select(cfg, key)
+def _refuse_other_settings(cfg: DictConfig, settings: Mapping[str, Any]) -> None:
+    """Raises InputError for the first setting in which `cfg` differs from the `settings` in the file."""
+    for key, value in settings.items():
+        current = "relu" if key == "activation" else OmegaConf.select(cfg, key)
         if key == "backbone.name":
-            mine = mine.split(".")[0]
-        if _pairwise(mine) == _pairwise(value):
+            current = current.split(".")[0]
+        if _as_pair(current) == _as_pair(value):
             continue
         if key == "activation":
-            raise InputError(f"was trained with activation {value}; the network here has {mine} alone")
-        raise InputError(f"was trained with {key}={_word(value)}, not {_word(mine)}; give '{key}={_word(value)}'")
+            raise InputError(f"was trained with activation {value}; the network here has {current} alone")
+        value = _as_word(value)
+        raise InputError(f"was trained with {key}={value}, not {_as_word(current)}; give '{key}={value}'")
 
 
-def _pairwise(value: Any) -> list[Any]:
-    """A list as it is, and one value, as of a size, as the pair it stands for."""
+def _as_pair(value: Any) -> list[Any]:
+    """A list as it is; one value, such as a size, as the pair it stands for."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value, value]
 
 
-def _word(value: Any) -> str:
-    """A plain value as the command line takes it."""
+def _as_word(value: Any) -> str:
+    """A plain value as written on the command line."""
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return f"[{','.join(map(_word, value))}]"
+        return f"[{','.join(map(_as_word, value))}]"
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def _refuse_other_levels(cfg: DictConfig, module: FeatureReconstruction, channels: int) -> None:
-    found = sum(module.backbone.channels)
-    if found != channels:
+    given = sum(module.backbone.channels)
+    if given != channels:
         raise InputError(
             f"{NETWORK}input_proj.weight takes {channels} channels, but backbone.levels={list(cfg.backbone.levels)} of "
-            f"{cfg.backbone.name} give {found}; set backbone.name and backbone.levels to what it was trained on"
+            f"{cfg.backbone.name} give {given}; set backbone.name and backbone.levels to what it was trained on"
         )
 
 
 def _free(path: str, overwrite: bool) -> Path:
-    """`path`, where a file can be written; raises InputError otherwise."""
+    """`path` expanded; raises InputError where no file can be written."""
     output = expand(path)
     if output.is_dir() or (output.exists() and not overwrite):
-        raise InputError(f"output={path}: is there already; choose another output, or overwrite=true")
+        raise InputError(f"output={path}: exists already; choose another output, or overwrite=true")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(output.parent, os.W_OK):

@@ -1,4 +1,4 @@
-"""Weights of the reference implementation (github.com/zhiyuanyou/UniAD): its names of ours, and its network."""
+"""Weights of the reference implementation (github.com/zhiyuanyou/UniAD): its parameter names, and its network."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -21,8 +21,8 @@ _LAYER_NAMES = {
     "feedforward.0": "linear1",
     "feedforward.3": "linear2",
 }
-# Parts of a block in timm and in EfficientNet-PyTorch, whose numbers tell what stands where: before the depthwise
-# convolution a block that expands has one more pair of convolution and batch norm.
+# Parts of a block in timm and in EfficientNet-PyTorch. Before the depthwise convolution a block that expands has one
+# more pair of convolution and batch norm, which shifts the numbers.
 _SQUEEZE = {"se.conv_reduce": "_se_reduce", "se.conv_expand": "_se_expand"}
 _EXPANDING = _SQUEEZE | {
     "conv_pw": "_expand_conv",
@@ -38,7 +38,7 @@ _HEAD = re.compile(r"(_conv_head|_bn1|_fc)\.\w+")
 
 
 def reference_name(name: str) -> str:
-    """The reference's name of our parameter `name` of a `UniAD`; layouts are the same, tensor for tensor."""
+    """The reference's name of the parameter `name` of a `UniAD`; the tensors have the same layout."""
     if name.startswith(("input_proj.", "output_proj.")):
         return name
     _, part, *rest = name.split(".")
@@ -52,21 +52,21 @@ def reference_name(name: str) -> str:
         return f"{prefix}.learned_embed.weight"
     if tail.startswith("feedforward_norm."):
         return f"{prefix}.{'norm2' if part == 'encoder' else 'norm3'}.{rest[-1]}"
-    ours = next(key for key in _LAYER_NAMES if tail.startswith(f"{key}."))
-    return f"{prefix}.{_LAYER_NAMES[ours]}{tail.removeprefix(ours)}"
+    own = next(key for key in _LAYER_NAMES if tail.startswith(f"{key}."))
+    return f"{prefix}.{_LAYER_NAMES[own]}{tail.removeprefix(own)}"
 
 
 def backbone_names(names: Collection[str]) -> dict[str, str]:
-    """EfficientNet-PyTorch's name of each of timm's `names` of tensors of an EfficientNet; blocks are counted through.
+    """EfficientNet-PyTorch's name of each of timm's `names` of an EfficientNet's tensors; it has one count of blocks.
 
     `names` are those of all tensors up to some block.
     """
-    found = [re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(.+)\.(\w+)", name) for name in names]
-    blocks = sorted({(int(match[1]), int(match[2])) for match in found if match})
+    matches = [re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(.+)\.(\w+)", name) for name in names]
+    blocks = sorted({(int(match[1]), int(match[2])) for match in matches if match})
     number = {block: index for index, block in enumerate(blocks)}
     stem = {"conv_stem": "_conv_stem", "bn1": "_bn0"}
     result = {}
-    for name, match in zip(names, found, strict=True):
+    for name, match in zip(names, matches, strict=True):
         if match is None:
             part, tail = name.rsplit(".", 1)
             result[name] = f"{stem[part]}.{tail}"
@@ -77,16 +77,16 @@ def backbone_names(names: Collection[str]) -> dict[str, str]:
 
 
 def is_behind(name: str, used: Iterable[str]) -> bool:
-    """Whether EfficientNet-PyTorch's tensor `name` belongs to its head, or to a block behind all of the `used` ones."""
+    """Whether EfficientNet-PyTorch's tensor `name` belongs to its head, or to a block after all of the `used` ones."""
     last = max((int(match[1]) for match in map(_BLOCK.fullmatch, used) if match), default=-1)
     block = _BLOCK.fullmatch(name)
     return bool(_HEAD.fullmatch(name)) or (block is not None and int(block[1]) > last)
 
 
 def network_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of `UniAD` that the tensors of the reference's reconstruction network tell.
+    """Arguments of `UniAD` read off the tensors of the reference's reconstruction network.
 
-    Raises InputError that names a tensor without which they cannot be told.
+    Raises InputError that names a missing tensor.
     """
     hidden_dim, channels = _shape(state_dict, "input_proj.weight", 2)
     return {
@@ -99,24 +99,24 @@ def network_sizes(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def network_grid(state_dict: Mapping[str, Tensor]) -> tuple[int, int]:
-    """(height, width) in cells, as the position embedding of the reference's network tells; InputError without."""
+    """(height, width) in cells, read off the position embedding; raises InputError without one."""
     rows, columns = (_shape(state_dict, f"pos_embed.{axis}_embed.weight", 2)[0] for axis in ("row", "col"))
     return rows, columns
 
 
-def copy_weights(ours: Mapping[str, Tensor], given: Mapping[str, Tensor], *, whole: str) -> None:
-    """Copy the `given` tensors into `ours` of the same names; `whole` says what they are together.
+def copy_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, whole: str) -> None:
+    """Copy the `given` tensors into those of `own` of the same names; `whole` describes all of them in messages.
 
     Raises InputError that names the first missing, unknown or misshapen tensor.
     """
-    for name in ours:
+    for name in own:
         if name not in given:
-            raise InputError(f"{name}: missing; expected a tensor of shape {tuple(ours[name].shape)}")
+            raise InputError(f"{name}: missing; expected a tensor of shape {tuple(own[name].shape)}")
     for name in given:
-        if name not in ours:
+        if name not in own:
             raise InputError(f"{name}: unknown; expected {whole} of the reference and nothing else")
     with torch.no_grad():
-        for name, tensor in ours.items():
+        for name, tensor in own.items():
             value = given[name]
             if value.shape != tensor.shape:
                 raise InputError(f"{name}: has shape {tuple(value.shape)}, expected {tuple(tensor.shape)}")
@@ -131,7 +131,7 @@ def reconstruction_from_state_dict(
     neighbor_size: tuple[int, int],
     masked: tuple[bool, bool, bool],
 ) -> nn.Module:
-    """Our reconstruction network with the reference's weights, in eval mode: tokens (B, N, C) -> (B, N, C).
+    """A `UniAD` with the reference's weights, in eval mode: tokens (B, N, C) -> (B, N, C).
 
     Channels, width and numbers of layers are read off the tensors. `grid` and `neighbor_size` are (height, width) in
     cells, `masked` the reference's `mask`: encoder, decoder attention 1, decoder attention 2.
@@ -147,8 +147,8 @@ def reconstruction_from_state_dict(
         masked=masked,
         jitter=FeatureJitter(scale=20.0, prob=1.0, per="batch"),
     )
-    ours = {reference_name(name): parameter for name, parameter in network.named_parameters()}
-    copy_weights(ours, state_dict, whole="the reconstruction network")
+    own = {reference_name(name): parameter for name, parameter in network.named_parameters()}
+    copy_weights(own, state_dict, whole="the reconstruction network")
     return network.eval()
 
 
@@ -164,5 +164,5 @@ def _shape(state_dict: Mapping[str, Tensor], name: str, dimensions: int) -> tupl
 def _count_layers(state_dict: Mapping[str, Tensor], stack: str) -> int:
     prefix = f"transformer.{stack}.layers."
     numbers = [name.removeprefix(prefix).split(".")[0] for name in state_dict if name.startswith(prefix)]
-    # Not their maximum: one stray number would build that many layers before it is refused.
+    # Not their maximum: a single wrong number would build that many layers before it is refused.
     return len({number for number in numbers if number.isdigit()})

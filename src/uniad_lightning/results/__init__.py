@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder and its tables."""
+"""The results of a run: its folder and its tables."""

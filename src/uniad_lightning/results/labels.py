@@ -4,5 +4,5 @@ from uniad_lightning.errors import printable
 
 
 def label(name: str) -> str:
-    """`name` as Matplotlib shows it as it stands: no formulas between dollar signs, no bytes that are no text."""
+    """`name` with dollar signs and unprintable bytes escaped, so that Matplotlib draws it literally."""
     return printable(name).replace("$", r"\$")

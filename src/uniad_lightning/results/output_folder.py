@@ -1,4 +1,4 @@
-"""Who writes to an output folder: one run at a time, and none where something lies that no run has written."""
+"""Locks an output folder for one run at a time, and refuses a folder with files that no run has written."""
 
 import json
 import os
@@ -20,10 +20,10 @@ from uniad_lightning.results.written_files import MARK, begin, end, is_held, is_
 Result = TypeVar("Result")
 
 _LOCK = "lock"
-# What the jobs of a sweep and file systems leave, besides hidden files.
+# Files of sweep jobs and file systems, besides hidden ones.
 _HARMLESS = ("job.json", "log.txt", "lost+found")
-_DEPTH = 3  # how far below a folder the runs of others may lie, such as <sweep>/<job>
-# What version 0.1.0 left, which kept no list; its heatmaps were named as the categories of metrics.json.
+_DEPTH = 3  # how far below a folder other runs may lie, such as <sweep>/<job>
+# Files of version 0.1.0, which kept no list; its heatmaps were named as the categories of metrics.json.
 _EARLIER = (
     "config.yaml",
     "metrics.json",
@@ -38,12 +38,12 @@ _EARLIER = (
 
 
 def is_first() -> bool:
-    """Whether this is the first process of a run, the one that writes for all."""
+    """Whether this is the process of a run that writes for all."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def holds_output_dir(command: Callable[[Any], Result]) -> Callable[[Any], Result]:
-    """`command(cfg)`, which holds `cfg.output_dir` while it runs."""
+    """Decorate `command(cfg)` to hold `cfg.output_dir` while it runs."""
 
     @wraps(command)
     def held(cfg: Any) -> Result:
@@ -55,9 +55,9 @@ def holds_output_dir(command: Callable[[Any], Result]) -> Callable[[Any], Result
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep other runs out of `folder`, which is made, until this ends or its process does; the first process alone.
+    """Make `folder` and keep other runs out of it until the block or the process ends; only the first process locks.
 
-    Raises InputError where another run holds it, and where it holds a file that no run of this package has written.
+    Raises InputError where another run holds it, and where it has a file that no run of this package has written.
     """
     if is_held(folder):
         yield
@@ -68,7 +68,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def hold_free(folder: Path) -> Iterator[Path]:
-    """Hold `folder` or, where there is anything in it, the next of `<folder>-2`, `<folder>-3` that is free."""
+    """Hold `folder` or, where it is not empty, the first free one of `<folder>-2`, `<folder>-3`."""
     chosen, lock = folder, _lock_if_free(folder)
     for number in count(2):
         if lock is not None:
@@ -94,7 +94,7 @@ def _held(folder: Path, lock: FileLock | None) -> Iterator[None]:
 def _lock_if_free(folder: Path) -> FileLock | None:
     try:
         lock = _lock(folder)
-    except InputError:  # another run holds it, or something lies there
+    except InputError:  # another run holds it, or it has other files
         return None
     if set(os.listdir(folder)) <= {MARK}:
         return lock
@@ -118,8 +118,8 @@ def _lock(folder: Path) -> FileLock:
 
 
 def _leave(folder: Path) -> None:
-    """Leave a folder in which nothing was written as it was; while it is locked, so that nobody else is in it."""
-    with suppress(OSError):  # the folder is gone, or may no longer be written to: the run has said so
+    """Remove the mark of a folder in which nothing was written; to be called while it is locked."""
+    with suppress(OSError):  # the folder is gone or read-only: the run has reported that
         if not written(folder) and set(os.listdir(folder)) <= {MARK}:
             for path in (folder / MARK).iterdir():
                 path.unlink()
@@ -127,9 +127,9 @@ def _leave(folder: Path) -> None:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises InputError that names a file in `folder` which no run of this package has written, unless one has begun.
+    """Raises InputError that names a file which no run of this package has written, unless `folder` is marked.
 
-    Folders of other runs, what is hidden, and a file into which this process prints are no obstacle.
+    Folders of other runs, hidden files, and a file that this process prints to are accepted.
     """
     if not folder.is_dir() or is_marked(folder) or _of_earlier_version(folder) is not None:
         return
@@ -138,24 +138,24 @@ def refuse_foreign(folder: Path) -> None:
             continue
         if not (entry.is_dir() and _is_of_runs(Path(entry.path), _DEPTH)):
             raise InputError(
-                f"output_dir={folder} holds {entry.name}, which is of no run of uniad; choose another output_dir, such "
-                f"as {folder / 'run'}"
+                f"output_dir={folder} holds {entry.name}, which no run of uniad has written; choose another "
+                f"output_dir, such as {folder / 'run'}"
             )
 
 
 def _is_printed_to(entry: os.DirEntry) -> bool:
-    """Whether it is the file of `uniad ... > FILE`."""
+    """Whether this process prints to the file, as in `uniad ... > FILE`."""
     printed = set()
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none
-            found = os.fstat(stream.fileno())  # type: ignore[union-attr]
-            printed.add((found.st_dev, found.st_ino))
-    found = entry.stat(follow_symlinks=False)
-    return (found.st_dev, found.st_ino) in printed
+            status = os.fstat(stream.fileno())  # type: ignore[union-attr]
+            printed.add((status.st_dev, status.st_ino))
+    status = entry.stat(follow_symlinks=False)
+    return (status.st_dev, status.st_ino) in printed
 
 
 def _is_of_runs(folder: Path, depth: int) -> bool:
-    """Whether there is a run in or below `folder`, or no file at all."""
+    """Whether there is a run in or below `folder`, or `folder` is empty."""
     if is_marked(folder) or (folder / "job.json").is_file() or _of_earlier_version(folder) is not None:
         return True
     entries = list(os.scandir(folder))
@@ -166,14 +166,14 @@ def _is_of_runs(folder: Path, depth: int) -> bool:
 
 
 def _of_earlier_version(folder: Path) -> list[str] | None:
-    """What version 0.1.0 has written in `folder`, which has no list of it; None where nothing shows that it did."""
-    heads = {"config.yaml": r"(?ms)^seed: .*^output_dir: ", "outcomes.csv": "kind,product,boundary,"}
+    """The files that version 0.1.0 has written in `folder`, which has no list; None where it has not written there."""
+    heads = {"config.yaml": r"(?ms)^seed: .*^output_dir: ", "outcomes.csv": "kind,(product|category),boundary,"}
     known = any(re.search(head, _head(folder / name)) for name, head in heads.items())
     if not known and not (folder / "decoder.ckpt").is_file():
         return None
     heatmaps = [f"heatmaps/{name}.png" for name in _categories(folder / "metrics.json")]
-    found = {path.relative_to(folder).as_posix() for pattern in _EARLIER for path in folder.glob(pattern)}
-    return sorted(found | {name for name in heatmaps if (folder / name).is_file()}) if known else []
+    files = {path.relative_to(folder).as_posix() for pattern in _EARLIER for path in folder.glob(pattern)}
+    return sorted(files | {name for name in heatmaps if (folder / name).is_file()}) if known else []
 
 
 def _head(path: Path) -> str:

@@ -1,18 +1,18 @@
-"""The run folder: its files, written whole or not at all, and the refusal to write over what is there."""
+"""The run folder: its files, each written whole or not at all, and the refusal to overwrite other files."""
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.files.csv_text import csv_text
-from uniad_lightning.files.user_path import expand
+from uniad_lightning.files.within import is_within
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
 from uniad_lightning.metrics.uncertainty import Bounds
-from uniad_lightning.results.written_files import foreign, logs, note, real, remove_written, written
+from uniad_lightning.results.written_files import foreign, logs, note, remove_written, written
 
 METRICS = "metrics.json"
 CALIBRATION = "calibration.json"
@@ -23,21 +23,21 @@ HEATMAPS, MAPS = "heatmaps", "maps"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
-_OUTCOME = (METRICS, RESULTS, CALIBRATION, OUTCOMES, SCORES, HEATMAPS, MAPS)  # not what a training goes on from
+_OUTCOME = (METRICS, RESULTS, CALIBRATION, OUTCOMES, SCORES, HEATMAPS, MAPS)  # results, from which no training resumes
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 
 def claim(folder: Path, *, overwrite: bool, resume_from: str | None = None, reads: str | None = None) -> None:
-    """Have `folder` ready for a run: `refuse_occupied` and `clear`."""
+    """Prepare `folder` for a run: `refuse_occupied`, then `clear`."""
     refuse_occupied(folder, overwrite=overwrite, resume_from=resume_from)
     clear(folder, resume_from=resume_from, reads=reads)
 
 
 def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None = None) -> None:
-    """Raises InputError for a folder that a run may not have.
+    """Raises InputError for a folder that a run must not write to.
 
-    That is one that holds a finished run, or an unfinished one that is not the one to go on with, without `overwrite`;
-    predictions; and a file in the way that this package has not written.
+    That is a folder with predictions, with a file in the way that this package has not written, or, without
+    `overwrite`, with a finished run or an unfinished one that is not to be resumed.
     """
     if not overwrite:
         _refuse_other_run(folder, resuming=_is_own(folder, resume_from))
@@ -49,8 +49,7 @@ def refuse_occupied(folder: Path, *, overwrite: bool, resume_from: str | None = 
 def clear(folder: Path, *, resume_from: str | None = None, reads: str | None = None) -> None:
     """Remove what an earlier run has written in `folder`, and never anything else.
 
-    Where the run goes on from its own checkpoint `resume_from`, or `reads` one in the folder, that is its results
-    alone.
+    Only its results are removed where the run resumes from its own checkpoint `resume_from`, or `reads` one there.
     """
     partly = _is_own(folder, resume_from) or (reads is not None and is_within(folder, reads))
     remove_written(folder, stays=lambda name: partly and Path(name).parts[0] not in _OUTCOME)
@@ -61,7 +60,7 @@ def _is_own(folder: Path, checkpoint: str | None) -> bool:
 
 
 def _refuse_other_run(folder: Path, *, resuming: bool) -> None:
-    """Raises InputError when `folder` holds a run that is not the unfinished one to resume."""
+    """Raises InputError when `folder` holds a run, unless it is an unfinished one and `resuming`."""
     if (folder / METRICS).is_file() or (folder / CALIBRATION).is_file():
         raise InputError(
             f"output_dir={folder} already holds a finished run; choose another output_dir, or overwrite=true"
@@ -82,35 +81,28 @@ def _refuse_other_run(folder: Path, *, resuming: bool) -> None:
         )
 
 
-def is_within(folder: Path, path: str) -> bool:
-    """Whether `path` lies in `folder`, links followed."""
-    return real(expand(path)).is_relative_to(real(folder))
-
-
 def refuse_in_the_way(folder: Path, names: Iterable[str]) -> None:
     """Raises InputError for a file at or below one of `names` in `folder` that this package has not written."""
     for name in names:
-        found = foreign(folder, name)
-        if found is not None:
+        obstacle = foreign(folder, name)
+        if obstacle is not None:
             raise InputError(
-                f"{folder / found}: is in the way, and no run of uniad has written it; move it, or choose another "
+                f"{folder / obstacle}: is in the way, and no run of uniad has written it; move it, or choose another "
                 "output_dir"
             )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that no reader ever meets half of it."""
+    """Write a file, whole or not at all, and `note` it."""
     note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(text.encode(errors="backslashreplace"))  # bytes of a name that are no text are escaped
-    temporary.replace(path)
+    write_whole(path, text.encode(errors="backslashreplace"))  # bytes of a name that are not valid text are escaped
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, Any]) -> None:
-    """`results.csv`, then `metrics.json`, whose presence says that the run is finished.
+    """`results.csv`, then `metrics.json`, which marks the run as finished.
 
-    Numbers are fractions of 1; what is undefined is `nan` in the CSV and `null` in the JSON, which also holds how far
+    Numbers are fractions of 1; undefined ones are `nan` in the CSV and `null` in the JSON, which also holds how far
     each pixel metric of a row may be off, `error_bounds` (`pixel_auroc_error_bound` is one of them under its former
     name). `facts` are further entries of the JSON.
     """

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from uniad_lightning.data.records import Splits, counts
-from uniad_lightning.errors import printable, say
+from uniad_lightning.errors import print_stdout, printable
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.metrics.recount import TOLERANCE
 from uniad_lightning.results.run_folder import COLUMNS, rows
@@ -19,7 +19,7 @@ RIGHT: Justify = "right"
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print per-category results in percent; a row that needed finer bins is marked."""
+    """Print the results of each category in percent; a row that needed finer bins is marked."""
     columns = [("category", LEFT), *((column.replace("_", "\n"), RIGHT) for column in ("images", *COLUMNS))]
     shown: list[Sequence[object] | None] = []
     for name, row in rows(evaluation):
@@ -31,16 +31,18 @@ def show_evaluation(evaluation: Evaluation) -> None:
     incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
     if incomplete:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
-        say(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
+        print_stdout(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
     if evaluation.refined:
-        say("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
+        print_stdout("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
     worst = max((value for bounds in evaluation.error_bounds.values() for value in bounds if value == value), default=0)
     if worst > TOLERANCE:
-        say(f"pixel metrics are within {worst:.1e} of their exact values: maps of this size are counted, not kept")
+        print_stdout(
+            f"pixel metrics are within {worst:.1e} of their exact values: maps of this size are counted, not kept"
+        )
 
 
 def show_counts(splits: Splits) -> None:
-    """Print how many images each category has; those kept apart only where there are some."""
+    """Print how many images each category has, with those kept apart where there are any."""
     listed = [row._asdict() for row in counts(splits)]
     shown = {"train_good": "train", "test_good": "test good", "test_defective": "test defective"}
     if splits.validation:
@@ -55,14 +57,14 @@ def show_counts(splits: Splits) -> None:
 
 
 def percent(value: float | None) -> str:
-    """A fraction in percent with two decimals; what is undefined is `nan`."""
+    """A fraction in percent with two decimals; `nan` for an undefined one."""
     return "nan" if value is None or value != value else f"{100 * value:.2f}"
 
 
 def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> None:
-    """Print a table of `rows`, None for a rule; each column has its heading and its side. Off a terminal 140 wide.
+    """Print a table of `rows`, None for a rule; a column is its heading and side. 140 wide where there is no terminal.
 
-    Every text is shown as it stands: the names of products and files may hold what would be markup.
+    Every text is printed literally: the names of categories and files may contain markup.
     """
     table = Table(title=printable(title), title_justify="left")
     for heading, side in columns:
@@ -74,5 +76,5 @@ def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterab
             table.add_row(*(printable(str(cell)) for cell in row))
     plain = partial(Console, markup=False, emoji=False, highlight=False)
     console = plain()
-    # Off a terminal rich assumes 80 columns and would fold the numbers.
+    # Without a terminal rich assumes 80 columns and would fold the numbers.
     (console if console.is_terminal else plain(width=140)).print(table)

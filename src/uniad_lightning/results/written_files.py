@@ -1,4 +1,4 @@
-"""Which files of an output folder this package has written: those alone may be removed, whatever else lies there."""
+"""Which files of an output folder this package has written: only those may be removed."""
 
 import json
 import os
@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-MARK = ".uniad"  # folder in each output folder that says that it is one
+from uniad_lightning.files.within import real, stays_within
+
+MARK = ".uniad"  # folder that marks an output folder
 _LIST = "written"  # file in it: a path below the output folder in each line, as JSON
-# What loggers of Lightning write, each version in a folder of its own.
+# What Lightning's loggers write, each version in its own folder.
 _LOGS = (
     "logs/version_*/metrics.csv",
     "logs/version_*/hparams.yaml",
     "tensorboard/version_*/events.out.tfevents.*",
     "tensorboard/version_*/hparams.yaml",
 )
-_LONGEST = 200  # bytes of a name, of the 255 that file systems allow with suffix and all
+_LONGEST = 200  # bytes of a name without its suffix, of the 255 that file systems allow
 
-_held: dict[Path, set[str]] = {}  # output folders that this process writes to, and what it has listed there
+_held: dict[Path, set[str]] = {}  # output folders that this process writes to, with the files it has listed there
 
 
 def is_marked(folder: Path) -> bool:
@@ -26,14 +28,14 @@ def is_marked(folder: Path) -> bool:
 
 
 def mark(folder: Path, files: list[str]) -> None:
-    """Make `folder` an output folder in which `files` were written before, if it is none yet."""
+    """Mark `folder` as an output folder with the written `files`, unless it is one already."""
     (folder / MARK).mkdir(parents=True, exist_ok=True)
     if not is_marked(folder):
         (folder / MARK / _LIST).write_text("".join(f"{json.dumps(name)}\n" for name in files))
 
 
 def begin(folder: Path) -> None:
-    """List what this process writes in the marked `folder` from here on."""
+    """Start to list what this process writes in the marked `folder`."""
     _held[real(folder)] = set()
 
 
@@ -48,7 +50,7 @@ def is_held(folder: Path) -> bool:
 
 
 def note(path: Path) -> None:
-    """List the file `path`, which is about to be written, where it lies in a folder that this process writes to."""
+    """List the file `path`, which is about to be written, if it lies in an output folder of this process."""
     place = real(path.parent) / path.name
     for folder, listed in _held.items():
         if place.is_relative_to(folder) and is_marked(folder):
@@ -60,7 +62,7 @@ def note(path: Path) -> None:
 
 
 def written(folder: Path) -> list[str]:
-    """The files below `folder` that are there and were written by this package, sorted, `/` between the parts."""
+    """The existing files below `folder` that this package has written, sorted, `/` between the parts."""
     listed = folder / MARK / _LIST
     names = set(_names(listed)) if listed.is_file() else set()
     return sorted(name for name in names | logs(folder) if os.path.lexists(folder / name))
@@ -72,7 +74,7 @@ def logs(folder: Path) -> set[str]:
 
 
 def remove_written(folder: Path, *, stays: Callable[[str], bool]) -> None:
-    """Remove the `written` files but those that stay, and the folders that are empty then."""
+    """Remove the `written` files except those that stay, and folders that become empty."""
     for name in written(folder):
         if stays(name):
             continue
@@ -86,24 +88,20 @@ def remove_written(folder: Path, *, stays: Callable[[str], bool]) -> None:
 
 def foreign(folder: Path, name: str) -> str | None:
     """The first file at or below `name` in `folder` that this package has not written; None where there is none."""
-    path, ours = folder / name, set(written(folder))
+    path, own = folder / name, set(written(folder))
     if not os.path.lexists(path):
         return None
     below = _files(path) if path.is_dir() and not path.is_symlink() else [path]
-    return next((found for file in below if (found := file.relative_to(folder).as_posix()) not in ours), None)
+    names = (file.relative_to(folder).as_posix() for file in below)
+    return next((relative for relative in names if relative not in own), None)
 
 
 def file_stem(name: str) -> str:
-    """`name` as a file's without its suffix: itself, or where that is too long its beginning with a code of it all."""
-    whole = os.fsencode(name)
-    if len(whole) <= _LONGEST:
+    """`name` as that of a file without suffix: unchanged, or where it is too long, cut and with a hash of it all."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST:
         return name
-    return f"{whole[:_LONGEST].decode('utf-8', 'ignore')}~{blake2b(whole, digest_size=6).hexdigest()}"
-
-
-def real(path: Path) -> Path:
-    """`path` absolute, without links."""
-    return Path(os.path.realpath(path))
+    return f"{encoded[:_LONGEST].decode('utf-8', 'ignore')}~{blake2b(encoded, digest_size=6).hexdigest()}"
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -112,11 +110,11 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _names(listed: Path) -> Iterator[str]:
-    """The listed paths; a line that an interruption tore, and a path that leads out of the folder, are passed over."""
+    """The listed paths, without incomplete lines and paths that lead out of the folder."""
     for line in listed.read_text().splitlines():
         try:
             name = json.loads(line)
         except ValueError:
             continue
-        if isinstance(name, str) and name and not Path(name).is_absolute() and ".." not in Path(name).parts:
+        if isinstance(name, str) and name and stays_within(name):
             yield name

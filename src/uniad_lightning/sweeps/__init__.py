@@ -1,1 +1,1 @@
-"""Many runs: which device each has, searching, and the table over them."""
+"""Many runs: their devices, hyperparameter search, and the table over them."""

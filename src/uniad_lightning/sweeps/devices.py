@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from uniad_lightning.errors import say
+from uniad_lightning.errors import print_stdout
 
 _WAIT = 1.0  # seconds between two tries
 
 
 def visible_gpus() -> list[str]:
-    """An identifier of each GPU that this process sees, the same in all processes, whatever number it has in them."""
-    # A part of a GPU (MIG) goes by the name that made it visible: a process sees only one, under number 0.
+    """An identifier of each GPU visible to this process, the same in all processes, whatever its number in them."""
+    # A part of a GPU (MIG) is identified by the name that made it visible: only one is visible, under number 0.
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
     return [
         named[number]
@@ -29,9 +29,9 @@ def visible_gpus() -> list[str]:
 
 @contextmanager
 def claimed(gpus: Sequence[str], *, folder: Path | None = None) -> Iterator[int]:
-    """The position among `gpus`, by identifier, of one that no other process claims; waits where there is none.
+    """Claim one of `gpus` (identifiers) that no other process has claimed; yields its position, waits for a free one.
 
-    Claims are locked files in `folder`, the user's own below the system's temporary one; they end with it, too.
+    Claims are locked files in `folder`, by default one per user below the temporary folder; they end with the process.
     """
     folder = folder or Path(tempfile.gettempdir()) / f"uniad-devices-{os.getuid()}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,13 +45,13 @@ def claimed(gpus: Sequence[str], *, folder: Path | None = None) -> Iterator[int]
                 continue
             try:
                 if waiting:
-                    say(f"goes on with GPU {number} ({gpus[number]})", flush=True)
+                    print_stdout(f"continues with GPU {number} ({gpus[number]})", flush=True)
                 yield number
             finally:
                 lock.release()
             return
         if not waiting:
             which = "the GPU that is" if len(gpus) == 1 else f"one of the {len(gpus)} GPUs that are"
-            say(f"waits for {which} visible, used by other runs of a sweep ({folder})", flush=True)
+            print_stdout(f"waits for {which} visible, used by other runs of a sweep ({folder})", flush=True)
         waiting = True
         time.sleep(_WAIT)

@@ -1,4 +1,4 @@
-"""Hyperparameter search: a sweeper of Hydra's whose jobs are the trials of an Optuna study, `hydra/sweeper=search`.
+"""Hyperparameter search, `hydra/sweeper=search`: a Hydra sweeper whose jobs are the trials of an Optuna study.
 
 Optuna is imported when a search begins.
 """
@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from uniad_lightning.errors import InputError, did_you_mean, one_line, say
+from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stdout
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
     from uniad_lightning.sweeps.study import SharedStudy
 
-PLUGIN = "hydra_plugins.search.Search"  # Hydra instantiates plugins under names that begin so, and no others
-PICTURE = "search.png"
+PLUGIN = "hydra_plugins.search.Search"  # Hydra instantiates plugins only under names that begin so
+PLOT = "search.png"
 LOG = "log"  # tag(log,interval(...))
 
 
 class Undefined(Exception):
-    """What a search is for is undefined in a run; the message is one line."""
+    """The objective of a search is undefined in a run; the message is one line."""
 
 
 def register() -> None:
-    """Let Hydra find the sweeper under the name `PLUGIN`."""
+    """Have Hydra find the sweeper under the name `PLUGIN`; publicly it only looks into the package hydra_plugins."""
     Plugins.instance().class_name_to_class[PLUGIN] = Search
 
 
 class Search(Sweeper):
-    """Searches the parameters that are given a space, in Hydra's syntax, for the best value of one metric.
+    """Searches parameters, each over a space in Hydra's syntax, for the best value of one metric.
 
-    Adds trials to `study` in `storage` until `trials` of them are finished, whoever runs them; gives up when as many
-    have failed in this call. `at_once` trials go to the launcher together. Raises InputError for settings that cannot
-    be used, and where Optuna is not installed; `sweep` raises Undefined at the first run that leaves the metric so.
+    Adds trials to `study` in `storage` until `trials` of them are finished by any worker; gives up when as many have
+    failed in this call. `at_once` trials go to the launcher together. Raises InputError for settings that cannot be
+    used, and where Optuna is not installed; `sweep` raises Undefined at the first run whose metric is undefined.
     """
 
     hydra_context: HydraContext
@@ -95,16 +95,18 @@ class Search(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run trials until there are enough; prints each, and at the end the best."""
+        """Run trials until enough are finished; prints each, and at the end the best."""
         shared = self._open(arguments)
         failed = 0
         while failed < self.trials and (batch := shared.claim(self.at_once)):
             values = self._run(batch, shared)
             failed += list(values.values()).count(None)
             for number, value in values.items():
-                say(f"trial {number}: " + ("failed" if value is None else f"{self.objective} {value:.4f}"), flush=True)
+                print_stdout(
+                    f"trial {number}: " + ("failed" if value is None else f"{self.objective} {value:.4f}"), flush=True
+                )
         if failed >= self.trials:
-            say(f"gave up: {failed} trials of this call failed")
+            print_stdout(f"gave up: {failed} trials of this call failed")
         self._show(shared)
 
     def _open(self, arguments: Sequence[str]) -> SharedStudy:
@@ -115,8 +117,8 @@ class Search(Sweeper):
                 f"hydra/sweeper=search: {one_line(error)}; pip install 'uniad-lightning[sweep]'"
             ) from error
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        words = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        given = {override.get_key_element(): override for override in parser.parse_overrides(words)}
+        overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        given = {override.get_key_element(): override for override in parser.parse_overrides(overrides)}
         space = {key: distribution(override) for key, override in given.items() if override.is_sweep_override()}
         if not space:
             raise InputError(
@@ -147,15 +149,15 @@ class Search(Sweeper):
             raise InputError(f"hydra.sweeper.sampler: {one_line(error.__cause__ or error)}") from error
 
     def _overrides(self, params: Mapping[str, Any]) -> list[str]:
-        return [*self.fixed, *written(params)]
+        return [*self.fixed, *as_overrides(params)]
 
     def _run(self, batch: Sequence[Trial], shared: SharedStudy) -> dict[int, float | None]:
-        """Run the jobs of some trials and tell the study; their values by number, None for a failed one.
+        """Run the jobs of some trials and record them in the study; returns values by number, None for a failed trial.
 
-        Parameters that were tried before, or are being tried, are not run again: two runs would share a folder.
+        Parameters of an earlier or running trial are not run again: two runs would share a folder.
         """
         values = {}
-        with shared.alive(batch):
+        with shared.heartbeat(batch):
             new = [trial for trial in batch if shared.twin(trial) is None]
             jobs = self.launcher.launch([self._overrides(trial.params) for trial in new], batch[0].number)
             for trial, job in zip(new, jobs, strict=True):
@@ -187,8 +189,8 @@ class Search(Sweeper):
         return value
 
     def _show(self, shared: SharedStudy) -> None:
-        """Print the best trial and draw all."""
-        from uniad_lightning.sweeps.search_picture import Tried, draw_search  # heavy, and Hydra imports this module
+        """Print the best trial and plot all."""
+        from uniad_lightning.sweeps.search_plot import Tried, draw_search  # heavy, and Hydra imports this module
 
         def tried(trial: FrozenTrial) -> Tried:
             return Tried(trial.number, trial.values[0], trial.params)
@@ -196,16 +198,17 @@ class Search(Sweeper):
         best, trials = shared.best(), shared.finished()
         if best is None:
             return
-        picture = Path(self.config.hydra.sweep.dir) / PICTURE
-        log = [key for key, known in best.distributions.items() if getattr(known, "log", False)]
-        draw_search(list(map(tried, trials)), tried(best), objective=self.objective, log=log, path=picture)
-        say(f"search {self.study}: {len(trials)} trials finished; picture: {picture}")
-        say(f"best {self.objective} {best.value:.4f}, trial {best.number}: {' '.join(written(best.params))}")
-        say("it was chosen on the test split: optimistic by design")
+        plot = Path(self.config.hydra.sweep.dir) / PLOT
+        log = [key for key, space in best.distributions.items() if getattr(space, "log", False)]
+        draw_search(list(map(tried, trials)), tried(best), objective=self.objective, log=log, path=plot)
+        print_stdout(f"search {self.study}: {len(trials)} trials finished; plot: {plot}")
+        params = " ".join(as_overrides(best.params))
+        print_stdout(f"best {self.objective} {best.value:.4f}, trial {best.number}: {params}")
+        print_stdout("it was chosen on the test split, so it is optimistic")
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """The space of a parameter as Optuna knows it; raises InputError for one that is empty or cannot be searched."""
+    """The space of a parameter for Optuna; raises InputError for one that is empty or cannot be searched."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     sweep: Any = override.value()
@@ -228,14 +231,14 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def samples(space: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Sets of parameters that together hold each choice, and of each other space its lowest value."""
-    values = {key: known.choices if hasattr(known, "choices") else (known.low,) for key, known in space.items()}
+    """Sets of parameters that together have every choice, and the lowest value of every other space."""
+    values = {key: part.choices if hasattr(part, "choices") else (part.low,) for key, part in space.items()}
     longest = max(map(len, values.values()))
-    return [{key: known[min(i, len(known) - 1)] for key, known in values.items()} for i in range(longest)]
+    return [{key: tried[min(i, len(tried) - 1)] for key, tried in values.items()} for i in range(longest)]
 
 
-def written(params: Mapping[str, Any]) -> list[str]:
-    """Parameters as on a command line; six digits are as good as seventeen there, and in a folder's name."""
+def as_overrides(params: Mapping[str, Any]) -> list[str]:
+    """Parameters as overrides of a command line, numbers with six digits."""
     return [
         f"{key}={float(f'{value:.6g}')!r}" if isinstance(value, float) else f"{key}={value}"
         for key, value in params.items()

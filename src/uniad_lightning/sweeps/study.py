@@ -1,6 +1,8 @@
-"""One Optuna study that several workers fill together: trials are claimed, kept alive, told, and tried again when lost.
+"""One Optuna study that several workers fill together: they claim trials, and retry those of workers that died.
 
-Of Optuna this uses ask and tell, with which its own heartbeat does not work.
+Uses Optuna's ask and tell: `Study.optimize`, on which Optuna's own heartbeat and retry depend, runs one trial per call,
+while a launcher of Hydra's starts the jobs of several in one. Nor does it stop several workers at an exact number of
+trials, retry an interrupted trial, or draw the same values when a search is continued.
 """
 
 import threading
@@ -23,22 +25,22 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from uniad_lightning.errors import InputError, one_line, say
+from uniad_lightning.errors import InputError, one_line, print_stdout
 
-SEEN = "seen"  # attribute of a running trial: when its worker last gave a sign of life, in seconds since 1970
-KILLED = "killed"  # how many processes its parameters have died with
+HEARTBEAT = "seen"  # attribute of a running trial: time of the last heartbeat of its worker, in seconds since 1970
+KILLED = "killed"  # attribute of a trial: how many workers have died with its parameters
 _OBJECTIVE = "objective"
 _SQLITE = "sqlite:///"
-_PATIENCE = 60  # seconds to wait for a database that another worker writes
-_ATTEMPTS = 3  # parameters with which so many processes died are not tried again
+_DATABASE_TIMEOUT = 60  # seconds to wait for a database that another worker writes
+_MAX_KILLED = 3  # parameters with which so many workers died are not tried again
 
 
 class SharedStudy:
-    """A study that is to hold `trials` finished trials, whoever runs them.
+    """A study to be filled with `trials` finished trials by any number of workers.
 
     `sampler` builds the sampler of a trial from its number, so that workers and repeated calls draw different values.
-    A trial without a sign of life for `grace` seconds counts as killed; its parameters are tried again. Raises
-    InputError for a storage that cannot be opened and for a study of another objective or direction.
+    A trial without a heartbeat for `grace` seconds counts as killed; its parameters are tried again. Raises InputError
+    for a storage that cannot be opened and for a study of another objective or direction.
     """
 
     def __init__(
@@ -57,50 +59,50 @@ class SharedStudy:
         self.sampler = sampler
         self.trials = trials
         self.grace = grace
-        self.between_signs = grace / 6
+        self.interval = grace / 6
         self.lock, self.study = _open(storage, name, direction)
         self.objective = objective
-        known = {_OBJECTIVE: self.study.user_attrs.get(_OBJECTIVE), "direction": self.study.direction.name.lower()}
+        saved = {_OBJECTIVE: self.study.user_attrs.get(_OBJECTIVE), "direction": self.study.direction.name.lower()}
         for key, wanted in ((_OBJECTIVE, objective), ("direction", direction)):
-            if known[key] not in (None, wanted):
+            if saved[key] not in (None, wanted):
                 raise InputError(
-                    f"hydra.sweeper.{key}={wanted}: study '{name}' has {known[key]}; give another study, by "
+                    f"hydra.sweeper.{key}={wanted}: study '{name}' has {saved[key]}; give another study, by "
                     "hydra.sweeper.study=NAME"
                 )
         self._refuse_other_choices(name)
 
     def claim(self, count: int) -> list[Trial]:
-        """Up to `count` trials to run; none when as many as are wanted are finished.
+        """Up to `count` trials to run; none when enough are finished.
 
-        Waits while others run all that are missing: where one of them dies, its trial is to be done here.
+        Waits while other workers run all the missing trials, and takes over a trial whose worker dies.
         """
         waiting = False
         while True:
             with self.lock:
-                self._revive()
+                self._requeue_killed()
                 claimed = [trial for _ in range(count) if (trial := self._ask()) is not None]
             running = len(self._in(TrialState.RUNNING))
             if claimed or not running:
                 return claimed
             if not waiting:
-                say(f"waiting for {running} trials of other workers", flush=True)
+                print_stdout(f"waiting for {running} trials of other workers", flush=True)
             waiting = True
-            time.sleep(self.between_signs)
+            time.sleep(self.interval)
 
     def best(self) -> FrozenTrial | None:
         """The best trial, None where none is finished."""
         return self.study.best_trial if self.finished() else None
 
     def finished(self) -> list[FrozenTrial]:
-        """The trials that have a value, in the order of their numbers."""
+        """The trials with a value, in the order of their numbers."""
         return self._in(TrialState.COMPLETE)
 
     def tell(self, trial: Trial, value: float | None) -> None:
-        """Finish a trial, which without a value has failed."""
+        """Finish a trial with its value; without one it has failed."""
         state = TrialState.FAIL if value is None else TrialState.COMPLETE
         with self.lock:
             self.study.tell(trial, value, state=state, skip_if_finished=True)
-            if value is not None:  # not before, since the objective might be one that no run has
+            if value is not None:  # not before, since no run may have the objective
                 self.study.set_user_attr(_OBJECTIVE, self.objective)
 
     def twin(self, trial: Trial) -> FrozenTrial | None:
@@ -109,31 +111,31 @@ class SharedStudy:
         return next((other for other in others if other.number < trial.number and other.params == trial.params), None)
 
     def value_of_twin(self, trial: Trial) -> float | None:
-        """The value of an earlier trial with the same parameters, waited for; None when it has failed."""
+        """Wait for an earlier trial with the same parameters; returns its value, None when it has failed."""
         while (twin := self.twin(trial)) is not None and twin.state == TrialState.RUNNING:
-            time.sleep(self.between_signs)
+            time.sleep(self.interval)
             with self.lock:
-                self._revive()
+                self._requeue_killed()
         return None if twin is None else twin.value
 
     @contextmanager
-    def alive(self, trials: Sequence[Trial]) -> Iterator[None]:
-        """Give signs of life of running trials; those not told when it ends early are left for others to try again."""
+    def heartbeat(self, trials: Sequence[Trial]) -> Iterator[None]:
+        """Send heartbeats of running trials; an error queues the parameters of the unfinished ones again."""
         over = threading.Event()
 
-        def give_signs() -> None:
-            while not over.wait(self.between_signs):
+        def send() -> None:
+            while not over.wait(self.interval):
                 for trial in trials:
-                    with suppress(RuntimeError, StorageInternalError):  # told already; busy: the next sign will do
-                        trial.set_user_attr(SEEN, time.time())
+                    with suppress(RuntimeError, StorageInternalError):  # finished; or busy: the next one will do
+                        trial.set_user_attr(HEARTBEAT, time.time())
 
-        thread = threading.Thread(target=give_signs, daemon=True)
+        thread = threading.Thread(target=send, daemon=True)
         thread.start()
         try:
             yield
-        except BaseException:
+        except BaseException:  # an interrupt, too
             for trial in trials:
-                self._put_back(trial, trial.user_attrs.get(KILLED, 0))
+                self._requeue(trial, trial.user_attrs.get(KILLED, 0))
             raise
         finally:
             over.set()
@@ -157,7 +159,7 @@ class SharedStudy:
         if len(self._in(TrialState.COMPLETE, TrialState.RUNNING)) >= self.trials:
             return None
         trial = self.study.ask()
-        trial.set_user_attr(SEEN, time.time())
+        trial.set_user_attr(HEARTBEAT, time.time())
         wanted = self._in(TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
         if sum(other.number < trial.number for other in wanted) >= self.trials:  # another worker was faster
             self.study.tell(trial, state=TrialState.FAIL)
@@ -167,27 +169,27 @@ class SharedStudy:
             _suggest(trial, name, distribution)
         return trial
 
-    def _revive(self) -> None:
+    def _requeue_killed(self) -> None:
         for trial in self._in(TrialState.RUNNING):
             started = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-            if time.time() - trial.user_attrs.get(SEEN, started) > self.grace:
-                self._put_back(trial, trial.user_attrs.get(KILLED, 0) + 1)
+            if time.time() - trial.user_attrs.get(HEARTBEAT, started) > self.grace:
+                self._requeue(trial, trial.user_attrs.get(KILLED, 0) + 1)
 
-    def _put_back(self, trial: Trial | FrozenTrial, killed: int) -> None:
-        """Queue the parameters of a trial again, unless it has been told, or put back by another worker."""
+    def _requeue(self, trial: Trial | FrozenTrial, killed: int) -> None:
+        """Fail a trial and queue its parameters again, unless it is finished or another worker has done so."""
         with self.lock:
             try:
                 self.study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, RuntimeError):
                 return
-            if killed < _ATTEMPTS:
+            if killed < _MAX_KILLED:
                 self.study.enqueue_trial(trial.params, user_attrs={KILLED: killed})
 
 
 def _open(storage: str, name: str, direction: str) -> tuple[AbstractContextManager, optuna.Study]:
-    """The study, made where there is none, and the lock for what only one worker may do at a time.
+    """The study, created where there is none, and a lock for what only one worker may do at a time.
 
-    SQLite has no lock of a row, and Optuna needs one; servers of databases have.
+    The lock does nothing for a database server: it locks rows, which Optuna relies on, and SQLite does not.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     lock: AbstractContextManager = nullcontext()
@@ -197,7 +199,7 @@ def _open(storage: str, name: str, direction: str) -> tuple[AbstractContextManag
             path = Path(storage.removeprefix(_SQLITE))
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(f"{path}.lock")
-            options = {"connect_args": {"timeout": _PATIENCE}}
+            options = {"connect_args": {"timeout": _DATABASE_TIMEOUT}}
         with lock:
             opened = optuna.storages.RDBStorage(storage, engine_kwargs=options)
             wanted = StudyDirection[direction.upper()]

@@ -1,4 +1,4 @@
-"""What a sweep has found: a table and a picture, the runs of one setting with other seeds put together."""
+"""The result of a sweep: a table and a plot, with the runs of one setting over several seeds put together."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from uniad_lightning.errors import InputError, say
+from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.results.labels import label
 from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
 from uniad_lightning.results.tables import LEFT, RIGHT, percent, print_table
 
-RUNS, PICTURE = "sweep.csv", "sweep.png"
+RUNS, PLOT = "sweep.csv", "sweep.png"
 SEED = "seed"
 DRAWN = {"image_auroc": "image AUROC, %", "pixel_auroc": "pixel AUROC, %"}
 _LOGARITHMIC = 50  # from this ratio of the largest to the smallest value on
@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """The finished runs of one setting: its values by key, and of each metric the numbers over seeds."""
+    """The finished runs of one setting: its values by key, the numbers of each metric over seeds, how many runs."""
 
     values: dict[str, str]
     numbers: dict[str, list[float]]
@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
 
 def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
-    """Print the means of each setting; keep in `folder` a row of each run (`sweep.csv`), a picture where any vary.
+    """Print the means of each setting; write into `folder` a row for each run (`sweep.csv`), and a plot if keys vary.
 
     Raises InputError, after the table, where files of these names are not of a sweep.
     """
@@ -52,31 +52,31 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     print_table(f"sweep {folder}: means over the categories in %, ± deviation over seeds", columns, rows)
     _refuse_in_the_way(folder)
     _write_runs(folder / RUNS, jobs)
-    say(f"each run: {folder / RUNS}")
+    print_stdout(f"each run: {folder / RUNS}")
     drawn = [setting for setting in settings if setting.runs]
     if keys and drawn:
-        draw_sweep(drawn, folder / PICTURE)
-        say(f"picture: {folder / PICTURE}")
+        draw_sweep(drawn, folder / PLOT)
+        print_stdout(f"plot: {folder / PLOT}")
 
 
 def gather(jobs: Sequence[Job]) -> list[Setting]:
-    """The settings of a sweep in its order; what differs in nothing but the seed is one."""
+    """The settings of a sweep in its order; runs that differ in the seed alone are of one setting."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.varied))
     keys = [key for key in keys if key != SEED] or keys
-    found: dict[tuple[str, ...], Setting] = {}
+    settings: dict[tuple[str, ...], Setting] = {}
     for job in jobs:
         values = {key: job.varied.get(key, "") for key in keys}
-        setting = found.setdefault(tuple(values.values()), Setting(values, {name: [] for name in COLUMNS}, 0))
+        setting = settings.setdefault(tuple(values.values()), Setting(values, {name: [] for name in COLUMNS}, 0))
         metrics = None if job.failed else read_metrics(job.folder)
         if metrics is not None:
-            found[tuple(values.values())] = setting._replace(runs=setting.runs + 1)
+            settings[tuple(values.values())] = setting._replace(runs=setting.runs + 1)
             for name, numbers in setting.numbers.items():
                 numbers.extend([metrics["mean"][name]] if metrics["mean"].get(name) is not None else [])
-    return list(found.values())
+    return list(settings.values())
 
 
 def spread(numbers: Sequence[float], runs: int) -> str:
-    """The mean in percent, with the sample deviation where there are several numbers, and of how many of the `runs`."""
+    """The mean in percent, the sample deviation of several numbers, and how many of the `runs` have one if not all."""
     if not numbers:
         return "nan"
     mean = percent(statistics.fmean(numbers))
@@ -85,7 +85,7 @@ def spread(numbers: Sequence[float], runs: int) -> str:
 
 
 def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
-    """Image and pixel AUROC over the first key that varies, a line for each value of the others; bars over seeds."""
+    """Plot image and pixel AUROC over the first key that varies, a line per value of the others, bars over seeds."""
     first, *others = settings[0].values
     figure = Figure(figsize=(10, 4), layout="constrained")
     for axes, (metric, title) in zip(figure.subplots(1, 2), DRAWN.items(), strict=True):
@@ -131,17 +131,17 @@ def _is_number(text: str) -> bool:
 
 
 def _refuse_in_the_way(folder: Path) -> None:
-    """Raises InputError for a table or a picture in `folder` that is of no sweep: a picture comes after its table."""
+    """Raises InputError for a table or a plot in `folder` that no sweep has written: a plot comes after its table."""
     runs = folder / RUNS
     if runs.is_file():
         with runs.open(errors="replace") as file:
             head = file.readline(10_000)
         if head.startswith("run,") and head.endswith(f",{','.join(COLUMNS)}\n"):
             return
-    for name in (RUNS, PICTURE):
+    for name in (RUNS, PLOT):
         if (folder / name).exists():
             raise InputError(
-                f"{folder / name}: is in the way, and no sweep has written it; move it, then the same command goes on"
+                f"{folder / name}: is in the way, and no sweep has written it; move it, then repeat the command"
             )
 
 

@@ -1,1 +1,1 @@
-"""What a run tells its loggers: CSV, TensorBoard, W&B."""
+"""Logging of a training: CSV, TensorBoard, W&B."""

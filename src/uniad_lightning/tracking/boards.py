@@ -1,4 +1,4 @@
-"""What W&B and TensorBoard show of a training; nothing else here knows W&B, and it is imported when it is used."""
+"""The loggers of W&B and TensorBoard. W&B is imported when it is used."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from uniad_lightning.files.user_path import expand
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
 from uniad_lightning.tracking.loggers import Board, Curves, defined
 
-STEP = "trainer/global_step"  # what Lightning's WandbLogger plots everything against
+STEP = "trainer/global_step"  # the x-axis of Lightning's WandbLogger
 
 
 class WandbBoard(Board, WandbLogger):
-    """A run at W&B, named by its folder. One that is resumed from a checkpoint in its own folder is the same run.
+    """A W&B run, named by its folder. A training resumed from a checkpoint in its own folder continues its run.
 
     `save_dir` is the run folder, `ckpt_path` and `overwrite` those of the training; with `upload_checkpoint` the
-    checkpoint is kept at W&B. Timeouts in seconds: what W&B needs longer to start is a failure, what it has not
-    uploaded by the end stays on the disk for `wandb sync`.
+    checkpoint is kept at W&B. Timeouts in seconds: W&B fails if it has not started by then; data not uploaded by then
+    at the end stay on the disk for `wandb sync`.
     """
 
     def __init__(
@@ -46,8 +46,7 @@ class WandbBoard(Board, WandbLogger):
     ):
         folder = expand(save_dir)
         self._id_file = folder / "wandb" / "run_id"
-        resumed = ckpt_path is not None and not overwrite and folder.resolve() in _parents(ckpt_path)
-        kept = self._id_file.read_text().strip() if resumed and self._id_file.is_file() else None
+        resumed = ckpt_path is not None and not overwrite and folder.resolve() in expand(ckpt_path).resolve().parents
         super().__init__(
             save_dir=str(folder),
             project=project,
@@ -56,34 +55,34 @@ class WandbBoard(Board, WandbLogger):
             group=group,
             tags=list(tags),
             job_type=job_type,
-            id=kept or secrets.token_hex(4),
-            mode="offline" if offline else None,  # the base's `offline` holds for the rest of the process
+            id=_saved_id(self._id_file) if resumed else secrets.token_hex(4),
+            mode="offline" if offline else None,  # WandbLogger's `offline` would last for the rest of the process
             settings={"init_timeout": init_timeout, "finish_timeout": finish_timeout},
         )
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it, even of None
+        _drop_anonymous(self)
         self._upload_checkpoint = upload_checkpoint
-        self._failed = False
+        self._opened = self._failed = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run; opened, and its id kept, when it is first asked for."""
-        opened = self._experiment is not None
+        """The W&B run; opened, and its id saved, at the first access."""
         run = super().experiment
-        if not opened:
+        if not self._opened:
+            self._opened = True
             self._id_file.parent.mkdir(parents=True, exist_ok=True)
             self._id_file.write_text(f"{run.id}\n")
         return run
 
-    def log_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
-        """Show pictures under their names."""
+    def log_images(self, images: Mapping[str, Image.Image], step: int) -> None:
+        """Show images under their names."""
         import wandb
 
-        shown = {name: wandb.Image(picture, file_type="jpg") for name, picture in pictures.items()}
-        self.experiment.log({**shown, STEP: step})
+        logged = {name: wandb.Image(image, file_type="jpg") for name, image in images.items()}
+        self.experiment.log({**logged, STEP: step})
 
     def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
-        """A table with a row for each category, `results`, and the ROC curves as charts, `<name>_chart`."""
+        """Log a table with a row for each category, `results`, and the ROC curves as charts, `<name>_chart`."""
         import wandb
 
         rows = {**evaluation.categories, "mean": evaluation.mean, "pooled": evaluation.pooled}
@@ -102,7 +101,7 @@ class WandbBoard(Board, WandbLogger):
         self.experiment.log({"results": table, **charts, STEP: step})
 
     def log_checkpoint(self, file: Path, config: Path, aliases: Sequence[str], evaluation: Evaluation | None) -> None:
-        """A version of the artifact `model-<run id>`, its means as metadata."""
+        """Upload a version of the artifact `model-<run id>`, the means of its evaluation as metadata."""
         import wandb
 
         if self._upload_checkpoint:
@@ -118,9 +117,9 @@ class WandbBoard(Board, WandbLogger):
         self._failed = status == "failed"
 
     def finish(self) -> None:
-        """End the run, if it has begun; at W&B it has finished then, or failed."""
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=int(self._failed))
+        """End the run, if it has started, as finished or failed."""
+        if self._opened:
+            self.experiment.finish(exit_code=int(self._failed))
 
 
 class TensorBoard(Board, TensorBoardLogger):
@@ -134,20 +133,26 @@ class TensorBoard(Board, TensorBoardLogger):
             raise InputError("logger=tensorboard: needs the package tensorboard; pip install tensorboard")
         super().__init__(save_dir=save_dir, name="tensorboard", default_hp_metric=False)
 
-    def log_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
-        """Show pictures under their names."""
-        for name, picture in pictures.items():
-            self.experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
+    def log_images(self, images: Mapping[str, Image.Image], step: int) -> None:
+        """Show images under their names."""
+        for name, image in images.items():
+            self.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
-        """Have the run in the table of hyperparameters, beside its means."""
+        """List the run in the table of hyperparameters, with its means."""
         self.log_hyperparams(dict(settings), metrics=means(evaluation), step=step)
 
 
-def _parents(path: str) -> Sequence[Path]:
-    return expand(path).resolve().parents
+def _saved_id(file: Path) -> str:
+    """The id in the file of an earlier part of the run, a new one without it."""
+    return (file.read_text().strip() if file.is_file() else "") or secrets.token_hex(4)
+
+
+def _drop_anonymous(logger: WandbLogger) -> None:
+    """Remove an argument of `wandb.init` that Lightning always gives, and that W&B warns of, even of None."""
+    logger._wandb_init.pop("anonymous", None)
 
 
 def means(evaluation: Evaluation | None) -> dict[str, float]:
-    """The means of an evaluation under the names they are logged by."""
+    """The means of an evaluation by their logged names; empty without one."""
     return {} if evaluation is None else {f"mean/{name}": value for name, value in defined(evaluation.mean).items()}

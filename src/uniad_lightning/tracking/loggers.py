@@ -1,4 +1,4 @@
-"""Loggers that cannot stop a training, and what those of a dashboard show more than curves."""
+"""Loggers that cannot stop a training, and the interface of those that show more than curves."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,23 +21,23 @@ Result = TypeVar("Result")
 
 
 class Board:
-    """What a logger shows besides curves; `step` is that of the curves."""
+    """A logger that shows more than curves; `step` is that of the curves."""
 
-    def log_pictures(self, pictures: Mapping[str, Image.Image], step: int) -> None:
-        """Show pictures under their names."""
+    def log_images(self, images: Mapping[str, Image.Image], step: int) -> None:
+        """Show images under their names."""
 
     def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
         """Show the last evaluation as a whole, beside the flat `settings` of the run."""
 
     def log_checkpoint(self, file: Path, config: Path, aliases: Sequence[str], evaluation: Evaluation | None) -> None:
-        """Keep a checkpoint and the configuration it was trained with; `evaluation` is its own, where there is one."""
+        """Keep a checkpoint and the configuration of its training, with its evaluation where there is one."""
 
     def finish(self) -> None:
-        """End the run, if it has begun."""
+        """End the run, if it has started."""
 
 
-class Forgiving(Logger):
-    """A logger whose failure costs what it would have shown, and not the training: a line of warning, then silence."""
+class FaultTolerantLogger(Logger):
+    """A logger that does not end the training when it fails: it prints one warning, and logs nothing more."""
 
     def __init__(self, logger: Logger):
         super().__init__()
@@ -49,20 +49,19 @@ class Forgiving(Logger):
             return otherwise
         try:
             return action()
-        except Exception as error:
+        except Exception as error:  # whatever a logger raises must not end the training
             self._silent = True
             name = type(self.logger).__name__
-            # On a line of its own, beside a progress bar, too.
             line = f"uniad: warning: {name} failed and is silent from here on: {one_line(error)}"
-            tqdm.write(printable(line), file=sys.stderr)
+            tqdm.write(printable(line), file=sys.stderr)  # `print` would continue the line of a progress bar
             if isinstance(self.logger, Board):
                 with suppress(Exception):
-                    self.logger.finish()  # left open, it would take in the next job of a sweep
+                    self.logger.finish()  # left open, it would also log the next job of a sweep
             return otherwise
 
     @property
     def experiment(self) -> Any:
-        """The logger's own; Lightning asks for it at the start of a run, so that it opens here."""
+        """The logger's own; Lightning reads it at the start of a run, which opens it."""
         return self._attempt(lambda: self.logger.experiment, DummyExperiment())  # type: ignore[attr-defined]
 
     @property
@@ -81,15 +80,15 @@ class Forgiving(Logger):
         return self._attempt(lambda: self.logger.save_dir, None)
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Hand numbers on."""
+        """Log numbers."""
         self._attempt(lambda: self.logger.log_metrics(metrics, step), None)
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
-        """Hand settings on."""
+        """Log settings."""
         self._attempt(lambda: self.logger.log_hyperparams(params), None)
 
     def save(self) -> None:
-        """Have written what was logged so far."""
+        """Write what was logged so far."""
         self._attempt(self.logger.save, None)
 
     def finalize(self, status: str) -> None:
@@ -107,20 +106,24 @@ class Forgiving(Logger):
         self.show(lambda board: board.finish())
 
 
-def picture_loggers(trainer: L.Trainer) -> list[Forgiving]:
-    """The loggers of a trainer that show more than curves; as many on all ranks, also after a failure."""
-    return [logger for logger in trainer.loggers if isinstance(logger, Forgiving) and isinstance(logger.logger, Board)]
+def image_loggers(trainer: L.Trainer) -> list[FaultTolerantLogger]:
+    """The loggers of a trainer that show more than curves; the same on all ranks, also after a failure."""
+    return [
+        logger
+        for logger in trainer.loggers
+        if isinstance(logger, FaultTolerantLogger) and isinstance(logger.logger, Board)
+    ]
 
 
 def show(trainer: L.Trainer, action: Callable[[Board], None]) -> None:
-    """Do `action` with each of `picture_loggers`, on the first rank."""
+    """Do `action` with each of `image_loggers`, on the first rank."""
     if trainer.is_global_zero:
-        for logger in picture_loggers(trainer):
+        for logger in image_loggers(trainer):
             logger.show(action)
 
 
 def logged_step(trainer: L.Trainer) -> int:
-    """The step that Lightning itself gives what is logged now."""
+    """The step that Lightning logs numbers at now, which it has no public name for."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 

@@ -1,4 +1,4 @@
-"""From a configuration to the parts it describes. With `run`, the only module of the core that knows Hydra."""
+"""From a configuration to the detector and the data that it describes."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, white_level_of
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
-from uniad_lightning.errors import InputError, complain, one_line
+from uniad_lightning.errors import InputError, one_line, print_stderr
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.randomness import key
 from uniad_lightning.training.checkpoint import load_checkpoint, load_weights, unpack_ignored
@@ -24,29 +24,29 @@ from uniad_lightning.types import Size, pair
 
 
 def build_module(cfg: DictConfig, *, announce: bool = True) -> AnomalyModule:
-    """The detector that `cfg` describes; weights that are drawn follow from `cfg.seed`.
+    """The detector that `cfg` describes; random weights follow from `cfg.seed`.
 
-    `model` is a detector, or a network for `FeatureReconstruction`.
+    `cfg.model` is a detector, or a network for `FeatureReconstruction`.
     """
     method = method_of(cfg)
-    taken = parts_of(method)
-    if announce and "backbone" in taken and cfg.backbone.weights == "random":
+    wanted = parts_of(method)
+    if announce and "backbone" in wanted and cfg.backbone.weights == "random":
         warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
-    parts: dict[str, Any] = {name: cfg[name] for name in SETTINGS if name in taken}
-    if "backbone" in taken:
+    parts: dict[str, Any] = {name: cfg[name] for name in SETTINGS if name in wanted}
+    if "backbone" in wanted:
         torch.manual_seed(key("backbone", cfg.seed))
         parts["backbone"] = instantiate(cfg.backbone)
     torch.manual_seed(key("weights", cfg.seed))
     if method is FeatureReconstruction:
         parts["network"] = instantiate(cfg.model, channels=sum(parts["backbone"].channels))
-    parts |= {name: instantiate(cfg[name]) for name in GROUPS if name in taken and name != "backbone"}
+    parts |= {name: instantiate(cfg[name]) for name in GROUPS if name in wanted and name != "backbone"}
     if method is FeatureReconstruction:
         return FeatureReconstruction(**parts)
     return instantiate(cfg.model, _partial_=True)(**parts)
 
 
 def build_data(cfg: DictConfig, module: AnomalyModule) -> UnifiedDataModule:
-    """The data module that `cfg` describes, its images as `module` expects them, their size checked."""
+    """The data module that `cfg` describes, with images normalised as `module` expects, their size checked."""
     data: UnifiedDataModule = instantiate(cfg, mean=module.mean, std=module.std)
     data.one_pass = module.one_pass
     module.check(data.image_size)
@@ -60,9 +60,9 @@ def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[AnomalyModu
     """
     checkpoint = load_checkpoint(path)
     if "renders" in checkpoint:
-        raise InputError(f"ckpt_path={path}: is a decoder of backbone features; expected a detector, of uniad train")
+        raise InputError(f"ckpt_path={path}: is a decoder of backbone features; expected a detector of uniad train")
     refuse_foreign(checkpoint["config"], f"ckpt_path={path}", trust)
-    with as_saved(path), torch.random.fork_rng(devices=[]):  # a caller's own draws are not ours to set back
+    with as_saved(path), torch.random.fork_rng(devices=[]):  # the caller's random state stays as it is
         saved = OmegaConf.create(checkpoint["config"])
         if "backbone" in saved:
             saved.backbone.weights = "random"  # the checkpoint holds the backbone; nothing is downloaded
@@ -73,10 +73,10 @@ def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[AnomalyModu
 
 @contextmanager
 def as_saved(path: str) -> Iterator[None]:
-    """What goes wrong within with a checkpoint's own configuration as an InputError that names the checkpoint."""
+    """Within this, any error with a checkpoint's own configuration becomes an InputError that names the checkpoint."""
     try:
         yield
-    except Exception as error:  # a value that does not fit raises whatever the class it is for raises
+    except Exception as error:  # a class may raise anything for a value that does not fit
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
@@ -92,9 +92,9 @@ def build_saved_data(
 ) -> UnifiedDataModule:
     """The data of a checkpoint with what is `given` in its place; nothing is read yet.
 
-    What is looked at in a picture, its white level, and which images are held out, is the checkpoint's. What
-    `evaluates` needs no image to train on, and tests all that is labelled in other data that has no split of its own.
-    Raises InputError for another image size.
+    The inspected part of an image, its white level and which images are held out are the checkpoint's. With
+    `evaluates` no train images are needed, and all labelled images of other data that has no split of its own are
+    tested. Raises InputError for another image size.
     """
     saved = OmegaConf.create(checkpoint["config"]).data
     config = saved if given is None else data_config(given, saved)
@@ -118,15 +118,15 @@ def build_saved_data(
 
 
 def _white_level(saved: dict[str, Any], given: DictConfig | None) -> int:
-    """The checkpoint's white level, or what is given where its training had no image that has one."""
-    known, asked = white_level_of(saved), AUTO if given is None else given.get("white_level") or AUTO
-    if AUTO not in (known, asked) and check_white_level(asked) != known:
-        raise InputError(f"data.white_level={asked}, but the checkpoint was trained at {known}; leave it out")
-    return as_number(check_white_level(asked) if known == AUTO else known)
+    """The checkpoint's white level, or the `given` one where its training had no image of more than 8 bits."""
+    known, wanted = white_level_of(saved), AUTO if given is None else given.get("white_level") or AUTO
+    if AUTO not in (known, wanted) and check_white_level(wanted) != known:
+        raise InputError(f"data.white_level={wanted}, but the checkpoint was trained at {known}; leave it out")
+    return as_number(check_white_level(wanted) if known == AUTO else known)
 
 
 def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
-    """The checkpoint's data configuration with what is `given` in its place; another image size is refused."""
+    """The checkpoint's data configuration with what is `given` in its place; InputError for another image size."""
     if "_target_" in given:
         merged = given
     else:
@@ -134,7 +134,7 @@ def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
         with open_dict(merged):
             merged.update({name: value for name, value in given.items() if value is not None})
             if given.root is not None:
-                merged.prepare = None  # what is there is the user's, not ours to write
+                merged.prepare = None  # never write to a folder that the user names
     if _size(merged) != _size(saved):
         raise InputError(
             f"data.image_size={merged.image_size}, but the checkpoint was trained at {saved.image_size}; "
@@ -144,10 +144,10 @@ def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:
 
 
 def _is_other_data(config: DictConfig, saved: DictConfig, given: DictConfig) -> bool | None:
-    """Whether the data to evaluate are other images than those of the training; None where their split is to stay.
+    """Whether the data to evaluate are not the images of the training; None where their split is kept.
 
-    It stays where nothing else is `given`, and where the data set or the user has split them. Data that a
-    `data.root` alone names are the training's, moved, where its own folder is gone.
+    It is kept where nothing else is `given`, and where the data set or the user has split them. Where `data.root` alone
+    is given and the folder of the training does not exist, the data are those of the training, moved.
     """
     source, chosen = config.source, "_target_" in given
     if "test_share" not in source or (source.test_share is not None if chosen else given.root is None):
@@ -168,5 +168,5 @@ def _size(data: DictConfig) -> Size:
 
 @rank_zero_only
 def warn(text: str) -> None:
-    """One line on stderr, from the first process alone."""
-    complain(f"warning: {text}")
+    """Print a warning of one line on stderr, from the first process alone."""
+    print_stderr(f"warning: {text}")

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain values, written whole or not at all, with the configuration inside."""
+"""Checkpoints: tensors and plain values, the configuration included, written completely or not at all."""
 
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +11,11 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import nn
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
-from uniad_lightning.data.selection import lots
+from uniad_lightning.data.selection import image_groups
 from uniad_lightning.errors import InputError, one_line, system_reason
-from uniad_lightning.files.sealed import seal_archive, write_whole
+from uniad_lightning.files.atomic import write_whole
+from uniad_lightning.files.mask_bits import unpack_mask
+from uniad_lightning.files.sealed import seal_archive
 from uniad_lightning.files.torch_file import read_torch_file
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.results.written_files import note
@@ -22,9 +24,9 @@ from uniad_lightning.training.train_images import image_names, pack_names
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill at any moment leaves the old checkpoint or the new one.
+    """Writes beside the target and renames, so that after a kill at any moment there is the old or the new checkpoint.
 
-    Lightning's own stages in the system's temporary folder, from where a move to another file system is a copy. A
+    Lightning's own goes through the system's temporary folder, and a move to another file system is a copy. A
     checkpoint ends with a digest (`sealed`). Raises InputError where it cannot be written.
     """
 
@@ -32,40 +34,40 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Save `checkpoint` at `path`."""
         target = Path(path)
         note(target)
-        content = BytesIO()  # a full disk meets torch's own writer with an error of no kind, or ends the process
+        content = BytesIO()  # on a full disk torch's own writer raises an unspecific error, or ends the process
         torch.save(checkpoint, content)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(target, seal_archive(content))
+            write_whole(target, seal_archive(content).getbuffer())
         except OSError as error:
-            kept = f" and stays as it was, go on with ckpt_path={target}" if target.is_file() else ""
+            kept = f" and is unchanged, continue with ckpt_path={target}" if target.is_file() else ""
             raise InputError(f"{target}: cannot be written{kept}; {system_reason(error)}") from error
 
 
 class CheckpointConfig(L.Callback):
     """Puts what a detector needs on another machine into every checkpoint: plain values and tensors only.
 
-    `config` is the resolved configuration, `categories` the names of what was trained on, `trained` which images these
-    were (`selection.lots`; with those of `started`, a checkpoint the training started from), `images` the names of
-    those of this training alone, in their order, and `ignore`, where there is one, the picture of what is not judged.
+    `config` is the resolved configuration, `categories` the names of the trained ones, `trained` the train images as
+    `selection.image_groups` numbers them (with those of `initial`, the checkpoint the training started from), `images`
+    the names of this training's own, in order, and `ignore`, where there is one, the mask of pixels to ignore.
     """
 
-    def __init__(self, *, config: dict[str, Any], started: dict[str, Any] | None = None):
+    def __init__(self, *, config: dict[str, Any], initial: dict[str, Any] | None = None):
         self.config = config
-        self.before = (started or {}).get("trained", torch.zeros(0, dtype=torch.int64))
+        self.before = (initial or {}).get("trained", torch.zeros(0, dtype=torch.int64))
         self.images: torch.Tensor | None = None
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning while it puts a checkpoint together."""
+        """Called by Lightning before it writes a checkpoint."""
         data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        found = {"white_level": data.white_level}  # the number in place of `auto`
+        level = {"white_level": data.white_level}  # the number in place of `auto`
         checkpoint["format"] = FORMAT
-        checkpoint["config"] = {**self.config, "data": {**self.config["data"], **found}}
+        checkpoint["config"] = {**self.config, "data": {**self.config["data"], **level}}
         checkpoint["categories"] = sorted({record.category for record in data.splits.train})
         if self.images is None:
             self.images = pack_names(image_names(data.splits.train, data.root))
         checkpoint["images"] = self.images
-        checkpoint["trained"] = torch.cat([self.before, lots(data.splits.train)]).unique()
+        checkpoint["trained"] = torch.cat([self.before, image_groups(data.splits.train)]).unique()
         if data.framing.ignore is not None:
             checkpoint["ignore"] = pack_ignored(data.framing.ignore)
 
@@ -77,26 +79,30 @@ def pack_ignored(mask: np.ndarray) -> dict[str, Any]:
 
 def unpack_ignored(packed: dict[str, Any]) -> np.ndarray:
     """The opposite of `pack_ignored`."""
-    height, width = packed["size"]
-    return np.unpackbits(packed["bits"].numpy(), count=height * width).reshape(height, width).astype(bool)
+    return unpack_mask(packed["bits"].numpy(), packed["size"])
 
 
 def update_checkpoint(path: str, **entries: Any) -> None:
-    """Put `entries`, plain values and tensors, into a checkpoint, which stays whole if this is interrupted."""
-    AtomicCheckpointIO().save_checkpoint({**load_checkpoint(path), **entries}, str(expand(path)))
+    """Put `entries`, plain values and tensors, into a checkpoint, which stays whole if this is interrupted.
+
+    An entry that is None is removed from it.
+    """
+    changed = {**load_checkpoint(path), **entries}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    AtomicCheckpointIO().save_checkpoint(kept, str(expand(path)))
 
 
 def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
-    """A checkpoint of this package: tensors and plain values, on the CPU; InputError names `key` for another file."""
+    """A checkpoint of this package: tensors and plain values, on the CPU; InputError with `key` for another file."""
     file = expand(path)
     if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
+        problem = "is a folder" if file.is_dir() else "no such file"
         last = file / "checkpoints" / "last.ckpt"
         expected = last if last.is_file() else "a checkpoint such as RUN/checkpoints/last.ckpt"
-        raise InputError(f"{key}={path}: {found}; expected {expected}")
+        raise InputError(f"{key}={path}: {problem}; expected {expected}")
     checkpoint = read_torch_file(file, f"{key}={path}")
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "loops"} <= checkpoint.keys():
-        raise InputError(f"{key}={path}: is no checkpoint of uniad-lightning; expected one written by uniad train")
+        raise InputError(f"{key}={path}: is not a checkpoint of uniad-lightning; expected one written by uniad train")
     return upgrade(checkpoint, f"{key}={path}")
 
 

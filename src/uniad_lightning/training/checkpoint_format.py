@@ -1,6 +1,6 @@
-"""The format of checkpoints, and what is done with those of an earlier one.
+"""The format of checkpoints, and the upgrade of those of an earlier one.
 
-1: version 0.1.0. 2: names its format, classes are where they are now, and all settings are given.
+1: version 0.1.0. 2: has its format as an entry, current class names, and all settings.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from uniad_lightning.training.trusted_targets import MOST_LEVELS
 
 FORMAT = 2
 
-# Where format 1 has the modules of what a configuration may name.
+# Where the modules of format 1 are now, as far as a configuration may name them.
 _MOVED = {
     "losses": "models.losses",
     "models.backbone": "models.backbone.feature_pyramid",
@@ -33,7 +33,10 @@ _MOVED = {
     },
 }  # fmt: skip
 
-# Settings that format 1 does not have, and what it does instead.
+# The same for classes that are no longer where the rest of their module is.
+_MOVED_CLASSES = {"callbacks.TrainingProgress": "training.progress", "callbacks.HeatmapPanels": "training.heatmaps"}
+
+# Settings that format 1 does not have, with the values that it used.
 _NEW: dict[str, dict[str, Any]] = {"backbone": {"resize": "bilinear"}, "trainer": {"accumulate_grad_batches": 1}}
 
 
@@ -53,7 +56,7 @@ def upgrade(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def upgrade_config(config: Any) -> Any:
-    """A configuration of format 1 as one of this format; one of this format stays what it is."""
+    """A configuration of format 1 as one of this format; one of this format is returned unchanged."""
     config = _renamed(config)
     for group, values in _NEW.items():
         if isinstance(config, dict) and isinstance(config.get(group), dict):
@@ -62,7 +65,7 @@ def upgrade_config(config: Any) -> Any:
 
 
 def _renamed(node: Any, level: int = 0) -> Any:
-    """Nested dicts and lists with the targets of this package where they are now; too deep ones are refused later."""
+    """Nested dicts and lists with the current names of targets; what is nested too deep is refused later."""
     if level > MOST_LEVELS:
         return node
     if isinstance(node, dict):
@@ -73,5 +76,6 @@ def _renamed(node: Any, level: int = 0) -> Any:
 def _moved(target: Any) -> Any:
     if not isinstance(target, str) or not target.startswith("uniad_lightning."):
         return target
-    module, _, name = target.removeprefix("uniad_lightning.").rpartition(".")
-    return f"uniad_lightning.{_MOVED.get(module, module)}.{name}"
+    old = target.removeprefix("uniad_lightning.")
+    module, _, name = old.rpartition(".")
+    return f"uniad_lightning.{_MOVED_CLASSES.get(old) or _MOVED.get(module, module)}.{name}"

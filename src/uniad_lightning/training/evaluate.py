@@ -14,7 +14,7 @@ from uniad_lightning.results.run_folder import (
 )
 from uniad_lightning.training.build import build_saved, build_saved_data
 from uniad_lightning.training.callbacks import EndWhenInterrupted, SaveMaps
-from uniad_lightning.training.session import begin, build_callbacks, ended, prepare, run_test
+from uniad_lightning.training.session import begin, build_callbacks, closing, prepare, run_test
 from uniad_lightning.training.trainer_settings import (
     check_trainer,
 )
@@ -22,7 +22,7 @@ from uniad_lightning.training.trainer_settings import (
 
 @holds_output_dir
 def evaluate(cfg: DictConfig) -> Evaluation:
-    """Evaluate `cfg.ckpt_path` on the data it was trained on, or on what `cfg.data` says instead.
+    """Evaluate `cfg.ckpt_path` on the data it was trained on, or on what `cfg.data` names instead.
 
     Raises InputError for a checkpoint that cannot be read and for data that does not fit it.
     """
@@ -40,7 +40,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     check_precision(trainer.precision)
     prepare(trainer, data, folder)
     begin(trainer, data.splits.test, cfg, reads=cfg.ckpt_path)
-    trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # none of an imported one
-    with ended(trainer):
+    trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # an imported one has none
+    with closing(trainer):
         facts = {"checkpoint": str(cfg.ckpt_path)}
         return run_test(trainer, module, data, folder, facts=facts, trained_in=trained_in)

@@ -1,7 +1,7 @@
-"""An interrupt that arrives is not lost, wherever it arrives.
+"""No interrupt is lost, wherever the main thread is when it arrives.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. In a finaliser, or in a callback of a weak
-reference or from C, it can only print "Exception ignored" and go on, and a training would go on for hours.
+In a finaliser, or in a callback of a weak reference or from C, Python can only print "Exception ignored" for a
+KeyboardInterrupt and continue, and a training would continue for hours.
 """
 
 import signal
@@ -18,14 +18,14 @@ _arrived = False
 
 
 @contextmanager
-def remembered() -> Iterator[None]:
-    """Within this an interrupt that Python drops is sent again, and `end_if_interrupted` knows of one that was caught.
+def keep_interrupts() -> Iterator[None]:
+    """Within this, an interrupt that Python drops is sent again, and `end_if_interrupted` raises one that was caught.
 
-    Where interrupts are ignored, as in what a shell starts in the background, or handled by another, they stay so.
+    Does nothing where interrupts are ignored, as in a background process of a shell, or handled by other code.
     """
     global _arrived
-    own = threading.current_thread() is threading.main_thread()
-    if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     report = sys.unraisablehook
@@ -40,7 +40,7 @@ def remembered() -> Iterator[None]:
 
 
 def end_if_interrupted() -> None:
-    """Raises KeyboardInterrupt where one has arrived before and something has kept it to itself."""
+    """Raises KeyboardInterrupt where one has arrived before and other code caught it."""
     if _arrived:
         raise KeyboardInterrupt
 

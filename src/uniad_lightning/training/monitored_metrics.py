@@ -1,4 +1,4 @@
-"""Which metrics callbacks may watch: those that the test split defines, known from its listing before the training."""
+"""Which metrics callbacks may monitor: those that the test split defines, as its listing shows before the training."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,10 +17,10 @@ _ALL = [f"{row}/{name}" for row in ROWS for name in (*_OF_IMAGES, *_OF_PIXELS)]
 
 
 def defined_metrics(splits: Splits) -> dict[str, int]:
-    """The metrics that a test split defines, such as `mean/pixel_auroc`, with the number of categories they are over.
+    """The metrics that a test split defines, such as `mean/pixel_auroc`, with the number of categories that they cover.
 
-    Those of images need good and defective ones, those of pixels a mask. A category that is not trained on is ranked
-    against the good images of all.
+    Image metrics need good and defective images, pixel metrics a mask. A category without train images is ranked
+    against the good images of all categories.
     """
     labels: dict[str, set[int]] = defaultdict(set)
     masked = set()
@@ -59,14 +59,14 @@ def choose_monitor(splits: Splits, *, by_class: bool) -> tuple[str, str]:
             return name, reason + f"; over {defined[name]} of {len(splits.categories)} categories" * few
     raise InputError(
         "callbacks=best_on_test: the test split has not both good and defective images, so that no epoch is better "
-        "than another; add what is missing, or leave it out"
+        "than another; add the missing ones, or leave it out"
     )
 
 
 def check_monitors(callbacks: Mapping[str, L.Callback], splits: Splits, *, validations: int) -> None:
-    """Raises InputError for a callback that watches an evaluation's metric which the `splits` leave undefined.
+    """Raises InputError for a callback that monitors an evaluation's metric which the `splits` leave undefined.
 
-    `validations` is how many there will be.
+    `validations` is the number of evaluations while training.
     """
     for name, monitor in _monitors(callbacks):
         key = f"callbacks.{name}.monitor={monitor}"
@@ -75,14 +75,14 @@ def check_monitors(callbacks: Mapping[str, L.Callback], splits: Splits, *, valid
             raise InputError(f"{key}: no such metric.{did_you_mean(monitor, _ALL)} Defined here: {', '.join(defined)}")
         if monitor not in defined:
             raise InputError(
-                f"{key}: is undefined on this test split ({_reason(monitor)}); watch one of {', '.join(defined)}"
+                f"{key}: is undefined on this test split ({_reason(monitor)}); monitor one of {', '.join(defined)}"
             )
         if not validations:
             raise InputError(f"{key}: needs an evaluation while training, and there is none; give validate_every=1")
 
 
 def _monitors(callbacks: Mapping[str, L.Callback]) -> Iterator[tuple[str, str]]:
-    """The callbacks that watch a metric of an evaluation, and which."""
+    """Names of the callbacks that monitor a metric of an evaluation, with that metric."""
     for name, callback in callbacks.items():
         monitor = getattr(callback, "monitor", None)
         if isinstance(monitor, str) and (name == "best" or monitor.partition("/")[0] in ROWS):
@@ -96,9 +96,9 @@ def _reason(monitor: str) -> str:
 
 
 class RefuseUndefined(L.Callback):
-    """Ends a training at an evaluation that leaves undefined what a callback watches.
+    """Ends a training at an evaluation that leaves undefined what a callback monitors.
 
-    Lightning would take it for the worst value, and keep it as the best where there is no other.
+    Lightning would treat NaN as the worst value, and keep it as the best where there is no other.
     """
 
     def __init__(self, *, callbacks: Mapping[str, L.Callback]):
@@ -111,6 +111,6 @@ class RefuseUndefined(L.Callback):
             if value is not None and value.isnan():
                 raise InputError(
                     f"callbacks.{name}.monitor={monitor}: is undefined in this evaluation, in which "
-                    f"{pl_module.vanished_masks} masks have no pixel left at the size of the maps; watch another, such "
-                    "as mean/image_auroc, or give a larger data.image_size"
+                    f"{pl_module.vanished_masks} masks have no pixel left at the size of the maps; monitor another, "
+                    "such as mean/image_auroc, or give a larger data.image_size"
                 )

@@ -1,17 +1,17 @@
-"""`cache(cfg)`: the features that a training would use, computed and kept."""
+"""`cache(cfg)`: compute and store the features that a training uses."""
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 
-from uniad_lightning.errors import say
+from uniad_lightning.errors import print_stdout
 from uniad_lightning.training.build import build_data, build_module
 from uniad_lightning.training.method import leave_out_unused
 
 
 def cache(cfg: DictConfig) -> None:
-    """Compute the features of all images of `cfg.data`, on one device, and keep them on the disk.
+    """Compute the features of all images of `cfg.data`, on one device, and store them on the disk.
 
-    Raises InputError for what cannot be used in `cfg` or the data, and where the features change.
+    Raises InputError for what cannot be used in `cfg` or the data, and where the features are not always the same.
     """
     leave_out_unused(cfg)
     module = build_module(cfg)
@@ -26,5 +26,7 @@ def cache(cfg: DictConfig) -> None:
     data.trainer = trainer
     for stage in ("fit", "test"):
         module.fill_cache(data, stage)
-    kept = {name: len(split.slots) for name, split in data.cache.splits.items()}
-    say(f"features of {kept['train']} train and {kept['test']} test images are kept in {data.cache.folder}")
+    stored = {name: len(split.slots) for name, split in data.cache.splits.items()}
+    print_stdout(
+        f"features of {stored['train']} train and {stored['test']} test images are kept in {data.cache.folder}"
+    )

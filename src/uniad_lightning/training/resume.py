@@ -1,9 +1,9 @@
-"""What a training starts from: nothing, its own checkpoint, or another's weights; and what has to be alike then."""
+"""What a training starts from: nothing, its own checkpoint, or another's weights; and which settings must agree."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -27,19 +27,25 @@ FREE_TO_CHANGE = (
     "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
 )  # fmt: skip
 
-# Of these, what cannot change the result of a run: all that a job of a sweep may differ in from the run that it finds.
+# Of these, what cannot change the result of a run: a job of a sweep may differ in these from the run in its folder.
 WITHOUT_INFLUENCE = tuple(
     name for name in FREE_TO_CHANGE
     if not name.startswith(("validate_every", "callbacks", "backbone", "data.root", "data.prepare", "data.source"))
 )  # fmt: skip
 
-# What a training with init_from takes from the checkpoint, besides its weights and how it looks at images: their size,
-# white level and framing.
+# What a training with init_from takes from the checkpoint, besides its weights and its image size, white level and
+# framing.
 INHERITED = ("model", "backbone", "loss", "score", "standardize")
 
 
-def start_from(cfg: DictConfig) -> dict[str, Any] | None:
-    """The checkpoint of `cfg.init_from`, whose network and what belongs to it replace those of `cfg`."""
+class _Difference(NamedTuple):
+    name: str  # of a setting
+    current: Any
+    saved: Any
+
+
+def load_initial(cfg: DictConfig) -> dict[str, Any] | None:
+    """The checkpoint of `cfg.init_from`, whose network and settings replace those of `cfg`; None without one."""
     if cfg.init_from is None:
         if cfg.rehearse is not None:
             raise InputError("rehearse: is for a training that starts from a checkpoint; give init_from=... as well")
@@ -59,13 +65,13 @@ def start_from(cfg: DictConfig) -> dict[str, Any] | None:
         ignore = cfg.data.framing.ignore
         cfg.data.framing = {**saved["data"].get("framing", cfg.data.framing), "ignore": ignore}
         if "backbone" in saved:
-            cfg.backbone.weights = "random"  # they come with the others; nothing is downloaded
+            cfg.backbone.weights = "random"  # the checkpoint holds them; nothing is downloaded
     return checkpoint
 
 
-def warn_of_forgetting(started: dict[str, Any], data: UnifiedDataModule) -> None:
-    """One line where the training data lacks a product that the checkpoint knows."""
-    known = map(composed, started.get("categories", ()))
+def warn_of_forgetting(initial: dict[str, Any], data: UnifiedDataModule) -> None:
+    """Warn where the training data lacks a category that the checkpoint was trained on."""
+    known = map(composed, initial.get("categories", ()))
     left_out = sorted(set(known) - {record.category for record in data.splits.train})
     if left_out:
         warn(
@@ -75,39 +81,36 @@ def warn_of_forgetting(started: dict[str, Any], data: UnifiedDataModule) -> None
 
 
 def refuse_untrained(checkpoint: dict[str, Any], path: str) -> None:
-    """Raises InputError for a checkpoint that was imported: it holds weights, but no training to go on with."""
+    """Raises InputError for an imported checkpoint: it holds weights, but no training to resume."""
     if not checkpoint["loops"]:
-        raise InputError(f"ckpt_path={path}: was imported and holds no training to resume; give it as init_from={path}")
+        raise InputError(f"ckpt_path={path}: was imported and holds no training to resume; use init_from={path}")
 
 
-def go_on_with_white_level(config: dict[str, Any], saved: dict[str, Any]) -> None:
-    """Where `config` says auto, put the level that the training to be resumed has found."""
+def resume_white_level(config: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Set the white level of the training to resume: in `saved` where it has none, in `config` where that is auto."""
     saved["data"]["white_level"] = white_level_of(saved["data"])
     if config["data"]["white_level"] == AUTO:
         config["data"]["white_level"] = saved["data"]["white_level"]
 
 
 def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -> None:
-    """Raises InputError that names the first setting in which `config` departs from what the checkpoint trained."""
-    found = _first_difference(config, saved, _is_free_when_resumed)
-    if found is not None:
-        name, mine, theirs = found
+    """Raises InputError that names the first setting in which `config` differs from the `saved` one at `path`."""
+    difference = _first_difference(config, saved, _is_free_when_resumed)
+    if difference is not None:
         raise InputError(
-            f"ckpt_path={path} was trained with {name}={theirs}, this run has {name}={mine}; resume with the same "
-            "settings"
+            f"ckpt_path={path} was trained with {difference.name}={difference.saved}, this run has "
+            f"{difference.name}={difference.current}; resume with the same settings"
         )
 
 
 def refuse_other_settings(config: dict[str, Any], folder: Path) -> None:
-    """Raises InputError that names the first setting in which `config` departs from the run in `folder`."""
-    found = _first_difference(
-        config, upgrade_config(plain(DictConfig(OmegaConf.load(folder / CONFIG)))), _is_without_influence
-    )
-    if found is not None:
-        name, mine, theirs = found
+    """Raises InputError that names the first setting in which `config` differs from the run in `folder`."""
+    saved = upgrade_config(plain(DictConfig(OmegaConf.load(folder / CONFIG))))
+    difference = _first_difference(config, saved, _is_without_influence)
+    if difference is not None:
         raise InputError(
-            f"output_dir={folder} already holds a run with {name}={theirs}, this one has {name}={mine}; "
-            "choose another output_dir, or overwrite=true"
+            f"output_dir={folder} already holds a run with {difference.name}={difference.saved}, this one has "
+            f"{difference.name}={difference.current}; choose another output_dir, or overwrite=true"
         )
 
 
@@ -121,23 +124,22 @@ def _is_without_influence(name: str) -> bool:
 
 
 def _within(name: str, settings: tuple[str, ...]) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in settings)
+    return any(name == setting or name.startswith(f"{setting}.") for setting in settings)
 
 
-def _first_difference(
-    config: dict[str, Any], saved: dict[str, Any], free: Callable[[str], bool]
-) -> tuple[str, Any, Any] | None:
-    """The first setting that is not the same in both, nor `free` to change: its name and both values."""
-    mine, theirs = flat(config), flat(saved)
-    for name in sorted(mine.keys() | theirs.keys()):
-        if not free(name) and mine.get(name) != theirs.get(name):
-            return name, mine.get(name), theirs.get(name)
+def _first_difference(config: dict[str, Any], saved: dict[str, Any], free: Callable[[str], bool]) -> _Difference | None:
+    """The first setting that differs between both and is not `free` to change."""
+    current_values, saved_values = flat(config), flat(saved)
+    for name in sorted(current_values.keys() | saved_values.keys()):
+        difference = _Difference(name, current_values.get(name), saved_values.get(name))
+        if not free(name) and difference.current != difference.saved:
+            return difference
     return None
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """`cfg` as plain dicts and lists, interpolations resolved."""
-    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    if not isinstance(plain, dict):
-        raise TypeError(f"a configuration is a mapping, not {type(plain).__name__}")
-    return {str(name): value for name, value in plain.items()}
+    values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if not isinstance(values, dict):
+        raise TypeError(f"a configuration is a mapping, not {type(values).__name__}")
+    return {str(name): value for name, value in values.items()}

@@ -24,7 +24,7 @@ def warm_up_and_decay(optimizer: Optimizer, *, total_steps: int, fraction: float
 def drop_after(optimizer: Optimizer, *, total_steps: int, fraction: float, gamma: float) -> LRScheduler:
     """Multiplies the learning rate by `gamma` once, after `fraction` of all steps (800 of 1000 epochs, Sec. 4.2).
 
-    Raises InputError for a `fraction` outside (0, 1] and a `gamma` that is no number of at least 0.
+    Raises InputError for a `fraction` outside (0, 1] and a `gamma` that is not a number of at least 0.
     """
     _check_fraction(fraction)
     if not _is_number(gamma) or not gamma >= 0:

@@ -13,7 +13,7 @@ from uniad_lightning.data.checking import check_files
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Record
 from uniad_lightning.detectors.base import AnomalyModule
-from uniad_lightning.errors import say
+from uniad_lightning.errors import print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.precision import EVALUATION
 from uniad_lightning.results.run_folder import (
@@ -23,14 +23,14 @@ from uniad_lightning.results.run_folder import (
     write_text,
 )
 from uniad_lightning.results.tables import show_counts, show_evaluation
-from uniad_lightning.tracking.loggers import Forgiving
+from uniad_lightning.tracking.loggers import FaultTolerantLogger
 from uniad_lightning.training.launcher import end_ranks, watch_ranks
 
 
 def prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
-    """List the data, and show what it holds before anything long starts."""
+    """List the data and print how many images it has, before anything long starts."""
     watch_ranks(trainer, folder)
-    data.trainer = trainer  # as Lightning does later; the number of steps follows from both
+    data.trainer = trainer  # as Lightning does later; the number of steps depends on both
     data.prepare_data()  # on every rank: ranks of torchrun or SLURM start together, and writing it twice is harmless
     data.setup()
     if trainer.is_global_zero:
@@ -38,7 +38,7 @@ def prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
 
 
 def begin(trainer: L.Trainer, records: Sequence[Record], cfg: DictConfig, **checkpoint: str | None) -> None:
-    """Refuse images that cannot be used; then, where nothing is left to refuse, clear the folder for this run."""
+    """Check that the images of `records` can be used, and only then clear the output folder for this run."""
     if not trainer.is_global_zero:
         return
     check_files(records)
@@ -47,10 +47,10 @@ def begin(trainer: L.Trainer, records: Sequence[Record], cfg: DictConfig, **chec
 
 
 @contextmanager
-def ended(trainer: L.Trainer) -> Iterator[None]:
-    """Ends what a run leaves open: its loggers always, and the ranks it launched when it fails.
+def closing(trainer: L.Trainer) -> Iterator[None]:
+    """On leaving, closes the loggers of a run, and after a failure ends the ranks that it launched.
 
-    The ranks would wait in a collective for ever; a W&B run left open would take in the next job of a sweep.
+    The ranks would wait in a collective for ever; a W&B run left open would also log the next job of a sweep.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def ended(trainer: L.Trainer) -> Iterator[None]:
         raise
     finally:
         for logger in trainer.loggers:
-            if isinstance(logger, Forgiving):
+            if isinstance(logger, FaultTolerantLogger):
                 logger.finish()
 
 
@@ -72,7 +72,7 @@ def run_test(
     facts: dict[str, Any],
     trained_in: str | None,
 ) -> Evaluation:
-    """Test `module` and write the results; the first rank prints them."""
+    """Test `module`; the first rank writes the results and prints them."""
     trainer.test(module, datamodule=data, verbose=False)
     evaluation = module.evaluation
     if evaluation is None:
@@ -83,7 +83,7 @@ def run_test(
         facts |= {"vanished_masks": module.vanished_masks, "precision": precision}
         write_evaluation(folder, evaluation, facts=facts)
         show_evaluation(evaluation)
-        say(f"run folder: {folder}   pictures: {folder / 'heatmaps'}")
+        print_stdout(f"run folder: {folder}   heatmaps: {folder / 'heatmaps'}")
     return evaluation
 
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from uniad_lightning.data.checking import decode_all
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.detectors.base import AnomalyModule
-from uniad_lightning.errors import InputError, say, told_by
+from uniad_lightning.errors import InputError, message_of, print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.precision import check_precision
 from uniad_lightning.results.output_folder import holds_output_dir, is_first
@@ -25,7 +25,7 @@ from uniad_lightning.results.run_folder import (
     is_within,
     refuse_occupied,
 )
-from uniad_lightning.tracking.loggers import Forgiving
+from uniad_lightning.tracking.loggers import FaultTolerantLogger
 from uniad_lightning.tracking.monitors import EvaluationMonitor
 from uniad_lightning.training.build import build_data, build_module, warn
 from uniad_lightning.training.callbacks import EndWhenInterrupted
@@ -39,14 +39,14 @@ from uniad_lightning.training.checkpoint import (
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.monitored_metrics import RefuseUndefined, check_monitors, choose_monitor
 from uniad_lightning.training.resume import (
-    go_on_with_white_level,
+    load_initial,
     plain,
     refuse_other_run,
     refuse_untrained,
-    start_from,
+    resume_white_level,
     warn_of_forgetting,
 )
-from uniad_lightning.training.session import begin, build_callbacks, ended, prepare, run_test
+from uniad_lightning.training.session import begin, build_callbacks, closing, prepare, run_test
 from uniad_lightning.training.train_images import refuse_other_images
 from uniad_lightning.training.trainer_settings import (
     check_end,
@@ -59,80 +59,77 @@ from uniad_lightning.training.trainer_settings import (
 
 @holds_output_dir
 def train(cfg: DictConfig) -> Evaluation:
-    """Train on all categories, evaluate the last weights, and leave the run folder `cfg.output_dir`.
+    """Train on all categories, evaluate the last weights, and write the run folder `cfg.output_dir`.
 
     Raises InputError for what cannot be used in `cfg`, the data or the checkpoint to resume from.
     """
     folder = Path(cfg.output_dir)
-    started = start_from(cfg)
+    initial = load_initial(cfg)
     leave_out_unused(cfg)
     config = plain(cfg)
     _check(cfg, config)
-    module = build_module(cfg, announce=started is None)
-    if started is not None:
-        load_weights(module, started, cfg.init_from, key="init_from")
+    module = build_module(cfg, announce=initial is None)
+    if initial is not None:
+        load_weights(module, initial, cfg.init_from, key="init_from")
     checkpoint = _checkpoint_to_resume(cfg, config, module)
-    data = _build_data(cfg, config, module, started)
+    data = _build_data(cfg, config, module, initial)
     callbacks = build_callbacks(cfg.callbacks)
-    trainer = _build_trainer(cfg, config, callbacks, started)
+    trainer = _build_trainer(cfg, config, callbacks, initial)
     refuse_shifting(callbacks)
     refuse_for_method(trainer, module)
     check_precision(trainer.precision)
     prepare(trainer, data, folder)
     if checkpoint is not None:
-        refuse_other_images(checkpoint, started, data.splits.train, data.root, cfg.ckpt_path)
+        refuse_other_images(checkpoint, initial, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
-    _settle_monitors(callbacks, data, cfg)
+    _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
-    if started is None:
-        _warn_of_nothing_held_out(trainer, data)
-    else:
-        warn_of_forgetting(started, data)
-    with ended(trainer):
+    _warn_of_data(trainer, data, initial)
+    with closing(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-        _warn_of_the_end(trainer, data, checkpoint, cfg.ckpt_path)
+        _warn_of_early_end(trainer, data, checkpoint, cfg.ckpt_path)
         unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
-        chosen = _leave_checkpoint(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
-        with _kept(folder, data):
+        chosen = _save_last(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
+        with _naming_the_checkpoint(folder, data):
             return run_test(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
 
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Raises InputError for settings that a training cannot have, and for a folder that it cannot have either."""
+    """Raises InputError for settings that a training cannot have, and for an output folder that it cannot use."""
     check_trainer(config["trainer"])
     check_end(config["trainer"])
     check_validations(cfg.validate_every)
     if is_first():
-        _refuse_losing(cfg)
+        _refuse_overwriting_initial(cfg)
         refuse_occupied(Path(cfg.output_dir), overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
 
 
 def _checkpoint_to_resume(cfg: DictConfig, config: dict[str, Any], module: AnomalyModule) -> dict[str, Any] | None:
-    """The checkpoint of `cfg.ckpt_path`, its weights in `module` and its white level in `config`; None without one."""
+    """The checkpoint of `cfg.ckpt_path` or None; its weights go into `module`, its white level into `config`."""
     if cfg.ckpt_path is None:
         return None
     checkpoint = load_checkpoint(cfg.ckpt_path)
     refuse_untrained(checkpoint, cfg.ckpt_path)
-    go_on_with_white_level(config, checkpoint["config"])
+    resume_white_level(config, checkpoint["config"])
     refuse_other_run(config, checkpoint["config"], cfg.ckpt_path)
     load_weights(module, checkpoint, cfg.ckpt_path)
     return checkpoint
 
 
 def _build_data(
-    cfg: DictConfig, config: dict[str, Any], module: AnomalyModule, started: dict[str, Any] | None
+    cfg: DictConfig, config: dict[str, Any], module: AnomalyModule, initial: dict[str, Any] | None
 ) -> UnifiedDataModule:
     data = build_data(cfg.data, module)
     data.white_level = config["data"]["white_level"]
-    if started is not None:
-        if data.framing.ignore is None and "ignore" in started:
-            data.framing.ignore = unpack_ignored(started["ignore"])
-        data.rehearse(started.get("categories", ()), cfg.rehearse)
+    if initial is not None:
+        if data.framing.ignore is None and "ignore" in initial:
+            data.framing.ignore = unpack_ignored(initial["ignore"])
+        data.rehearse(initial.get("categories", ()), cfg.rehearse)
     return data
 
 
 def _build_trainer(
-    cfg: DictConfig, config: dict[str, Any], callbacks: dict[str, L.Callback], started: dict[str, Any] | None
+    cfg: DictConfig, config: dict[str, Any], callbacks: dict[str, L.Callback], initial: dict[str, Any] | None
 ) -> L.Trainer:
     folder = Path(cfg.output_dir)
     return instantiate(
@@ -141,7 +138,7 @@ def _build_trainer(
             *callbacks.values(),
             EndWhenInterrupted(),
             RefuseUndefined(callbacks=callbacks),
-            CheckpointConfig(config=config, started=started),
+            CheckpointConfig(config=config, initial=initial),
             EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -151,18 +148,18 @@ def _build_trainer(
     )
 
 
-def _warn_of_the_end(
+def _warn_of_early_end(
     trainer: L.Trainer, data: UnifiedDataModule, checkpoint: dict[str, Any] | None, path: str | None
 ) -> None:
-    """One line where the training ended early, and where the boundaries of the one it resumed do not hold any more."""
-    if data.batches_done < data.total_batches:
-        warn(f"ended after {data.batches_done} of {data.total_batches} batches, before the end of its learning rates")
+    """Warn where the training ended early, and where the boundaries of the resumed one are no longer valid."""
+    if data.steps.done < data.steps.total:
+        warn(f"ended after {data.steps.done} of {data.steps.total} batches, before the end of its learning rates")
     if checkpoint is not None and "calibration" in checkpoint and trainer.global_step > checkpoint["global_step"]:
-        warn(f"the boundaries in {path} are of the shorter training; set new ones with uniad calibrate")
+        warn(f"the boundaries in {path} belong to the shorter training; set new ones with uniad calibrate")
 
 
-def _refuse_losing(cfg: DictConfig) -> None:
-    """Raises InputError where the checkpoint to start from would be removed."""
+def _refuse_overwriting_initial(cfg: DictConfig) -> None:
+    """Raises InputError where overwrite=true would remove the checkpoint to start from."""
     if cfg.init_from is not None and cfg.overwrite and is_within(Path(cfg.output_dir), cfg.init_from):
         raise InputError(
             f"init_from={cfg.init_from}: lies in output_dir={cfg.output_dir}, whose run overwrite=true removes; choose "
@@ -170,8 +167,14 @@ def _refuse_losing(cfg: DictConfig) -> None:
         )
 
 
-def _warn_of_nothing_held_out(trainer: L.Trainer, data: UnifiedDataModule) -> None:
-    """One line where `uniad calibrate` will have no images; not in a sweep, nor where whole classes are defects."""
+def _warn_of_data(trainer: L.Trainer, data: UnifiedDataModule, initial: dict[str, Any] | None) -> None:
+    """Warn of categories that will be forgotten, and where `uniad calibrate` will have no images.
+
+    The latter not in a sweep, nor where whole classes are defects.
+    """
+    if initial is not None:
+        warn_of_forgetting(initial, data)
+        return
     alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
     if trainer.is_global_zero and alone and not data.splits.validation and data.normal_classes is None:
         warn(
@@ -181,27 +184,27 @@ def _warn_of_nothing_held_out(trainer: L.Trainer, data: UnifiedDataModule) -> No
 
 
 @contextmanager
-def _kept(folder: Path, data: UnifiedDataModule) -> Iterator[None]:
-    """Says, of an image that cannot be read once the training is done, that it is kept and which command goes on."""
+def _naming_the_checkpoint(folder: Path, data: UnifiedDataModule) -> Iterator[None]:
+    """Adds the command to continue with to the error for an image that cannot be read after the training."""
     try:
         yield
     except InputError as error:
-        said = told_by(error)
+        message = message_of(error)
         try:
             decode_all(data.splits.test)
-        except InputError as all_of_them:
-            said = str(all_of_them)
+        except InputError as error_of_all:
+            message = str(error_of_all)
         raise InputError(
-            f"{said}; the training is done and kept: uniad evaluate ckpt_path={folder / LAST} goes on"
+            f"{message}; the training is done and saved, continue with uniad evaluate ckpt_path={folder / LAST}"
         ) from error
 
 
-def _leave_checkpoint(
+def _save_last(
     trainer: L.Trainer, module: AnomalyModule, folder: Path, callbacks: dict[str, L.Callback], *, kept: bool
 ) -> str:
-    """Put the weights to report into `module`, the last ones on disk too; returns the checkpoint's name.
+    """Save the last weights, and load into `module` those to report; returns the name of their checkpoint.
 
-    Where no step was trained, the file is `kept`, for it may hold boundaries besides.
+    Where no step was trained, the file is `kept`, since it may hold boundaries.
     """
     if not kept:
         trainer.save_checkpoint(folder / LAST)
@@ -213,9 +216,9 @@ def _leave_checkpoint(
     return Path(best.best_model_path).stem
 
 
-def _settle_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, cfg: DictConfig) -> None:
-    """Have the best epoch chosen by a metric that the data defines; refuse what watches another, or none."""
-    epochs = data.total_batches // data.steps_per_epoch
+def _choose_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, cfg: DictConfig) -> None:
+    """Choose the metric of `callbacks=best_on_test`. Raises InputError where a callback monitors an undefined one."""
+    epochs = data.steps.total // data.steps.per_epoch
     validations = epochs // cfg.validate_every if cfg.validate_every else 0
     best = callbacks.get("best")
     if isinstance(best, ModelCheckpoint):
@@ -227,14 +230,14 @@ def _settle_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, 
         if best.monitor is None:
             best.monitor, reason = choose_monitor(data.splits, by_class=data.normal_classes is not None)
             if data.running_trainer.is_global_zero:
-                say(f"callbacks=best_on_test: the best epoch is that of the highest {best.monitor} ({reason})")
+                print_stdout(f"callbacks=best_on_test: the best epoch is that of the highest {best.monitor} ({reason})")
     check_monitors(callbacks, data.splits, validations=validations)
 
 
-def _logger(cfg: DictConfig) -> list[Forgiving]:
-    """The logger of `cfg`, if it has one; runs of a sweep are grouped by its folder, others by their name."""
+def _logger(cfg: DictConfig) -> list[FaultTolerantLogger]:
+    """The logger of `cfg`, if any; runs of a sweep are grouped by the sweep's folder, others by their name."""
     if cfg.logger.get("group", "") is None:
         swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
         cfg.logger.group = Path(cfg.output_dir).parent.name if swept else cfg.name
     logger = instantiate(cfg.logger, _convert_="all")
-    return [Forgiving(logger)] if logger else []
+    return [FaultTolerantLogger(logger)] if logger else []

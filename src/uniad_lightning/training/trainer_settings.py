@@ -1,4 +1,4 @@
-"""Which of the trainer's settings a run here can have: what would shift its steps or its evaluations is refused."""
+"""Checks of the trainer's settings: those that would change steps, learning rates or evaluations are refused."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,38 +16,39 @@ _SHIFTING = (
     "StochasticWeightAveraging",
     "Timer",
 )
-_WHOLE_SPLIT = "an evaluation takes each image of the test split once; for fewer images give data.limit=N"
+_WHOLE_SPLIT = "an evaluation uses each image of the test split once; for fewer images give data.limit=N"
 
-# By setting: the values that change nothing, and why there may be no others.
+# By setting: the values that change nothing, and why others are refused.
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "overfit_batches": (
         (0, 0.0),
-        "it puts an order of its own in place of the training's; to train on few images give data.limit=N",
+        "it changes the order of the images; to train on few images give data.limit=N",
     ),
-    "fast_dev_run": ((False, None, 0), "it evaluates a part of the test split; give trainer=smoke"),
+    "fast_dev_run": ((False, None, 0), "it evaluates only a part of the test split; give trainer=smoke"),
     "max_time": (
         (None,),
-        "the learning rate follows from the number of steps; give max_epochs or max_steps, and resume what is ended "
-        "earlier with ckpt_path=...",
+        "the learning rate depends on the number of steps; give max_epochs or max_steps, and resume a training that is "
+        "interrupted with ckpt_path=...",
     ),
     "limit_test_batches": ((None, 1.0), _WHOLE_SPLIT),
     "limit_val_batches": ((None, 1.0), f"{_WHOLE_SPLIT}, for no evaluation while training validate_every=null"),
     "num_sanity_val_steps": ((0,), _WHOLE_SPLIT),
     "check_val_every_n_epoch": ((None,), "give validate_every instead"),
     "val_check_interval": ((None, 1.0), "evaluations are between epochs; give validate_every instead"),
-    "use_distributed_sampler": ((False,), "batches are divided over the processes already; leave it at false"),
+    "use_distributed_sampler": ((False,), "batches are already divided over the processes; leave it at false"),
 }
 
 
 class _Kind(NamedTuple):
     expected: str
-    holds: Callable[[Any], bool]
+    accepts: Callable[[Any], bool]
 
 
 def _whole(least: int, *others: int | None) -> _Kind:
-    words = ["null" if other is None else str(other) for other in others]
+    alternatives = ["null" if other is None else str(other) for other in others]
     return _Kind(
-        ", ".join([f"a whole number of at least {least}", *words[:-1]]) + (f" or {words[-1]}" if words else ""),
+        ", ".join([f"a whole number of at least {least}", *alternatives[:-1]])
+        + (f" or {alternatives[-1]}" if alternatives else ""),
         lambda value: value in others or (_is_whole(value) and value >= least),
     )
 
@@ -87,17 +88,17 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name in _FIXED:
             allowed, reason = _FIXED[name]
-            if not any(type(value) is type(one) and value == one for one in allowed):  # 1 is a batch, 1.0 all of them
+            if not any(type(value) is type(a) and value == a for a in allowed):  # 1 is a batch, 1.0 all of them
                 raise InputError(f"trainer.{name}={value}: {reason}")
-        if name in _KINDS and not _KINDS[name].holds(value):
-            raise InputError(f"trainer.{name}={_shown(value)}: expected {_KINDS[name].expected}")
+        if name in _KINDS and not _KINDS[name].accepts(value):
+            raise InputError(f"trainer.{name}={_as_text(value)}: expected {_KINDS[name].expected}")
 
 
 def check_end(settings: Mapping[str, Any]) -> None:
     """Raises InputError where neither max_epochs nor max_steps sets an end to a training."""
     if settings.get("max_epochs") in (None, -1) and settings.get("max_steps", -1) == -1:
         raise InputError(
-            f"trainer.max_epochs={_shown(settings.get('max_epochs'))} and trainer.max_steps=-1 set no end; expected "
+            f"trainer.max_epochs={_as_text(settings.get('max_epochs'))} and trainer.max_steps=-1 set no end; expected "
             "at least 1 epoch, or a number of steps"
         )
 
@@ -114,13 +115,13 @@ def refuse_shifting(callbacks: Mapping[str, L.Callback]) -> None:
         for kind in _SHIFTING:
             if isinstance(callback, getattr(lightning_callbacks, kind)):
                 raise InputError(
-                    f"callbacks.{name}: {kind} changes steps or learning rates, which follow from the configuration "
-                    "here; leave it out"
+                    f"callbacks.{name}: {kind} changes steps or learning rates, which the configuration "
+                    "sets here; leave it out"
                 )
 
 
 def refuse_for_method(trainer: L.Trainer, module: AnomalyModule) -> None:
-    """Raises InputError for settings of the `trainer` that the method of `module` cannot have."""
+    """Raises InputError for settings of the `trainer` that the method of `module` does not allow."""
     name = type(module).__name__
     if module.one_pass and (trainer.max_epochs != 1 or trainer.max_steps != -1):
         raise InputError(
@@ -135,9 +136,9 @@ def refuse_for_method(trainer: L.Trainer, module: AnomalyModule) -> None:
         ("gradient_clip_val", trainer.gradient_clip_val, None),
     ):
         if value != neutral:
-            remedy = f"give trainer.{setting}={_shown(neutral)}"
+            remedy = f"give trainer.{setting}={_as_text(neutral)}"
             raise InputError(f"trainer.{setting}={value}: {name} steps its optimizers itself; {remedy}")
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "null" if value is None else repr(value) if isinstance(value, str) else str(value)

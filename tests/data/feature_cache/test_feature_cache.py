@@ -19,14 +19,12 @@ from support.paths import TESTS
 from support.settings import SMALL
 from support.trees import mvtec_tree
 from uniad_lightning.data.feature_cache import store as feature_cache
+from uniad_lightning.data.feature_cache.encoding import pack_mask, signatures, unpack_mask
 from uniad_lightning.data.feature_cache.store import (
     MISSING,
     DiskStore,
     MemoryStore,
     StoreError,
-    pack_mask,
-    signatures,
-    unpack_mask,
 )
 from uniad_lightning.data.feature_cache.usage import bound, make_room, stores
 from uniad_lightning.data.layouts.mvtec import list_mvtec
@@ -110,6 +108,7 @@ def _fill(folder, first):
         disk(folder).add(names(4, first=i), features(4, seed=i), [b""] * 4)
 
 
+@pytest.mark.slow
 def test_processes_that_fill_one_store_do_not_spoil_it(tmp_path):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_fill, args=(tmp_path, first)) for first in (0, 20, 40)]  # two overlap
@@ -154,6 +153,7 @@ def test_a_full_disk_ends_the_filling_with_a_reason_and_nothing_else(small_disk,
     assert torch.equal(store.features(slots[:count])[::8], values[:1].half().expand(-(-count // 8), -1, -1, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unwritable", "full", "fills up", "bounded"])
 def test_where_nothing_can_be_kept_auto_goes_without_and_disk_says_why(
     losses, uniad, tree, tmp_path, monkeypatch, fault
@@ -169,7 +169,7 @@ def test_where_nothing_can_be_kept_auto_goes_without_and_disk_says_why(
         (tmp_path / "cache").write_text("a file")
     _, _, err = losses("auto", option, "data.eval_batch_size=4")
     assert err.count("warning: features") == 1
-    assert f"uniad: warning: features are computed anew each time; {said}" in err
+    assert f"uniad: warning: features are not cached; {said}" in err
     status, _, err = uniad(
         "train", *SMALL, f"data.root={tree}", f"data.cache_dir={tmp_path}/cache", f"output_dir={tmp_path}/disk",
         "data.cache=disk", option,
@@ -250,6 +250,7 @@ print(len(store.find(names(2))), (store.find(names(2)) >= 0).all(), flush=True)
 """
 
 
+@pytest.mark.slow
 def test_a_store_that_a_process_holds_is_left_until_it_ends(tmp_path, command, monkeypatch):
     monkeypatch.setenv("UNIAD_CACHE", str(kept(tmp_path, "free")))
     other = subprocess.Popen(
@@ -346,6 +347,7 @@ def losses(uniad, tree, tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("standardize", ["true", "false"])
 def test_training_from_the_cache_is_training_without_it_up_to_rounding(losses, tmp_path, standardize):
     options = [f"standardize={standardize}", "validate_every=1"]
@@ -362,6 +364,7 @@ def test_training_from_the_cache_is_training_without_it_up_to_rounding(losses, t
     assert "features" not in err  # nothing was left to compute
 
 
+@pytest.mark.slow
 def test_a_changed_image_is_computed_again_and_it_alone(losses, tree, tmp_path):
     data = shutil.copytree(tree, tmp_path / "copy")
     _, _, err = losses("first", "data.cache=disk", data=data)
@@ -373,6 +376,7 @@ def test_a_changed_image_is_computed_again_and_it_alone(losses, tree, tmp_path):
     assert "18/18" not in err
 
 
+@pytest.mark.slow
 def test_auto_caches_what_is_looked_at_again(losses, tmp_path):
     losses("once", "trainer.max_epochs=1")
     assert not (tmp_path / "cache").exists()
@@ -431,6 +435,7 @@ def test_an_interrupted_extraction_goes_on(uniad, tree, tmp_path):
     assert "2/2" in err
 
 
+@pytest.mark.slow
 def test_the_command_fills_lists_and_bounds(uniad, command, tree, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIAD_CACHE", str(tmp_path / "cache"))
     status, out, err = uniad("cache", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run")

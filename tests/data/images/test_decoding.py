@@ -234,7 +234,7 @@ def test_refuses_truncated_file(tmp_path: Path, suffix: str, share: float) -> No
 def test_refuses_text_called_png(tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
     path.write_text("not a picture")
-    with pytest.raises(InputError, match=r"notes\.png: not a picture"):
+    with pytest.raises(InputError, match=r"notes\.png: not an image"):
         read_image(path)
 
 
@@ -370,5 +370,5 @@ def test_what_a_file_is_that_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "report.jpg").write_bytes(b"%PDF-1.7\n...")
     with pytest.raises(InputError, match=r"empty\.jpg: the file is empty; save it as PNG or delete it"):
         read_image(tmp_path / "empty.jpg")
-    with pytest.raises(InputError, match=r"report\.jpg: not a picture .*begins with b'%PDF-1\.7'"):
+    with pytest.raises(InputError, match=r"report\.jpg: not an image .*begins with b'%PDF-1\.7'"):
         read_image(tmp_path / "report.jpg")

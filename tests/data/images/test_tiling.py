@@ -96,6 +96,7 @@ def test_what_cannot_be_is_refused(given, words):
         framing(**given)
 
 
+@pytest.mark.slow
 def test_training_on_tiles_of_a_region_ends_in_maps_of_the_region(uniad, tree, tmp_path):
     mask = np.zeros((80, 72), dtype=np.uint8)
     mask[:20] = 255

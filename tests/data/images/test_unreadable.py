@@ -15,7 +15,7 @@ from support.pictures import channels_tiff, png
 from uniad_lightning.data.images.decoding import peak_of, read_image, read_marks, rgb_of
 from uniad_lightning.data.images.formats import FORMATS, SUFFIXES
 from uniad_lightning.data.images.image_file import faults_of
-from uniad_lightning.data.layouts.listing import is_picture, pictures
+from uniad_lightning.data.layouts.listing import image_files, is_image
 from uniad_lightning.errors import InputError, TemporaryError
 from uniad_lightning.prediction.sources.video import SUFFIXES as VIDEOS
 
@@ -52,15 +52,15 @@ def test_the_formats_are_those_that_pillow_decodes() -> None:
 def test_every_suffix_counts_in_any_case(tmp_path: Path, suffix: str) -> None:
     for name in (f"a{suffix}", f"b{suffix.upper()}"):
         (tmp_path / name).touch()
-        assert is_picture(Path(name))
-    assert list(pictures(tmp_path)) == ["a", "b"]
+        assert is_image(Path(name))
+    assert list(image_files(tmp_path)) == ["a", "b"]
 
 
 def test_postscript_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "part.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     for read in READERS:
-        with pytest.raises(InputError, match=r"part\.png: not a picture in a format"):
+        with pytest.raises(InputError, match=r"part\.png: not an image in a format"):
             read(path)
 
 
@@ -101,6 +101,7 @@ def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data[: rng.integers(len(data))] if rng.random() < 0.2 else data)
 
 
+@pytest.mark.slow
 def test_damage_never_raises_anything_else(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     files = seeds(tmp_path)
@@ -223,5 +224,5 @@ def test_a_pillow_image_that_cannot_be_decoded(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:300])
-    with Image.open(path) as image, pytest.raises(InputError, match="image: the picture cannot be decoded"):
+    with Image.open(path) as image, pytest.raises(InputError, match="image: the image cannot be decoded"):
         rgb_of(image, "image")

@@ -73,6 +73,7 @@ def test_twelve_bits_train_as_the_eight_bits_they_are(trained):
     assert load_checkpoint(str(checkpoint(plain)))["config"]["data"]["white_level"] == "auto"
 
 
+@pytest.mark.slow
 def test_the_level_is_stated_at_the_start_and_can_be_given(trees, uniad, tmp_path):
     status, out, err = uniad("train", *settings(trees[0], tmp_path / "auto", "trainer=smoke"))
     assert status == 0, err
@@ -150,6 +151,7 @@ def test_a_training_without_deep_images_says_so_of_the_first_and_can_be_told(tre
     assert "data.white_level=1023, but the checkpoint was trained at 4095; leave it out" in err
 
 
+@pytest.mark.slow
 def test_an_exported_file_says_and_takes_the_level(trees, trained, uniad, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -174,6 +176,7 @@ def test_a_checkpoint_of_before_divides_by_all_of_sixteen_bits(trees, trained, u
     assert detector.predict(values).score == detector.predict(dark).score
 
 
+@pytest.mark.slow
 def test_a_resumed_training_goes_on_with_its_level(trees, trained, uniad, tmp_path):
     resumed = [f"ckpt_path={checkpoint(trained[0])}"]
     status, _, err = uniad("train", *settings(trees[0], tmp_path / "other", *resumed, "data.white_level=1023"))
@@ -203,6 +206,7 @@ def test_a_training_from_a_checkpoint_takes_its_level_or_finds_one(trees, traine
         assert load_checkpoint(str(checkpoint(folder)))["config"]["data"]["white_level"] == 4095
 
 
+@pytest.mark.slow
 def test_kept_features_are_those_of_the_level(trees, trained, uniad, tmp_path):
     cache = f"data.cache_dir={tmp_path}/cache"
     for level in ("auto", "4095", "1023"):
@@ -226,6 +230,7 @@ def test_a_training_on_unfilled_opacity_is_one_on_opaque_images(trees, trained, 
     assert err.count("is transparent everywhere") <= 1
 
 
+@pytest.mark.slow
 def test_two_processes_agree_and_one_of_them_looks(trees, tmp_path):
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1"]
     done = subprocess.run(

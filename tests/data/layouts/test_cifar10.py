@@ -18,8 +18,8 @@ from sklearn.metrics import roc_auc_score
 from support.paths import SHARED
 from support.settings import SMALL
 from support.trees import cifar10_arrays, cifar10_binary, cifar10_python
-from uniad_lightning.data.images.cifar10_batches import CLASSES, load_batch, read_packed
-from uniad_lightning.data.layouts.cifar10 import list_cifar10, read_cifar10
+from uniad_lightning.data.images.cifar10_batches import load_batch, read_packed
+from uniad_lightning.data.layouts.cifar10 import CLASSES, list_cifar10, read_cifar10
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 

@@ -22,7 +22,7 @@ from uniad_lightning.data.layouts.catalogue import with_hint
 from uniad_lightning.data.layouts.folder import list_folder
 from uniad_lightning.data.layouts.listing import LayoutError
 from uniad_lightning.data.layouts.mvtec import list_mvtec
-from uniad_lightning.data.layouts.passed_over import counting
+from uniad_lightning.data.layouts.skipped import counting
 from uniad_lightning.data.records import Record, Splits, counts
 from uniad_lightning.errors import InputError
 
@@ -127,7 +127,7 @@ def test_mask_of_a_deeper_image_may_lie_at_its_kind(tmp_path: Path, mask: str) -
 
 def test_a_folder_of_pictures_that_is_no_product_is_refused_unless_products_are_chosen(shop):
     touch(shop, "screw/Good/000.png")
-    with pytest.raises(InputError, match=r"screw: has pictures, but no folder good.*data\.categories"):
+    with pytest.raises(InputError, match=r"screw: has images, but no folder good.*data\.categories"):
         listed(shop)
     assert "screw" not in listed(shop, categories=["nut"]).categories
 
@@ -176,7 +176,7 @@ def test_what_is_passed_over_is_counted_by_suffix(shop: Path, way: str) -> None:
     touch(root, f"{good}/a.xyz", f"{good}/b.XYZ", f"{good}/c", f"{kind}/d.json")
     with counting() as passed_over:
         list_mvtec(root) if way == "mvtec" else listed(root, products)
-    said = f"passed over, since the suffix is none of an image: .json 1, .xyz 2, without suffix 1 (such as {root}"
+    said = f"skipped, since the suffix is not an image's: .json 1, .xyz 2, without suffix 1 (such as {root}"
     assert str(passed_over).startswith(said)
     assert "\n" not in str(passed_over)
 
@@ -187,9 +187,7 @@ def test_pictures_beside_the_folders_are_counted(shop: Path, way: str, place: st
     touch(root / place, "1.png", "2.jpg", "readme.txt")
     with counting() as passed_over:
         list_mvtec(root) if way == "mvtec" else listed(root)
-    assert str(passed_over).startswith(
-        "passed over, since they lie beside the folders of good and defective images: 2 "
-    )
+    assert str(passed_over).startswith("skipped, since they lie beside the folders of good and defective images: 2 ")
     assert str(root / place / "1.png") in str(passed_over)
 
 
@@ -429,7 +427,7 @@ def test_refuses_the_splits_of_one_product(tmp_path: Path, masks: bool, train: s
     (root / "train").rename(root / train)
     message = refusal(root)
     held = " and ".join(sorted(("test", train)))
-    assert message.startswith(f"data.root: {root} holds {held}, the splits of one product, and no products")
+    assert message.startswith(f"data.root: {root} holds {held}, the splits of one category, and no categories")
     shutil.rmtree(root / "test" / "good")
     assert "holds" in refusal(root)
     if train == "train":
@@ -488,7 +486,7 @@ def test_mistake_in_the_configuration_is_told_the_same(heap: Path) -> None:
 
 def test_refuses_a_root_that_is_none(tmp_path: Path) -> None:
     assert f"data.root: {tmp_path / 'nowhere'} does not exist" in refusal(tmp_path / "nowhere")
-    with pytest.raises(LayoutError, match="holds no product; expected good/ in it or in its folders"):
+    with pytest.raises(LayoutError, match="holds no category; expected good/ in it or in its folders"):
         listed(touch(tmp_path, "bottle/train/good/000.png"))
 
 
@@ -525,8 +523,8 @@ def test_refuses_a_share_that_is_none(shop: Path, share: object) -> None:
         ({"bolt": {"good": []}}, "data.source.products.bolt.good: the list is empty"),
         ({"bolt": {"good": [7]}}, "data.source.products.bolt.good: got 7, expected a folder, file or glob; quote"),
         ({"bolt": {"good": ""}}, "data.source.products.bolt.good: got '', expected"),
-        ({"bolt": {"good": ["line 2", "line 3/*"]}}, "bolt.good: 'line 3/*' matches no picture in"),
-        ({"bolt": {"good": "line 2", "defective": "gone"}}, "bolt.defective: 'gone' matches no picture in"),
+        ({"bolt": {"good": ["line 2", "line 3/*"]}}, "bolt.good: 'line 3/*' matches no image in"),
+        ({"bolt": {"good": "line 2", "defective": "gone"}}, "bolt.defective: 'gone' matches no image in"),
         ({"bolt": {"good": "../heap/line 2"}}, "bolt.good: '../heap/line 2' leaves data.root="),
         ({"bolt": {"good": "line 2/**/../fine"}}, "bolt.good: 'line 2/**/../fine' leaves data.root="),
         ({"bolt": {"good": "/line 2"}}, "bolt.good: '/line 2' leaves data.root="),

@@ -10,15 +10,17 @@ from PIL import Image
 from support.layouts import btad_tree, kolektor_tree, mpdd_tree, visa_tree
 from support.trees import mvtec_tree
 from uniad_lightning.data.layouts.btad import BTAD, list_btad
+from uniad_lightning.data.layouts.catalogue import CATALOGUE
 from uniad_lightning.data.layouts.kolektor import KOLEKTOR_SDD, list_kolektor_sdd
 from uniad_lightning.data.layouts.listing import LayoutError
 from uniad_lightning.data.layouts.mpdd import MPDD
-from uniad_lightning.data.layouts.mvtec import MPDD_CATEGORIES, MVTEC, list_mvtec
+from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.layouts.published import Published
 from uniad_lightning.data.layouts.visa import VISA, list_visa
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError
 
+MVTEC = CATALOGUE["mvtec"]  # told apart from MPDD there
 SETS = {"mvtec": MVTEC, "mpdd": MPDD, "visa": VISA, "btad": BTAD, "kolektor": KOLEKTOR_SDD}
 TREES: dict[str, Callable[[Path], Path]] = {
     "mvtec": mvtec_tree,
@@ -125,8 +127,11 @@ def test_categories_of_the_trees_are_published_ones(tmp_path: Path, name: str) -
 # MVTec AD and MPDD, which share a layout
 
 
-def test_names_by_which_mpdd_is_known_are_those_of_its_categories() -> None:
-    assert set(MPDD.images) == MPDD_CATEGORIES
+@pytest.mark.parametrize("name", MPDD.images)
+def test_mpdd_is_known_by_the_names_of_its_categories(tmp_path: Path, name: str) -> None:
+    root = mvtec_tree(tmp_path, categories=[name])
+    assert MPDD.recognise(root)
+    assert not MVTEC.recognise(root)
     assert MPDD.listing is list_mvtec
 
 
@@ -254,7 +259,7 @@ MASK = "candle/Data/Masks/Anomaly/001.png"
     [
         (f"candle,validation,normal,{NORMAL},", "split is 'validation', expected train or test; correct the file"),
         (f"candle,train,good,{NORMAL},", "label is 'good', expected normal or anomaly; correct the file"),
-        ("candle,train,normal,,", "image is empty, expected the path of a picture below"),
+        ("candle,train,normal,,", "image is empty, expected the path of an image below"),
         ("candle,train", "label is '', expected normal or anomaly; correct the file"),
         ("candle,train,normal,../VisA/candle/x.JPG,", "image is '../VisA/candle/x.JPG', which leaves data.root="),
         ("candle,train,normal,/etc/hostname,", "image is '/etc/hostname', which leaves data.root="),
@@ -263,7 +268,7 @@ MASK = "candle/Data/Masks/Anomaly/001.png"
         (f"pcb1,train,normal,{NORMAL},", f"{NORMAL} is not in the folder of its object 'pcb1'; correct either"),
         (f"candle,test,normal,{NORMAL},{MASK}", f"a normal image with mask {MASK}; correct its label or empty"),
         (f"candle,train,anomaly,{ANOMALY},{MASK}", "an anomaly to train on, expected normal images only"),
-        (f"candle,test,anomaly,{ANOMALY},", "mask is empty, expected the path of a picture below"),
+        (f"candle,test,anomaly,{ANOMALY},", "mask is empty, expected the path of an image below"),
         (f"candle,test,anomaly,{ANOMALY},../{MASK}", f"mask is '../{MASK}', which leaves data.root="),
         (f"candle,test,anomaly,{ANOMALY},candle/none.png", "mask: no file "),
         ("candle,test,normal,candle/Data/Images/Normal/0000.JPG,", "Normal/0000.JPG is on line 2, too; delete one"),

@@ -425,7 +425,7 @@ def test_real_iad_refuses_root_without_pictures(iad: Path) -> None:
     (iad / "realiad_1024").rename(iad / "pictures")
     assert not real_iad.recognise(iad)
     message = refusal(list_real_iad, iad, LayoutError)
-    assert "holds no folder of pictures of Real-IAD" in message
+    assert "holds no folder of images of Real-IAD" in message
     assert "realiad_1024/" in message
 
 
@@ -484,13 +484,13 @@ def test_real_iad_refuses_path_that_leaves_the_pictures(iad: Path, key: str, pat
     picture(iad.parent / "secret.png")
     file = change(iad, lambda content: content["test"][2].update({key: path}))
     message = refusal(list_real_iad, iad)
-    assert message.startswith(f"{file}: test[2].{key}: {path!r} leads out of the pictures")
+    assert message.startswith(f"{file}: test[2].{key}: {path!r} leads out of the images")
 
 
 @pytest.mark.parametrize("prefix", ["..", "/"])
 def test_real_iad_refuses_prefix_that_leaves_the_pictures(iad: Path, prefix: str) -> None:
     file = change(iad, lambda content: content["meta"].update(prefix=prefix))
-    assert refusal(list_real_iad, iad).startswith(f"{file}: meta.prefix: {prefix!r} leads out of the pictures")
+    assert refusal(list_real_iad, iad).startswith(f"{file}: meta.prefix: {prefix!r} leads out of the images")
 
 
 @pytest.mark.parametrize("key", ["image_path", "mask_path"])

@@ -14,14 +14,14 @@ from uniad_lightning.calibration.images import not_trained_on
 from uniad_lightning.data.layouts.btad import list_btad
 from uniad_lightning.data.layouts.folder import list_folder
 from uniad_lightning.data.layouts.json_lines import list_meta
-from uniad_lightning.data.layouts.listing import is_picture
+from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.data.layouts.mix import list_mix
 from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.layouts.mvtec_loco import list_mvtec_loco
 from uniad_lightning.data.layouts.real_iad import list_real_iad
 from uniad_lightning.data.layouts.visa import list_visa
 from uniad_lightning.data.records import Record
-from uniad_lightning.data.selection import lots, normal_against_rest
+from uniad_lightning.data.selection import image_groups, normal_against_rest
 from uniad_lightning.errors import InputError
 
 NAME, KIND = "gehäuse", "größe"
@@ -60,7 +60,7 @@ def touch(root: Path, *names: str) -> Path:
 def mac(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """MVTec's layout with accents everywhere; its images and masks are not in the same form."""
     root = mvtec_tree(tmp_path / "t", categories=(NAME, "nut"), defects={KIND: 2, "hole": 1}, size=(8, 8))
-    for path in [path for path in root.rglob("*.png") if is_picture(path)]:
+    for path in [path for path in root.rglob("*.png") if is_image(path)]:
         path.rename(path.with_name(f"ü{path.name}"))
     respell(root, request.param)
     other = FORMS[1 - FORMS.index(request.param)]
@@ -85,8 +85,8 @@ def test_lots_and_categories_are_known_again_after_a_copy(tmp_path: Path) -> Non
     for spell in FORMS:
         root = mvtec_tree(tmp_path / spell / "t", categories=(NAME, "nut"), defects={KIND: 2}, size=(8, 8))
         found.append(list_mvtec(respell(root, spell)))
-    assert lots(found[0].train).tolist() == lots(found[1].train).tolist()
-    checkpoint = {"categories": [form("NFD", NAME), "nut"], "trained": lots(found[0].train)}
+    assert image_groups(found[0].train).tolist() == image_groups(found[1].train).tolist()
+    checkpoint = {"categories": [form("NFD", NAME), "nut"], "trained": image_groups(found[0].train)}
     held_out = found[1]._replace(validation=found[1].train)
     assert not_trained_on(held_out, checkpoint).validation == ()
 
@@ -206,4 +206,4 @@ def test_root_in_another_form(tmp_path: Path, uniad) -> None:
     )
     assert status == 0, err
     assert KIND in out
-    assert "uniad: warning: passed over, since the suffix is none of an image: .xyz 1 (such as" in err
+    assert "uniad: warning: skipped, since the suffix is not an image's: .xyz 1 (such as" in err

@@ -15,7 +15,7 @@ from support.paths import ROOT
 from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.synthetic import dataset as synthetic
 from uniad_lightning.data.synthetic.dataset import DEFECTS, SPLITS, render, write_synthetic
-from uniad_lightning.data.synthetic.products import PRODUCTS
+from uniad_lightning.data.synthetic.drawings import CATEGORIES
 from uniad_lightning.errors import InputError
 
 SMALL = {"size": 48, "train_images": 2, "test_good": 1, "test_per_defect": 1}
@@ -23,7 +23,7 @@ SCRIPT = ROOT / "scripts" / "make_synthetic.py"
 
 
 def _pixels(root: Path) -> dict[str, str]:
-    """Digest of every picture's pixels by its path below `root`."""
+    """Digest of every image's pixels by its path below `root`."""
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(np.asarray(Image.open(path)).tobytes()).hexdigest()
         for path in sorted(root.rglob("*.png"))
@@ -36,12 +36,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_layout_and_counts(small: Path) -> None:
-    assert len(PRODUCTS) == 6
-    for product in PRODUCTS:
-        files = {p.relative_to(small / product).as_posix() for p in (small / product).rglob("*") if p.is_file()}
+    assert len(CATEGORIES) == 6
+    for category in CATEGORIES:
+        files = {p.relative_to(small / category).as_posix() for p in (small / category).rglob("*") if p.is_file()}
         defective = {f"test/{d}/000.png" for d in DEFECTS} | {f"ground_truth/{d}/000_mask.png" for d in DEFECTS}
         assert files == {"train/good/000.png", "train/good/001.png", "test/good/000.png"} | defective
-    assert {path.name for path in small.iterdir()} == {*PRODUCTS, "synthetic.json"}
+    assert {path.name for path in small.iterdir()} == {*CATEGORIES, "synthetic.json"}
     assert [path.name for path in small.parent.iterdir()] == ["small"]
 
 
@@ -56,7 +56,7 @@ def test_files_hold_what_render_draws(small: Path) -> None:
 
 def test_listing_reads_it(small: Path) -> None:
     splits = list_mvtec(small)
-    assert splits.categories == tuple(sorted(PRODUCTS))
+    assert splits.categories == tuple(sorted(CATEGORIES))
     assert (len(splits.train), len(splits.test)) == (6 * 2, 6 * 5)
 
 
@@ -68,28 +68,28 @@ def test_same_arguments_same_pixels_and_counts_only_add(small: Path, tmp_path: P
     assert {name: more[name] for name in first} == first
 
 
-def test_pictures_differ_by_seed_split_and_number() -> None:
+def test_images_differ_by_seed_split_and_number() -> None:
     drawn = [render("tile", "train", 0, size=48), render("tile", "train", 0, seed=1, size=48)]
     drawn += [render("tile", split, number, size=48) for split in ("train", "good", "stain") for number in (1, 2)]
     assert len({one.image.tobytes() for one in drawn}) == len(drawn)
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_mask_is_where_the_defect_shows(product: str, defect: str) -> None:
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_mask_is_where_the_defect_shows(category: str, defect: str) -> None:
     for number in range(2):
-        drawn = render(product, defect, 100 + number)
+        drawn = render(category, defect, 100 + number)
         change = np.abs(drawn.image.astype(int) - drawn.flawless).max(axis=2)
         assert 20 <= drawn.mask.sum() <= 0.10 * drawn.mask.size
         # Outside there is nothing but rounding, faint rims and a few specks; inside, the mask is filled with change.
         assert (change[~drawn.mask] > 8).sum() <= 12
         assert (change[drawn.mask] > 6).mean() > 0.6
         assert change.max() > 25
-        # The defect is drawn on the product as it was, not pasted: no part of it is one flat colour.
+        # The defect is drawn on the object as it was, not pasted: no part of it is one flat colour.
         assert drawn.image[drawn.mask].std(axis=0).max() > 3
 
 
-def test_flawless_twin_of_a_good_picture_is_itself() -> None:
+def test_flawless_twin_of_a_good_image_is_itself() -> None:
     drawn = render("wood", "good", 0, size=48)
     assert drawn.image is drawn.flawless
     assert not drawn.mask.any()
@@ -161,8 +161,8 @@ def test_arguments_out_of_range_are_refused(tmp_path: Path, name: str, value: in
         write_synthetic(tmp_path / "set", **{name: value})
 
 
-def test_unknown_product_and_split_are_refused() -> None:
-    with pytest.raises(InputError, match="No product 'geer'.*gear"):
+def test_unknown_category_and_split_are_refused() -> None:
+    with pytest.raises(InputError, match="No category 'geer'.*gear"):
         render("geer", "train", 0)
     with pytest.raises(InputError, match="No split 'rust'.*scratch"):
         render("gear", "rust", 0)
@@ -178,8 +178,8 @@ def test_script_writes_and_refuses_in_one_line(tmp_path: Path) -> None:
     assert len(refused.stderr.strip().splitlines()) == 1
 
 
-Pictures = NDArray[np.floating]
-Score = Callable[[Pictures, Pictures], NDArray[np.floating]]
+Images = NDArray[np.floating]
+Score = Callable[[Images, Images], NDArray[np.floating]]
 
 
 def _auroc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
@@ -188,39 +188,39 @@ def _auroc(label: NDArray[np.bool_], score: NDArray[np.floating]) -> float:
     return float((bad > good).mean() + 0.5 * (bad == good).mean())
 
 
-def _far_from_mean_image(train: Pictures, test: Pictures) -> NDArray[np.floating]:
+def _far_from_mean_image(train: Images, test: Images) -> NDArray[np.floating]:
     return np.sqrt(((test - train.mean(axis=0)) ** 2).sum(axis=(1, 2, 3)))
 
 
-def _far_in(statistic: Callable[[Pictures], NDArray[np.floating]]) -> Score:
+def _far_in(statistic: Callable[[Images], NDArray[np.floating]]) -> Score:
     """Distance to the training images' mean of a statistic (n, k), in their standard deviations."""
 
-    def score(train: Pictures, test: Pictures) -> NDArray[np.floating]:
+    def score(train: Images, test: Images) -> NDArray[np.floating]:
         known = statistic(train)
         return np.abs((statistic(test) - known.mean(axis=0)) / known.std(axis=0)).sum(axis=1)
 
     return score
 
 
-def _colour(images: Pictures) -> NDArray[np.floating]:
+def _colour(images: Images) -> NDArray[np.floating]:
     return images.mean(axis=(1, 2))
 
 
-def _edge_energy(images: Pictures) -> NDArray[np.floating]:
+def _edge_energy(images: Images) -> NDArray[np.floating]:
     grey = images.mean(axis=3)
     return sum(np.abs(np.diff(grey, axis=axis)).mean(axis=(1, 2)) for axis in (1, 2))[:, None]
 
 
 @pytest.fixture(scope="module")
-def default_size() -> dict[str, tuple[Pictures, Pictures, NDArray[np.bool_]]]:
-    """Per product the training images, the test images (n, 128, 128, 3) in [0, 1], and which of these are defective."""
+def default_size() -> dict[str, tuple[Images, Images, NDArray[np.bool_]]]:
+    """Per category the train images, the test images (n, 128, 128, 3) in [0, 1], and which of these are defective."""
     counts = {"train": 20, "good": 12, **dict.fromkeys(DEFECTS, 4)}
 
-    def shown(product: str, splits: tuple[str, ...]) -> Pictures:
-        return np.stack([render(product, s, i).image for s in splits for i in range(counts[s])]) / np.float32(255)
+    def shown(category: str, splits: tuple[str, ...]) -> Images:
+        return np.stack([render(category, s, i).image for s in splits for i in range(counts[s])]) / np.float32(255)
 
     label = np.arange(12 + 16) >= 12
-    return {product: (shown(product, SPLITS[:1]), shown(product, SPLITS[1:]), label) for product in PRODUCTS}
+    return {category: (shown(category, SPLITS[:1]), shown(category, SPLITS[1:]), label) for category in CATEGORIES}
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ def default_size() -> dict[str, tuple[Pictures, Pictures, NDArray[np.bool_]]]:
     ],
 )
 def test_no_global_statistic_finds_the_defects(
-    default_size: dict[str, tuple[Pictures, Pictures, NDArray[np.bool_]]], score: Score, most: float
+    default_size: dict[str, tuple[Images, Images, NDArray[np.bool_]]], score: Score, most: float
 ) -> None:
-    found = {product: _auroc(label, score(train, test)) for product, (train, test, label) in default_size.items()}
+    found = {category: _auroc(label, score(train, test)) for category, (train, test, label) in default_size.items()}
     mean = np.mean(list(found.values()))
-    print(f"image AUROC {mean:.3f}, " + ", ".join(f"{product} {value:.3f}" for product, value in found.items()))
+    print(f"image AUROC {mean:.3f}, " + ", ".join(f"{category} {value:.3f}" for category, value in found.items()))
     assert mean <= most

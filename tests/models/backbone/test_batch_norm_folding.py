@@ -37,6 +37,7 @@ def norms(model):
     return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "wide_resnet50_2", "tf_efficientnet_b0", "tf_efficientnet_lite0"])
 def test_every_batch_norm_of_the_papers_families_is_folded_and_the_features_stay(name):
     model, image = backbone(name), torch.randn(9, 3, 224, 224)

@@ -57,6 +57,7 @@ def test_the_table_names_every_option_and_no_comment_departs_from_it():
         assert any(end in comment for end in ends), comment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", EXPECTED)
 def test_option_gives_features_that_a_small_uniad_learns_from(option):
     torch.manual_seed(0)
@@ -120,6 +121,7 @@ def test_vision_transformers_take_every_multiple_of_their_patch(option):
         backbone.check((100, 100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["dinov2_small", "dinov3_small", "convnext_tiny"])
 def test_weights_of_the_whole_model_at_its_own_size_load_from_a_file(option, tmp_path):
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Where pictures to judge come from: files, folders, patterns, lists, standard input, videos, and a folder watched."""
+"""Where images to inspect come from: files, folders, patterns, lists, standard input, videos, and a folder watched."""
 
 import glob
 import os
@@ -17,11 +17,11 @@ from PIL import Image
 
 from support.sources import Watched, names, old, save
 from support.videos import film
-from uniad_lightning.data.layouts.listing import is_picture
+from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.errors import InputError, TemporaryError
 from uniad_lightning.prediction.sources import arrivals
 from uniad_lightning.prediction.sources import watch_folder as watching
-from uniad_lightning.prediction.sources.arrivals import Arrivals, Look
+from uniad_lightning.prediction.sources.arrivals import Arrivals, FileState
 from uniad_lightning.prediction.sources.folder_walk import walk
 from uniad_lightning.prediction.sources.items import Digests
 from uniad_lightning.prediction.sources.opening import open_source
@@ -29,7 +29,7 @@ from uniad_lightning.prediction.sources.opening import open_source
 
 @pytest.fixture
 def photos(tmp_path):
-    """Pictures at several depths, and what is not to be taken for one."""
+    """Images at several depths, and what is not to be taken for one."""
     root = tmp_path / "photos"
     for name in ("b.png", "a/2.JPG", "a/10.jpg", "a/deep/x.tif", "a.png", "c [1]/y.bmp", "a/a/2.png"):
         save(root / name)
@@ -40,10 +40,10 @@ def photos(tmp_path):
     return root
 
 
-def test_folder_gives_its_pictures_as_sorted_paths(photos):
+def test_folder_gives_its_images_as_sorted_paths(photos):
     source = open_source(str(photos))
     items = list(source.items)
-    expected = sorted(p for p in photos.rglob("*") if is_picture(p) and ".thumbs" not in p.parts)
+    expected = sorted(p for p in photos.rglob("*") if is_image(p) and ".thumbs" not in p.parts)
     assert [photos / item.name for item in items] == expected
     assert source.total() == len(expected) == 7
     first = items[0]
@@ -82,11 +82,11 @@ PATTERNS = "*.png **/*.png **/2.* a/**/*.png **/a/**/*.png a/*/* ?/[0-9]*.jpg **
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_pattern_matches_as_the_standard_library_does_but_each_picture_once(photos, pattern):
+def test_pattern_matches_as_the_standard_library_does_but_each_image_once(photos, pattern):
     hits = map(Path, glob.glob(str(photos / pattern), recursive=True))
-    expected = {path for path in hits if is_picture(path) and path.is_file()}
+    expected = {path for path in hits if is_image(path) and path.is_file()}
     if not expected:
-        with pytest.raises(InputError, match=r"matches no picture in .*photos"):
+        with pytest.raises(InputError, match=r"matches no image in .*photos"):
             open_source(str(photos / pattern))
         return
     found = [found.path for found in walk(photos, Path(pattern).parts)]
@@ -119,7 +119,7 @@ def test_list_is_relative_to_its_own_folder(photos, tmp_path):
     assert all(item.read().shape == (8, 6, 3) for item in items[:3])
     with pytest.raises(InputError, match=r"gone\.png: no such file"):
         items[3].read()
-    with pytest.raises(InputError, match=r"photos/a: a folder, expected a picture file"):
+    with pytest.raises(InputError, match=r"photos/a: a folder, expected an image file"):
         items[4].read()
 
 
@@ -130,7 +130,7 @@ def test_list_with_names_that_are_no_text(tmp_path):
     first, second = open_source(str(tmp_path / "list.txt")).items
     assert first.name == name
     assert first.read().shape == (8, 6, 3)
-    with pytest.raises(InputError, match="cannot be looked at"):
+    with pytest.raises(InputError, match="cannot be accessed"):
         second.read()
 
 
@@ -144,9 +144,10 @@ def test_list_in_the_encoding_of_western_windows(tmp_path):
     assert not isinstance(error.value, TemporaryError)  # trying again would not help
 
 
+@pytest.mark.slow
 def test_a_long_list_takes_no_memory(tmp_path):
     with (tmp_path / "list.txt").open("w") as file:
-        file.writelines(f"folder/picture-{i:09d}.png\n" for i in range(50_000))
+        file.writelines(f"folder/image-{i:09d}.png\n" for i in range(50_000))
     items = open_source(str(tmp_path / "list.txt")).items
     next(items)
     tracemalloc.start()
@@ -172,11 +173,11 @@ def test_standard_input_is_taken_as_it_comes(tmp_path):
     )
     process.stdin.write("a.png\nb/c.png\nhalf a na")
     process.stdin.flush()
-    said = [process.stdout.readline().strip() for _ in range(6)]
-    while said[0] == "nothing yet":  # before the first line came
-        said = [*said[1:], process.stdout.readline().strip()]
-    assert said[:2] == ["a.png", "b/c.png"]
-    assert set(said[2:]) == {"nothing yet"}
+    lines = [process.stdout.readline().strip() for _ in range(6)]
+    while lines[0] == "nothing yet":  # before the first line came
+        lines = [*lines[1:], process.stdout.readline().strip()]
+    assert lines[:2] == ["a.png", "b/c.png"]
+    assert set(lines[2:]) == {"nothing yet"}
     rest, _ = process.communicate("me.png\nlast.png", timeout=30)
     assert [line for line in rest.splitlines() if line != "nothing yet"] == ["half a name.png", "last.png"]
     assert process.returncode == 0
@@ -263,22 +264,24 @@ def test_lines_of_which_there_is_no_file(tmp_path, line, message):
 
 @pytest.mark.parametrize("word", ["rtsp://user:secret@10.0.0.7/stream", "http://camera/still.jpg", 0])
 def test_a_camera_is_not_said_not_to_exist(word):
-    with pytest.raises(InputError, match=r"A camera is not read itself: have it save images into a folder") as caught:
+    with pytest.raises(
+        InputError, match=r"Cameras are not read directly: have the camera save images into a folder"
+    ) as caught:
         open_source(word)
     assert "does not exist" not in str(caught.value)
 
 
-def test_a_device_is_no_picture(tmp_path):
+def test_a_device_is_no_image(tmp_path):
     os.mkfifo(tmp_path / "video0")
     for word in ("/dev/null", str(tmp_path / "video0")):
-        with pytest.raises(InputError, match=rf"^input={word}: a pipe or device, expected a picture, a folder"):
+        with pytest.raises(InputError, match=rf"^input={word}: a pipe or device, expected an image, a folder"):
             open_source(word)
 
 
 def test_standard_input_that_names_nothing(monkeypatch):
     with open(os.devnull) as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
-        with pytest.raises(InputError, match="the standard input named no picture; expected one path a line"):
+        with pytest.raises(InputError, match="the standard input listed no image; expected one path a line"):
             list(open_source("-").items)
 
 
@@ -356,21 +359,21 @@ def test_frames_too_large_are_refused_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("word", "settings", "message"),
     [
-        ("gone", {}, r"^input=gone: .*/gone does not exist\. Expected a picture, a folder, a pattern"),
+        ("gone", {}, r"^input=gone: .*/gone does not exist\. Expected an image, a folder, a pattern"),
         ("phots", {}, r"does not exist\. Did you mean 'photos'\?"),
         ("gone.mp4", {}, "does not exist"),
-        ("photos/empty", {}, r"^input=photos/empty: the folder holds no picture \(\.bmp .*\); give the folder"),
-        ("photos/*.webp", {}, r"^input=photos/\*\.webp: matches no picture in .*/photos; \*\*"),
-        ("gone/*.png", {}, "matches no picture in .*/gone"),
-        ("photos/none.txt", {}, r"^input=photos/none\.txt: the list names no picture; expected one path a line"),
+        ("photos/empty", {}, r"^input=photos/empty: the folder holds no image \(\.bmp .*\); give the folder"),
+        ("photos/*.webp", {}, r"^input=photos/\*\.webp: matches no image in .*/photos; \*\*"),
+        ("gone/*.png", {}, "matches no image in .*/gone"),
+        ("photos/none.txt", {}, r"^input=photos/none\.txt: the list has no image; expected one path a line"),
         ("photos", {"every": 2}, "every=2: expected a whole number from 1, and above 1 only for a video"),
         ("photos", {"every": 0}, "every=0: expected a whole number"),
         ("photos", {"stop_after_idle": 3}, "stop_after_idle=3: expected seconds above 0, together with watch=true"),
         ("photos", {"watch": True, "stop_after_idle": 0}, "stop_after_idle=0: expected seconds above 0"),
-        ("photos/b.png", {"watch": True}, r"^input=photos/b\.png: watch=true needs a folder that is there"),
-        ("gone", {"watch": True}, "watch=true needs a folder that is there; make it"),
+        ("photos/b.png", {"watch": True}, r"^input=photos/b\.png: watch=true needs an existing folder"),
+        ("gone", {"watch": True}, "watch=true needs an existing folder; make it"),
         ("photos", {"max_pixels": 0}, "max_megapixels=0: expected a number above 0"),
-        ("", {}, "^input='': expected a picture, a folder"),
+        ("", {}, "^input='': expected an image, a folder"),
         (12, {}, "^input=12: expected .* quote a number"),
     ],
 )
@@ -402,7 +405,7 @@ def test_a_folder_that_refuses_is_a_row_and_not_passed_over(photos, monkeypatch)
 def test_a_pipe_does_not_hold_up_everything(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (item,) = open_source(str(tmp_path)).items
-    with pytest.raises(InputError, match=r"pipe\.png: a pipe or device, expected a picture file"):
+    with pytest.raises(InputError, match=r"pipe\.png: a pipe or device, expected an image file"):
         item.read()
 
 
@@ -451,12 +454,12 @@ def test_a_closed_file_is_whole_a_moment_later_and_a_written_one_when_it_is_clos
 
 
 def test_a_file_that_is_only_seen_is_whole_when_it_stays_as_it_is(clock):
-    clock.files = {"a": Look(5, 1), "empty": Look(0, 1)}
+    clock.files = {"a": FileState(5, 1), "empty": FileState(0, 1)}
     for name, now in clock.files.items():
-        clock.arrivals.seen(name, now)
-    clock.files["a"] = Look(6, 1)
+        clock.arrivals.present(name, now)
+    clock.files["a"] = FileState(6, 1)
     assert clock.after(1.1) == []
-    clock.files["a"] = Look(6, 2)
+    clock.files["a"] = FileState(6, 2)
     assert clock.after(1.1) == []
     assert clock.after(0.5) == []
     assert clock.after(0.6) == ["a"]
@@ -465,16 +468,17 @@ def test_a_file_that_is_only_seen_is_whole_when_it_stays_as_it_is(clock):
 
 
 def test_a_file_whose_closing_is_never_told_is_looked_at_in_the_end(clock):
-    clock.files = {"a": Look(5, 1)}
+    clock.files = {"a": FileState(5, 1)}
     clock.arrivals.written("a")
     clock.arrivals.written("gone")
-    clock.arrivals.seen("a", Look(5, 1))  # that it is there does not make it whole
+    clock.arrivals.present("a", FileState(5, 1))  # that it is there does not make it whole
     assert clock.after(59) == []
     assert clock.after(2) == []
     assert clock.after(1.1) == ["a"]
     assert not clock.arrivals
 
 
+@pytest.mark.slow
 def test_watching_takes_what_is_there_then_what_comes_within_a_second_and_never_a_part(tmp_path):
     content = save(tmp_path / "content.png", size=(300, 200)).read_bytes()
     folder = tmp_path / "in"
@@ -505,6 +509,7 @@ def test_watching_takes_what_is_there_then_what_comes_within_a_second_and_never_
         assert shape in ((300, 200, 3), (8, 6, 3))
 
 
+@pytest.mark.slow
 def test_watching_a_folder_that_comes_while_it_is_watched(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
@@ -512,7 +517,7 @@ def test_watching_a_folder_that_comes_while_it_is_watched(tmp_path):
     save(tmp_path / "lot/x/2.png")
     with Watched(folder, stop_after_idle=3.0) as watched:
         time.sleep(0.5)
-        for i in range(20):  # each at once with its folder, before anybody can have told of it
+        for i in range(20):  # each at once with its folder, before there can be an event
             save(folder / f"new/{i}/deep/part.png")
         (tmp_path / "lot").rename(folder / "lot")
         watched.wait_for(22)
@@ -535,6 +540,7 @@ def test_a_replaced_file_is_a_new_part_and_a_touched_attribute_is_not(tmp_path):
     assert [shape for _, _, shape in watched.came] == [(8, 6, 3), (20, 20, 3), (30, 30, 3)]
 
 
+@pytest.mark.slow
 def test_a_file_that_came_just_before_the_start_is_taken_once(tmp_path):
     folder = tmp_path / "in"
     content = save(tmp_path / "content.png", size=(90, 90)).read_bytes()
@@ -567,10 +573,11 @@ def test_a_file_that_is_gone_again_is_no_part(tmp_path):
     assert watched.names == ["first.png", "final.png"]
 
 
+@pytest.mark.slow
 def test_what_is_not_told_is_found_by_looking(tmp_path, monkeypatch):
     """As on a share that another machine writes to, or after more events than the system keeps."""
     monkeypatch.setattr(watching._Handler, "dispatch", lambda self, event: None)
-    monkeypatch.setattr(watching, "_ROUND", 0.5)
+    monkeypatch.setattr(watching, "_SCAN", 0.5)
     folder = tmp_path / "in"
     old(folder / "first.png")
     with Watched(folder, stop_after_idle=4.0) as watched:
@@ -579,6 +586,7 @@ def test_what_is_not_told_is_found_by_looking(tmp_path, monkeypatch):
     assert watched.names == ["first.png", "x/second.png"]
 
 
+@pytest.mark.slow
 def test_without_inotify_it_looks_every_second(tmp_path, monkeypatch, capfd):
     def refuse(*_):
         raise OSError(28, "inotify watch limit reached")
@@ -598,7 +606,7 @@ def test_without_inotify_it_looks_every_second(tmp_path, monkeypatch, capfd):
     assert [(name, shape) for name, _, shape in watched.came[1:]] == [("slow.png", (100, 100, 3))]
     assert watched.came[1][1] - closed < 3.5
     warning = capfd.readouterr().err
-    assert "the system does not tell of new files (inotify watch limit reached); looking for them every" in warning
+    assert "the system does not report new files (inotify watch limit reached); scanning the folder every" in warning
 
 
 def test_the_watched_folder_may_be_a_link_and_hold_the_results(tmp_path):
@@ -612,12 +620,12 @@ def test_the_watched_folder_may_be_a_link_and_hold_the_results(tmp_path):
 
 
 def test_a_watched_folder_that_goes_away_ends_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "_ROUND", 0.5)
+    monkeypatch.setattr(watching, "_SCAN", 0.5)
     old(tmp_path / "in/first.png")
     with Watched(tmp_path / "in", stop_after_idle=30.0) as watched:
         watched.wait_for(1)
         shutil.rmtree(tmp_path / "in")
-    assert watched.errors == [f"input={tmp_path / 'in'}: the watched folder has gone; what is judged is kept"]
+    assert watched.errors == [f"input={tmp_path / 'in'}: the watched folder was removed; finished rows are kept"]
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_taken_for_the_old_one(tmp_path):
@@ -625,7 +633,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken_for_the_old_one(tmp_p
     items = open_source(str(tmp_path), watch=True, stop_after_idle=2.0).items
     first = next(items)
     save(tmp_path / "part.png", size=(20, 20))
-    with pytest.raises(InputError, match=r"part\.png: changed while it was read; it is judged again"):
+    with pytest.raises(InputError, match=r"part\.png: changed while it was read; it is inspected again"):
         first.read()
     second = next(item for item in items if item is not None)
     assert second.read().shape == (20, 20, 3)

@@ -6,13 +6,10 @@
     CACHE/<key>/held                 locked by each process that uses the store
 
 An image's signature holds the path, size and modification time of its files, so a changed image is another one. Its
-entry is written after its features, in one transaction; features that are damaged all the same are found by their
-checksum and computed again. Slots are given out by the index, so that processes that fill one store at the same time
-write to different places.
+entry is written after its features, in one transaction. Damaged features are found by their checksum and computed
+again. The index assigns the slots, so that processes that fill one store at the same time write to different places.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import sqlite3
@@ -29,46 +26,45 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from uniad_lightning.data.feature_cache.encoding import to_half
 from uniad_lightning.data.feature_cache.store_folder import INDEX, digest, hold, shard_name, write_about
-from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.files.user_path import expand
 
 SHARD_BYTES = 1 << 30
 SPARE_BYTES = 1 << 30  # that a cache leaves free on its disk
-MOST_OPEN = 256  # shards at the same time
+MOST_OPEN = 256  # shards
 MISSING = -1
 NO_ROOM = "the disk has no room for the features"
-_BUSY_SECONDS = 120  # what a process waits for another one's transaction
+_BUSY_SECONDS = 120  # to wait for the transaction of another process
 _TABLES = """
-create table if not exists entry (signature blob primary key, slot integer, checksum integer, mask blob)
-    without rowid;
+create table if not exists entry (signature blob primary key, slot integer, checksum integer, mask blob) without rowid;
 create table if not exists slots (next integer);
 insert into slots select 0 where not exists (select * from slots);
 """
 
 
 class StoreError(InputError):
-    """Features cannot be kept there; a run can do without."""
+    """Features cannot be kept in the cache; a run works without."""
 
 
 class Store(Protocol):
-    """Where features are kept: of the images with these signatures, in slots."""
+    """Features of images by their signatures, each image in a slot."""
 
     def find(self, signatures: Sequence[bytes]) -> np.ndarray:
-        """The slot of each image, (n,) int64, `MISSING` where there is none that is sound."""
+        """The slot of each image, (n,) int64; `MISSING` where there is none, or a damaged one."""
 
     def add(self, signatures: Sequence[bytes], features: Tensor, masks: Sequence[bytes]) -> None:
         """Keep the features (n, C, h, w) and packed masks of n images."""
 
     def features(self, slots: np.ndarray) -> Tensor:
-        """What is in these slots, (n, C, h, w) float16, channels last in memory."""
+        """Features in these slots, (n, C, h, w) float16, channels last in memory."""
 
     def mask(self, signature: bytes) -> bytes:
-        """The packed mask of an image that is kept."""
+        """The packed mask of an image in the store."""
 
     def room_for(self, count: int) -> bool:
-        """Whether the features of so many more images can be kept."""
+        """Whether the features of `count` more images can be kept."""
 
 
 class MemoryStore:
@@ -81,57 +77,57 @@ class MemoryStore:
         self._kept: list[Tensor] = []
 
     def find(self, signatures: Sequence[bytes]) -> np.ndarray:
-        """As `Store` says."""
+        """As in `Store`."""
         return np.array([self._slots.get(signature, MISSING) for signature in signatures], dtype=np.int64)
 
     def add(self, signatures: Sequence[bytes], features: Tensor, masks: Sequence[bytes]) -> None:
-        """As `Store` says."""
+        """As in `Store`."""
         for signature, feature, mask in zip(signatures, to_half(features), masks, strict=True):
             self._slots[signature] = len(self._kept)
             self._masks[signature] = mask
             self._kept.append(feature.clone())
 
     def features(self, slots: np.ndarray) -> Tensor:
-        """As `Store` says."""
+        """As in `Store`."""
         gathered = torch.empty((len(slots), *self._shape), dtype=torch.float16)
         for i, slot in enumerate(slots.tolist()):
             gathered[i] = self._kept[slot]
         return gathered.permute(0, 3, 1, 2)
 
     def mask(self, signature: bytes) -> bytes:
-        """As `Store` says."""
+        """As in `Store`."""
         return self._masks[signature]
 
     def room_for(self, count: int) -> bool:
-        """As `Store` says; the system's memory is not asked."""
+        """Always True: free memory is not checked."""
         return True
 
 
 class DiskStore:
-    """Keeps features in the folder that `about`, plain values that they depend on, has in `cache`.
+    """Keeps features in the folder of `cache` that belongs to `about`, the plain values that they depend on.
 
     `shape` is (C, h, w). The folder is held for as long as the store is in use, so that no other process removes it.
-    Everything raises StoreError where the folder cannot be read or written, and `add` where the disk has no room.
+    Every method raises StoreError where the folder cannot be read or written, and `add` where the disk has no room.
     """
 
     def __init__(self, *, cache: Path, about: Mapping[str, Any], shape: Sequence[int]):
         try:
             self.cache = expand(cache)
-        except InputError as error:  # no home folder, in which the default lies
+        except InputError as error:  # no home folder for the default
             raise StoreError(f"data.cache_dir={error}") from error
         self.folder = self.cache / digest(about)
         self._shape = (*shape[1:], shape[0])  # (h, w, C)
         self._slot_bytes = 2 * int(np.prod(shape))
         self._per_shard = max(1, SHARD_BYTES // self._slot_bytes)
         self._shards: dict[int, FileIO] = {}
-        self._alone = threading.Lock()  # a shard has one position
-        with self._explained():
+        self._lock = threading.Lock()  # a shard has one file position
+        with self._as_store_errors():
             self._held = hold(self.folder)
             write_about(self.folder, about, list(shape))
             self._prepare()
 
     def _prepare(self) -> None:
-        """Make the tables; an index that cannot be read is no loss that cannot be computed again."""
+        """Make the tables; a damaged index is replaced, since its features can be computed again."""
         try:
             with self._connected() as index:
                 index.executescript(_TABLES)
@@ -146,8 +142,8 @@ class DiskStore:
         return Connection(self.folder / INDEX)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """An error of the system or of the index within, as a StoreError."""
+    def _as_store_errors(self) -> Iterator[None]:
+        """Turns an error of the system or of the index into a StoreError."""
         try:
             yield
         except OSError as error:
@@ -156,11 +152,11 @@ class DiskStore:
             raise StoreError(f"data.cache_dir={self.cache}: {self.folder / INDEX}: {error}") from error
 
     def find(self, signatures: Sequence[bytes]) -> np.ndarray:
-        """As `Store` says; reads what it finds once, to see that it is sound."""
+        """As in `Store`; reads all features once to check them."""
         slots = np.full(len(signatures), MISSING, dtype=np.int64)
         query = "select slot, checksum from entry where signature = ?"
         feature = np.empty(self._shape, dtype=np.float16)
-        with self._explained():
+        with self._as_store_errors():
             with self._connected() as index:
                 rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
             known = [(i, *row) for i, row in enumerate(rows) if row]
@@ -171,11 +167,11 @@ class DiskStore:
         return slots
 
     def add(self, signatures: Sequence[bytes], features: Tensor, masks: Sequence[bytes]) -> None:
-        """As `Store` says."""
+        """As in `Store`."""
         half = to_half(features).numpy()
         if not self.room_for(len(half)):
             raise StoreError(f"data.cache_dir={self.cache}: {NO_ROOM}")
-        with self._explained():
+        with self._as_store_errors():
             with self._connected() as index:
                 index.execute("begin immediate")
                 (first,) = index.execute("select next from slots").fetchone()
@@ -188,43 +184,43 @@ class DiskStore:
                 index.executemany("insert or replace into entry values (?, ?, ?, ?)", rows)
 
     def features(self, slots: np.ndarray) -> Tensor:
-        """As `Store` says."""
+        """As in `Store`."""
         gathered = np.empty((len(slots), *self._shape), dtype=np.float16)
-        with self._explained():
+        with self._as_store_errors():
             for feature, slot in zip(gathered, slots.tolist(), strict=True):
                 if not self._read(slot, feature):
-                    raise StoreError(f"data.cache_dir={self.cache}: files were cut while they were in use")
+                    raise StoreError(f"data.cache_dir={self.cache}: files were truncated while they were in use")
         return torch.from_numpy(gathered).permute(0, 3, 1, 2)
 
     def mask(self, signature: bytes) -> bytes:
-        """As `Store` says."""
-        with self._explained(), self._connected() as index:
+        """As in `Store`."""
+        with self._as_store_errors(), self._connected() as index:
             return index.execute("select mask from entry where signature = ?", (signature,)).fetchone()[0]
 
     def bytes_of(self, count: int) -> int:
-        """What the features of so many images take."""
+        """Size of the features of `count` images."""
         return count * self._slot_bytes
 
     def room_for(self, count: int) -> bool:
-        """As `Store` says: with `SPARE_BYTES` left for everything else that writes to the disk."""
-        with self._explained():
+        """As in `Store`, with `SPARE_BYTES` left for everything else that writes to the disk."""
+        with self._as_store_errors():
             return not count or self.bytes_of(count) + SPARE_BYTES < shutil.disk_usage(self.folder).free
 
     # Read and written, not mapped into memory: a mapped page that the disk cannot hold or read ends the process.
 
     def _read(self, slot: int, feature: np.ndarray) -> bool:
-        """Read the (h, w, C) of one slot into `feature`; whether all of it was there."""
-        with self._alone:
+        """Read the (h, w, C) of one slot into `feature`; False where the file is too short."""
+        with self._lock:
             return self._at(slot).readinto(feature.data) == self._slot_bytes
 
     def _write(self, slot: int, feature: np.ndarray) -> None:
-        with self._alone:
+        with self._lock:
             file, left = self._at(slot), feature.data.cast("B")
             while left:
                 left = left[file.write(left) :]
 
     def _at(self, slot: int) -> FileIO:
-        """The shard of a slot, made where it is not there, at the slot's position."""
+        """The shard of a slot, at the slot's position; a missing file is created."""
         number, place = divmod(slot, self._per_shard)
         if number not in self._shards:
             if len(self._shards) >= MOST_OPEN:
@@ -237,7 +233,7 @@ class DiskStore:
 
 
 class Connection:
-    """A connection to the index for one transaction, committed at the end; none is kept over a fork."""
+    """A connection to the index for one transaction, committed at the end; none is open across a fork."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -252,46 +248,3 @@ class Connection:
                 self._index.commit()
         finally:
             self._index.close()
-
-
-def signatures(records: Sequence[Record]) -> list[bytes]:
-    """For each record what tells its image and masks from any others, 16 bytes."""
-    seen: dict[Path, tuple[str, int, int]] = {}
-
-    def state(path: Path) -> tuple[str, int, int]:
-        if path not in seen:
-            try:
-                found = path.stat()
-            except OSError:
-                raise InputError(f"{path}: no such file; expected a picture") from None
-            seen[path] = (str(path.absolute()), found.st_size, found.st_mtime_ns)
-        return seen[path]
-
-    def signature(record: Record) -> bytes:
-        file, place = record.image if isinstance(record.image, Packed) else (record.image, 0)
-        parts = [*state(file), place, *(part for path in record.masks for part in state(path))]
-        parts += [] if record.tile is None else [f"tile {record.tile}"]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
-
-    return [signature(record) for record in records]
-
-
-def to_half(features: Tensor) -> Tensor:
-    """`features` (n, C, h, w) as (n, h, w, C) float16 on the CPU; InputError for values it does not reach (65504)."""
-    half = features.detach().permute(0, 2, 3, 1).to(torch.float16).cpu().contiguous()
-    if not half.isfinite().all():
-        raise InputError("data.cache: features beyond the range of float16; use data.cache=off with this backbone")
-    return half
-
-
-def pack_mask(mask: np.ndarray) -> bytes:
-    """The (H, W) bool mask in few bytes; none where it is empty."""
-    return zlib.compress(np.packbits(mask).tobytes(), 1) if mask.any() else b""
-
-
-def unpack_mask(packed: bytes, size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) bool of `pack_mask`."""
-    if not packed:
-        return np.zeros(size, dtype=bool)
-    bits = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
-    return np.unpackbits(bits, count=size[0] * size[1]).reshape(size).astype(bool)

@@ -1,4 +1,4 @@
-"""The folder of one store of a feature cache: what tells it from the user's own, who uses it, and its removal."""
+"""The folder of one store of a feature cache: how it is recognised, locked and removed."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
+
+from uniad_lightning.files.atomic import write_whole
 
 INDEX, ABOUT, HELD = "index.sqlite", "about.json", "held"
 _NAME = re.compile(r"[0-9a-f]{24}")
@@ -21,23 +23,21 @@ def digest(about: Mapping[str, Any]) -> str:
 
 
 def shard_name(number: int) -> str:
-    """The file of that many GB of features further on."""
+    """The name of the `number`-th file of features, each about 1 GB."""
     return f"features-{number:05d}.bin"
 
 
 def write_about(folder: Path, about: Mapping[str, Any], shape: list[int]) -> None:
-    """Write down what the features depend on, whole or not at all, unless that is there already."""
+    """Write what the features depend on to about.json, atomically, unless the file has it already."""
     text = json.dumps({**about, _SHAPE: shape}, indent=2) + "\n"
     file = folder / ABOUT
     if file.is_file() and file.read_text(errors="replace") == text:
         return
-    temporary = folder / f".{ABOUT}.{os.getpid()}.tmp"
-    temporary.write_text(text)
-    temporary.replace(file)
+    write_whole(file, text.encode())
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """What the features depend on; None where that is not there or damaged."""
+    """What the features depend on; None where about.json is missing or damaged."""
     try:
         about = json.loads((folder / ABOUT).read_text())
     except (OSError, ValueError):
@@ -46,7 +46,7 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether the cache has made this folder: by its name and all names in it, and by its about.json where sound."""
+    """Whether the cache made this folder: by its name, all names in it, and about.json unless damaged."""
     if folder.is_symlink() or not folder.is_dir() or not _NAME.fullmatch(folder.name):
         return False
     names = os.listdir(folder)
@@ -57,7 +57,7 @@ def is_store(folder: Path) -> bool:
 
 
 def hold(folder: Path) -> IO[bytes]:
-    """Make the folder where it is not there, and hold it for as long as what is returned is open."""
+    """Create the folder where missing, and hold a lock on it for as long as the returned file is open."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         held = (folder / HELD).open("ab")
@@ -68,10 +68,10 @@ def hold(folder: Path) -> IO[bytes]:
 
 
 def remove_unheld(folder: Path) -> bool:
-    """Remove a store that no process holds; whether it is gone."""
+    """Remove a store unless a process holds it; returns whether it was removed."""
     try:
         held = (folder / HELD).open("ab")
-    except OSError:  # a full disk; who holds a store has made the file
+    except OSError:  # a full disk; a process that holds a store has made the file
         if (folder / HELD).exists():
             return False
         shutil.rmtree(folder)
@@ -84,7 +84,7 @@ def remove_unheld(folder: Path) -> bool:
 
 
 def _lock(file: IO[bytes], *, alone: bool) -> bool:
-    """Lock a file, waiting for others unless it is to be had `alone`; whether that was possible."""
+    """Lock a file: shared, waiting for others, or `alone`, without waiting; returns whether it is locked."""
     try:
         import fcntl
 

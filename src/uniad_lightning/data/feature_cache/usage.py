@@ -1,4 +1,4 @@
-"""What a feature cache takes on the disk, and its bound."""
+"""The size of a feature cache on the disk, and its limit."""
 
 import gc
 import shutil
@@ -11,38 +11,38 @@ from uniad_lightning.data.feature_cache.store import NO_ROOM, SPARE_BYTES, Conne
 from uniad_lightning.data.feature_cache.store_folder import INDEX, is_store, read_about, remove_unheld
 from uniad_lightning.files.user_path import expand
 
-SHARE_OF_DISK = 0.1  # that a cache may take where nothing else is said
+SHARE_OF_DISK = 0.1  # that a cache may take by default
 
 
 class StoreSummary(NamedTuple):
-    """One store of a cache: its folder, the space and images it takes, when it was used, what it depends on."""
+    """One store of a cache."""
 
     folder: Path
     size: int  # bytes on disk
     images: int
-    used: float  # seconds since 1970
-    about: dict[str, Any]  # empty where that is damaged
+    used: float  # last time, in seconds since 1970
+    about: dict[str, Any]  # what the features depend on; empty where about.json is damaged
 
 
 def stores(cache: Path) -> list[StoreSummary]:
-    """The stores in `cache`, the one used last first; what else lies there is none of the cache's."""
-    found = []
+    """The stores in `cache`, the one used last first; other files there are ignored."""
+    summaries = []
     for folder in sorted(expand(cache).glob("*")):
         with suppress(FileNotFoundError):  # another process has just removed it
             if is_store(folder):
                 used = folder.stat().st_mtime
-                found.append(StoreSummary(folder, _size(folder), _count(folder), used, read_about(folder) or {}))
-    return sorted(found, key=lambda store: -store.used)
+                summaries.append(StoreSummary(folder, _size(folder), _count(folder), used, read_about(folder) or {}))
+    return sorted(summaries, key=lambda store: -store.used)
 
 
 def _size(folder: Path) -> int:
-    found = (path.stat() for path in folder.iterdir())
-    return sum(getattr(one, "st_blocks", -(-one.st_size // 512)) * 512 for one in found)  # Windows counts no blocks
+    files = (path.stat() for path in folder.iterdir())
+    return sum(getattr(one, "st_blocks", -(-one.st_size // 512)) * 512 for one in files)  # Windows counts no blocks
 
 
 def _count(folder: Path) -> int:
-    """The images of a store; 0 where its process died before it had an index, or that is damaged."""
-    if not (folder / INDEX).is_file():  # a connection would make one
+    """The images of a store; 0 where the index is missing, after a crash, or damaged."""
+    if not (folder / INDEX).is_file():  # a connection would create one
         return 0
     try:
         with Connection(folder / INDEX) as index:
@@ -52,38 +52,40 @@ def _count(folder: Path) -> int:
 
 
 def bound(cache: Path, most: int) -> list[StoreSummary]:
-    """Delete the stores that were not used for the longest until the others take at most `most` bytes; what is gone.
+    """Delete the least recently used stores until the others take at most `most` bytes; returns the deleted ones.
 
-    A store that a process holds is left.
+    A store that a process holds is kept.
     """
-    gc.collect()  # a store that nothing refers to any more holds its folder until then
-    found = stores(cache)
-    gone, total = [], sum(store.size for store in found)
-    for store in reversed(found):
+    gc.collect()  # closes unreferenced stores, which hold their folders until then
+    existing = stores(cache)
+    deleted, total = [], sum(store.size for store in existing)
+    for store in reversed(existing):
         if total > most and remove_unheld(store.folder):
-            gone.append(store)
+            deleted.append(store)
             total -= store.size
-    return gone
+    return deleted
 
 
 def make_room(store: DiskStore, count: int, most: int | None) -> None:
-    """Delete what other stores keep until the features of `count` more images have room in the cache and on the disk.
+    """Delete other stores until the features of `count` more images have room in the cache and on the disk.
 
-    `most` bytes are the bound of the whole cache, a tenth of the disk where it is None. Raises StoreError where there
-    is no room all the same.
+    `most` is the limit of the whole cache in bytes, None for a tenth of the disk. Raises StoreError where there is
+    still no room.
     """
     if not count:
         return
     disk, needed = shutil.disk_usage(store.folder), store.bytes_of(count)
     most = int(SHARE_OF_DISK * disk.total) if most is None else most
     if _size(store.folder) + needed > most:
-        size = f"the features of {count} images take {needed / 1e9:.3g} GB and the bound is {most / 1e9:.3g} GB"
+        size = f"the features of {count} images take {needed / 1e9:.3g} GB and the limit is {most / 1e9:.3g} GB"
         raise StoreError(f"data.cache_dir={store.cache}: {size}; data.cache_size=... allows more")
     kept = sum(other.size for other in stores(store.cache))
     lacking = max(kept + needed - most, needed + SPARE_BYTES - disk.free)
     if lacking > 0:
         bound(store.cache, kept - lacking)
         if sum(other.size for other in stores(store.cache)) + needed > most:
-            raise StoreError(f"data.cache_dir={store.cache}: what other runs use leaves no room; data.cache_size=...")
+            raise StoreError(
+                f"data.cache_dir={store.cache}: what other runs use leaves no room; data.cache_size=... allows more"
+            )
     if not store.room_for(count):
         raise StoreError(f"data.cache_dir={store.cache}: {NO_ROOM}")

@@ -1,4 +1,4 @@
-"""Augmentation of the training images, off in the paper; the only place that knows albumentations."""
+"""Augmentation of the training images, off in the paper; the only module that imports albumentations."""
 
 import os
 
@@ -13,7 +13,7 @@ class Augmentation:
 
     `flip` and `flip_vertical` are probabilities of mirroring left-right and top-down; `rotate` the largest angle in
     degrees, borders filled by reflection; `colour` the largest relative change of brightness, contrast and saturation.
-    With all of them 0 an image is returned as it is. What is drawn follows from `seed` and the sample's number alone.
+    With all of them 0 an image is returned unchanged. The changes depend on `seed` and the sample's number alone.
 
     Raises InputError for a value out of range.
     """
@@ -34,7 +34,7 @@ class Augmentation:
         return any(self.settings.values())
 
     def __call__(self, image: np.ndarray, number: int) -> np.ndarray:
-        """`image` changed as the sample of that `number` is."""
+        """`image` with the random changes of the sample `number`."""
         if self._compose is None:
             return image
         # One by one: `Compose` would give all its parts the same draws.

@@ -1,4 +1,4 @@
-"""Batch files of CIFAR-10, the python version or the binary one, read without running what a pickle may hold."""
+"""Batch files of CIFAR-10, the python version or the binary one, read without running code from a pickle."""
 
 import pickle
 from functools import lru_cache
@@ -10,7 +10,7 @@ import numpy as np
 from uniad_lightning.data.records import Packed
 from uniad_lightning.errors import InputError, one_line
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_LABELS = 10
 _ROW = 1 + 3 * 32 * 32  # bytes of an image in the binary version: label, red, green, blue
 
 
@@ -19,7 +19,7 @@ def read_packed(image: Packed) -> np.ndarray:
     return load_batch(image.file)[0][image.position].copy()
 
 
-@lru_cache(maxsize=6)  # all batches of the data set, 30 MB each: an image is a slice of one
+@lru_cache(maxsize=6)  # all batches of the data set, 30 MB each; an image is a slice of one
 def load_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one batch file."""
     try:
@@ -55,13 +55,13 @@ def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1 or len(data) != len(labels):
         raise ValueError(f"data {data.dtype} {data.shape} and {len(labels)} labels, expected uint8 (N, 3072) and N")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= len(CLASSES):
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= _LABELS:
         raise ValueError("labels that are no numbers from 0 to 9")
     return data, labels.astype(np.int64)
 
 
 class _Array:
-    """What a pickled array becomes: its plain numbers, with nothing of NumPy's own called on the file's behalf."""
+    """Stands for a pickled array: its numbers, without calling NumPy's own unpickling functions."""
 
     def __init__(self, *_: object):
         self.value = np.zeros(0)
@@ -76,7 +76,7 @@ class _Array:
 
 
 class _Dtype:
-    """What a pickled dtype becomes: integers and floats only."""
+    """Stands for a pickled dtype: integers and floats only."""
 
     def __init__(self, code: str, *_: object):
         if code not in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"):
@@ -113,7 +113,7 @@ class _Scalar(_FromBuffer):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds arrays, lists, dicts, strings, bytes and numbers out of classes of this file; refuses anything else."""
+    """Builds arrays, lists, dicts, strings, bytes and numbers from classes of this file; refuses anything else."""
 
     _STANDINS = {
         "numpy.ndarray": _Array,

@@ -1,4 +1,4 @@
-"""The one definition of decoding and resizing, shared by training, prediction and export.
+"""Decoding and resizing, shared by training, prediction and export.
 
 Any image file becomes RGB uint8: its first frame, turned upright by its EXIF orientation, more than 8 bits scaled by
 their range, transparency composed on white. Colour profiles are ignored. Resizing is bilinear and antialiased on each
@@ -21,16 +21,16 @@ from uniad_lightning.data.images.deep_images import (
     rgb_of_deep,
 )
 from uniad_lightning.data.images.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened
-from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, told
+from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, with_rawmode
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
 
-DECODING = 3  # of this file's definition: raised with any change of what a pixel becomes, since features are kept by it
+DECODING = 3  # version of this file: raised with every change of pixel values, since cached features depend on it
 _JPEG_HALF = 128
 
 
 def read_record(record: Record, *, white_level: int = FULL_RANGE) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W, 3) uint8 and defect mask (H, W) bool of a record, both as large as the picture.
+    """Image (H, W, 3) uint8 and defect mask (H, W) bool of a record, both at the image's size.
 
     The mask is the union of the record's masks, empty without any. Raises InputError as `read_image` and `read_mask`.
     """
@@ -45,14 +45,14 @@ def read_record(record: Record, *, white_level: int = FULL_RANGE) -> tuple[np.nd
 def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level: int = FULL_RANGE) -> np.ndarray:
     """Decoded image (H, W, 3) uint8 RGB, upright, writable.
 
-    One of more than `max_pixels` is refused by what its header says, before anything is decoded.
+    More than `max_pixels` in the header are refused before anything is decoded.
 
-    A value v of more than 8 bits, grey or colour, is `round(v * 255 / white_level)`, or 255 above: 16 bits hold what
-    the camera had, which may be 10 or 12. Where the format declares its range (12-bit TIFF, PGM of another maximum than
-    65535), that counts instead. Floats in [0, 1] are `round(v * 255)`.
+    A value v of more than 8 bits, grey or colour, is `round(v * 255 / white_level)`, or 255 above: 16 bits are a
+    container, in which cameras store 10 or 12. Where the format declares its range (12-bit TIFF, PGM of
+    another maximum than 65535), that counts instead. Floats in [0, 1] are `round(v * 255)`.
 
-    An image that is transparent everywhere counts as opaque: nobody filled its opacity. That is said once, and so are
-    values above `white_level`.
+    An image that is transparent everywhere counts as opaque, since its alpha channel was never filled. This is warned
+    of once, and so are values above `white_level`.
 
     Raises InputError when the file is missing, no image, no regular file, truncated or damaged, larger than
     `max_pixels`, transparent and black everywhere, or its grey has no known range (integers outside [0, 65535], floats
@@ -61,9 +61,9 @@ def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level
     if isinstance(path, Packed):
         return read_packed(path)
     with faults_of(path, max_pixels):
-        found = _load(path, max_pixels)
-        rgb = _rgb(found, path, white_level)
-        if not rgb.any() and _is_transparent(found):
+        loaded = _load(path, max_pixels)
+        rgb = _rgb(loaded, path, white_level)
+        if not rgb.any() and _is_transparent(loaded):
             raise InputError(
                 f"{path}: is transparent everywhere and has no colours left, which WebP drops below transparency; save "
                 "it again without transparency"
@@ -72,17 +72,17 @@ def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level
 
 
 def rgb_of(image: Image.Image, name: str, *, white_level: int = FULL_RANGE) -> np.ndarray:
-    """A Pillow image as `read_image` gives a file, (H, W, 3) uint8, upright; `name` stands for it in errors.
+    """A Pillow image as `read_image` gives a file, (H, W, 3) uint8, upright; `name` is for messages.
 
-    Of 16-bit colour Pillow itself has kept the upper byte. Raises InputError for one that cannot be decoded.
+    Of 16-bit colour Pillow has kept only the upper byte. Raises InputError for one that cannot be decoded.
     """
     with faults_of(name):
-        found = deep_grey(image) if image.mode.startswith(("I", "F")) else ImageOps.exif_transpose(image)
-        return _rgb(found, name, white_level)
+        upright = deep_grey(image) if image.mode.startswith(("I", "F")) else ImageOps.exif_transpose(image)
+        return _rgb(upright, name, white_level)
 
 
 def peak_of(path: Path) -> int:
-    """The largest value of an image of more than 8 bits whose format does not declare its range; 0 of any other.
+    """The largest value of an image of more than 8 bits whose format does not declare its range; 0 for any other.
 
     Of another image only the header is read. Raises InputError as `read_image`.
     """
@@ -110,13 +110,12 @@ def read_mask(path: Path, *, image_path: Path | Packed, image_size: tuple[int, i
 
 
 def read_marks(path: Path) -> np.ndarray:
-    """What a mask marks as defective, (H, W) bool: every pixel that is not black.
+    """The defective pixels of a mask, (H, W) bool: all that are not black.
 
-    Values are not scaled, so 1 counts in 8 and in 16 bits. A palette counts by its colours, as a viewer shows them,
-    because editors order palettes as they like. What is fully transparent is good, whatever its colour. A mask that is
-    transparent everywhere is taken as opaque, as an image is, since nobody filled its opacity; unless it marks every
-    pixel then, as an empty layer of an editor would. JPEG cannot keep an edge sharp and leaves small values around it:
-    there only a value of 128 or more counts.
+    Values are not scaled, so 1 counts in 8 and in 16 bits. Palette images count by their colours, not their indices.
+    Fully transparent pixels are good, whatever their colour. A mask that is transparent everywhere is taken as opaque,
+    as an image is, unless that would mark every pixel, as with an empty layer of an editor. JPEG leaves small values
+    around edges: there only a value of 128 or more counts.
 
     Raises InputError when the file cannot be decoded (as `read_image`).
     """
@@ -139,13 +138,13 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == tuple(size):
         return image
     height, width = size
-    # Across, then down: Pillow 13 takes tall pictures the other way round, older ones never.
+    # Across, then down: Pillow 13 resizes tall images down first, older versions never.
     across = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
     return np.array(across.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`mask` (H, W) bool at `size` (height, width): each pixel takes the source pixel under its centre.
+    """`mask` (H, W) bool at `size` (height, width), by the nearest neighbour.
 
     A small defect can vanish. A mask that has the size already is returned as it is, not copied.
     """
@@ -165,16 +164,16 @@ def _load(path: Path, max_pixels: int) -> Image.Image | Deep:
         tiles = tiles_of(image)
         ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
     if any("RGBa" in rawmode_of(tile) for tile in tiles) and image.getchannel("A").getextrema() == (0, 0):
-        with opened(path, max_pixels) as image:  # without dividing the colours by that 0
-            return decoded(image, [told(tile, rawmode_of(tile).replace("RGBa", "RGBA")) for tile in tiles])
+        with opened(path, max_pixels) as image:  # else Pillow divides the colours by that 0
+            return decoded(image, [with_rawmode(tile, rawmode_of(tile).replace("RGBa", "RGBA")) for tile in tiles])
     return image
 
 
-def _rgb(found: Image.Image | Deep, name: Path | str, white_level: int) -> np.ndarray:
-    """(H, W, 3) uint8 of what a file holds."""
-    if isinstance(found, Deep):
-        return rgb_of_deep(found, name, white_level)
-    colour, opacity = _split(found)
+def _rgb(image: Image.Image | Deep, name: Path | str, white_level: int) -> np.ndarray:
+    """(H, W, 3) uint8 of a loaded image."""
+    if isinstance(image, Deep):
+        return rgb_of_deep(image, name, white_level)
+    colour, opacity = _split(image)
     if opacity is not None and not is_unfilled(np.asarray(opacity), name):
         colour.putalpha(opacity)
         colour = Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour).convert("RGB")
@@ -182,7 +181,7 @@ def _rgb(found: Image.Image | Deep, name: Path | str, white_level: int) -> np.nd
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Colour (RGB) and opacity (L) of an image of 8 bits; None for one that has no opacity."""
+    """Colour (RGB) and opacity (L, None without) of an image of 8 bits."""
     if not image.has_transparency_data:
         return image.convert("RGB"), None
     straight = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
@@ -193,21 +192,21 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return straight.convert("RGB"), opacity
 
 
-def _is_transparent(found: Image.Image | Deep) -> bool:
-    """Whether no pixel has any opacity."""
-    opacity = found.opacity if isinstance(found, Deep) else _split(found)[1]
+def _is_transparent(image: Image.Image | Deep) -> bool:
+    """Whether all pixels are fully transparent."""
+    opacity = image.opacity if isinstance(image, Deep) else _split(image)[1]
     return opacity is not None and not np.asarray(opacity).any()
 
 
 def _marks_of_deep(mask: Deep) -> np.ndarray:
-    """What is not black in a mask of more than 8 bits, (H, W) bool."""
+    """The pixels of a mask of more than 8 bits that are not black, (H, W) bool."""
     black = 0 if not mask.inverted else 1 if mask.values.dtype.kind == "f" else mask.white or FULL_RANGE
     defective = mask.colour != black
     return defective.any(axis=2) if defective.ndim == 3 else defective
 
 
 def _not_transparent(defective: np.ndarray, opacity: np.ndarray | None, path: Path) -> np.ndarray:
-    """What is `defective` and not transparent, both (H, W), as `read_marks` says."""
+    """`defective` without transparent pixels, both (H, W), as in `read_marks`."""
     if opacity is None or not defective.any():
         return defective
     if defective.all() and not opacity.any():

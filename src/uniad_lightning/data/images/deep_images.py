@@ -1,8 +1,7 @@
-"""Images of more than 8 bits a channel: their values as the file has them, and how these become 8 bits.
+"""Images of more than 8 bits a channel: their original values, and the conversion to 8 bits.
 
-Pillow knows 16 bits for grey alone; of 16-bit colour it keeps the upper byte. That loses 10- and 12-bit data, so upper
-and lower bytes are decoded one after the other here: which of them a decoder takes follows from the byte order that it
-is told.
+Pillow supports 16 bits for grey alone; of 16-bit colour it keeps the upper byte. That loses 10- and 12-bit data, so
+upper and lower bytes are decoded one after the other here, by giving the decoder one byte order and then the other.
 """
 
 import re
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from uniad_lightning.data.images.once import Once
-from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, told
+from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, with_rawmode
 from uniad_lightning.errors import InputError
 
 FULL_RANGE = 65535  # of 16 bits
@@ -28,12 +27,12 @@ _OTHER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}  #
 
 
 class Deep(NamedTuple):
-    """An upright image of more than 8 bits a channel, its values as they are in the file.
+    """An upright image of more than 8 bits a channel, with the values of the file.
 
     Attributes:
         values: (H, W) grey, integers or floats; (H, W, 2) grey and opacity, (H, W, 3) colour, (H, W, 4) both, uint16.
-        white: the value of white that the format declares; None where it only has room for 16 bits.
-        inverted: whether it is 0 that is white.
+        white: the value of white that the format declares; None where only the 16-bit container is known.
+        inverted: whether 0 is white.
         premultiplied: whether colours are multiplied by the opacity already.
     """
 
@@ -51,19 +50,19 @@ class Deep(NamedTuple):
 
     @property
     def opacity(self) -> np.ndarray | None:
-        """(H, W); None of an image without."""
+        """(H, W); None for an image without."""
         return self.values[..., -1] if self.values.ndim == 3 and self.values.shape[2] != 3 else None
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has more than 8 bits a channel, as far as they can be had."""
+    """Whether an image that is not loaded yet has more than 8 bits a channel, as far as Pillow can decode them."""
     return image.mode.startswith(("I", "F")) or _layers(image) is not None
 
 
 def read_deep(image: Image.Image, again: Callable[[], AbstractContextManager[Image.Image]]) -> Deep | None:
     """The values of an image file that is opened and not loaded yet; None where 8 bits are all there is.
 
-    `again` opens it once more, for the second byte. A transparent colour (PNG tRNS) is not regarded. Raises ValueError
+    `again` opens it once more, for the second byte. A transparent colour (PNG tRNS) is ignored. Raises ValueError
     for 16-bit colour in compressed planes, of which Pillow gives the upper byte alone.
     """
     if image.mode.startswith(("I", "F")):
@@ -82,7 +81,7 @@ def read_deep(image: Image.Image, again: Callable[[], AbstractContextManager[Ima
 
 
 def deep_grey(image: Image.Image) -> Deep:
-    """An image in one of Pillow's modes of deep grey, turned upright."""
+    """An image in one of Pillow's grey modes of more than 8 bits, upright."""
     tags = getattr(image, "tag_v2", {})  # TIFF only
     white, inverted = _declared_white(image), tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO  # Pillow inverts 8 bits only
     return Deep(np.asarray(ImageOps.exif_transpose(image)), white, inverted)
@@ -91,9 +90,8 @@ def deep_grey(image: Image.Image) -> Deep:
 def rgb_of_deep(deep: Deep, name: object, white_level: int) -> np.ndarray:
     """(H, W, 3) uint8 on white; `white_level` is white where the format declares none, `name` is for messages.
 
-    Values above white become white, which is said once, as is an image that fits into 14 bits where white is that of
-    16. Raises InputError for values without a known range: integers
-    outside [0, 65535], floats outside [0, 1].
+    Values above white become white. This is warned of once, and so is an image that fits into 14 bits where white is
+    that of 16. Raises InputError for values without a known range: integers outside [0, 65535], floats outside [0, 1].
     """
     colour, top = deep.colour, deep.white or white_level
     low, high, most = colour.min(), colour.max(), 1 if colour.dtype.kind == "f" else FULL_RANGE
@@ -112,7 +110,7 @@ def rgb_of_deep(deep: Deep, name: object, white_level: int) -> np.ndarray:
     if top == FULL_RANGE and deep.white is None and high <= FULL_RANGE // 4:
         DARK.warn(
             f"{name}: values up to {high}, and white is {top}, so it is taken as dark, as are further such images; "
-            "where its camera has fewer than 16 bits, say what is white there: white_level=4095 for 12 bits"
+            "where its camera has fewer than 16 bits, set the value of white: white_level=4095 for 12 bits"
         )
     scale = np.minimum(np.arange(FULL_RANGE + 1) * (255 / top), 255)
     opacity = deep.opacity
@@ -130,7 +128,7 @@ def _on_white(colour: np.ndarray, opacity: np.ndarray, top: int, premultiplied: 
 
 
 def is_unfilled(opacity: np.ndarray, name: object) -> bool:
-    """Whether an image is transparent everywhere: then nobody filled its opacity, and it is opaque. Said once."""
+    """Whether an image is transparent everywhere, so that it is taken as opaque; warns once."""
     unfilled = not opacity.any()
     if unfilled:
         TRANSPARENT.warn(
@@ -150,31 +148,31 @@ def _declared_white(image: Image.Image) -> int | None:
     if getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE) == (12,):
         return 4095
     declared = [tile.args[1] for tile in tiles_of(image) if tile.codec_name in ("ppm", "ppm_plain")]
-    return FULL_RANGE if declared and declared[0] != FULL_RANGE else None  # 65535 is what is written without thought
+    return FULL_RANGE if declared and declared[0] != FULL_RANGE else None  # 65535 is the default of writers
 
 
 def _layers(image: Image.Image) -> tuple[list[Any], list[Any] | None] | None:
-    """What Pillow is to decode for the upper and the lower bytes of 16-bit colour; None of any other image.
+    """Tiles for decoding the upper and the lower bytes of 16-bit colour; None for any other image.
 
-    Grey with opacity has no lower ones: its two pairs of bytes pass for four channels.
+    Grey with opacity has no lower ones: its two pairs of bytes are decoded as four channels.
     """
     tiles = tiles_of(image) if image.format in ("PNG", "TIFF", "PPM") else []
     upper: list[Any] = []
     lower: list[Any] = []
     for tile in tiles:
-        lies = _base_and_order(image, tile)
-        if lies is None:
+        layout = _base_and_order(image, tile)
+        if layout is None:
             return None
-        base, order = lies
+        base, order = layout
         if base == "LA":
-            return [told(tile, "RGBA")], None
-        upper.append(told(tile, f"{base};16{order}"))
-        lower.append(told(tile, f"{base};16{_OTHER[order]}"))
+            return [with_rawmode(tile, "RGBA")], None
+        upper.append(with_rawmode(tile, f"{base};16{order}"))
+        lower.append(with_rawmode(tile, f"{base};16{_OTHER[order]}"))
     return (upper, lower) if tiles else None
 
 
 def _base_and_order(image: Image.Image, tile: Any) -> tuple[str, str] | None:
-    """The channels and the byte order of 16-bit colour, such as RGBA and L; None of anything else."""
+    """The channels and the byte order of 16-bit colour, such as RGBA and L; None for anything else."""
     rawmode = rawmode_of(tile)
     if tile.codec_name == "ppm" and tile.args == ("RGB", FULL_RANGE):
         return "RGB", "B"

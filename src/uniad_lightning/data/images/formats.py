@@ -1,4 +1,4 @@
-"""Which files are images: the formats that Pillow decodes by itself, each with its suffixes. The one such list.
+"""Which files are images: the formats that Pillow decodes by itself, with their suffixes.
 
 Left out are EPS (Pillow starts Ghostscript for it), WMF and EMF (drawn by Windows alone), FITS (Pillow does not apply
 its scale), IPTC (hands its content to a decoder of any format), IM (deprecated by Pillow), those that Pillow only

@@ -1,6 +1,6 @@
-"""Opening an image file: what may be opened, how large it may be, and one error for whatever goes wrong.
+"""Opening an image file: allowed files and sizes, and one error for every failure.
 
-An error of the file (`InputError`) is told from one of the system (`TemporaryError`), which may be gone the next time.
+An error of the file is an `InputError`, one of the system a `TemporaryError`, which may be gone at the next try.
 """
 
 import errno
@@ -20,8 +20,8 @@ from uniad_lightning.errors import InputError, TemporaryError, one_line
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; line-scan cameras stay below, a file made to fill the memory does not
 DATA_SET_PIXELS = 178_956_970  # Pillow's own; a training has no setting to raise it
 
-# What the system says when it is not the file's fault; some names are missing on some systems. A damaged file itself
-# causes EINVAL, by an offset that cannot be.
+# Errors that are the system's and not the file's; some names are missing on some systems. Not EINVAL, which a damaged
+# file causes by an impossible offset.
 _OF_THE_SYSTEM = frozenset(
     getattr(errno, name)
     for name in (
@@ -39,18 +39,18 @@ _OF_THE_PATH = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 @contextmanager
 def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The image in a file, its pixels not loaded yet, as a context; whatever is raised inside comes as `faults_of`.
+    """The image in a file, its pixels not loaded yet, as a context; errors inside are converted by `faults_of`.
 
-    Raises InputError for what is no regular file, no image, or has more than `max_pixels` by what its header says.
+    Raises InputError for no regular file, no image, and more than `max_pixels` by its header.
     """
-    # Pillow refuses at twice its own limit, which is for the whole process: ours alone is to count, so that one is
-    # only ever raised, and stays as the guard of what a file may embed.
+    # Pillow refuses at twice its own limit, which is for the whole process. `max_pixels` is the limit here, so Pillow's
+    # is only raised, and still guards against large embedded images.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     with faults_of(path, max_pixels):
         _refuse_irregular(path)
-        # By its path, Pillow would map an uncompressed TIFF into memory, and mixes up its rows if the tags say it lies
-        # on its side (13.0; orientations 5 to 8).
+        # Given a path, Pillow maps an uncompressed TIFF into memory, and mixes up its rows for the EXIF orientations 5
+        # to 8 (13.0).
         with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
             refuse_above(max_pixels, image.size, path)
             yield image
@@ -58,16 +58,16 @@ def opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
 
 @contextmanager
 def faults_of(path: Path | str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
-    """Makes one InputError that names `path` of whatever opening, decoding or converting an image raises inside.
+    """Turns every error of opening, decoding or converting an image inside into one InputError that names `path`.
 
-    It is a TemporaryError where the system is at fault, such as for permissions, open files, memory or a share.
+    A TemporaryError where the system is at fault, such as for permissions, open files, memory or a network share.
     """
     try:
         yield
     except InputError:
         raise
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a picture") from None
+        raise InputError(f"{path}: no such file; expected an image") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: {_what_else(path)}; save it as PNG or delete it") from None
     except Image.DecompressionBombError as error:
@@ -77,36 +77,36 @@ def faults_of(path: Path | str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM):
             reason = (error.strerror if isinstance(error, OSError) else None) or "out of memory"
             raise TemporaryError(
-                f"{path}: cannot be read now ({reason}), which is the system's fault and not the image's; mend that "
+                f"{path}: cannot be read now ({reason}), which is the system's fault and not the image's; fix that "
                 "and try again"
             ) from None
         if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
             raise InputError(f"{path}: cannot be opened ({error.strerror}); correct the path") from None
-        raise InputError(f"{path}: the picture cannot be decoded ({one_line(error)}); replace or delete it") from None
+        raise InputError(f"{path}: the image cannot be decoded ({one_line(error)}); replace or delete it") from None
 
 
 def refuse_above(max_pixels: int, size: tuple[int, int], path: Path | str) -> None:
-    """Raises InputError for a picture or video frame of more than `max_pixels`; `size` is (width, height)."""
+    """Raises InputError for an image or video frame of more than `max_pixels`; `size` is (width, height)."""
     if size[0] * size[1] > max_pixels:
         raise _too_large(path, f"{size[0]} x {size[1]} pixels are {size[0] * size[1] / 1e6:.1f} megapixels", max_pixels)
 
 
-def _too_large(path: Path | str, found: str, max_pixels: int) -> InputError:
+def _too_large(path: Path | str, size: str, max_pixels: int) -> InputError:
     return InputError(
-        f"{path}: {found}, more than the limit of {max_pixels / 1e6:g}; save it smaller, or raise max_megapixels where "
+        f"{path}: {size}, more than the limit of {max_pixels / 1e6:g}; save it smaller, or raise max_megapixels where "
         "there is that setting"
     )
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this build of Pillow has; of one that it lacks it would raise KeyError for any file."""
+    """Those of `FORMATS` that this build of Pillow has; others would make it raise KeyError for any file."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _refuse_irregular(path: Path) -> None:
-    """Raises InputError for a folder, and for a pipe or device, where reading would wait for ever."""
+    """Raises InputError for a folder, and for a pipe or device, where reading would block forever."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         kind = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
@@ -114,12 +114,12 @@ def _refuse_irregular(path: Path) -> None:
 
 
 def _what_else(path: Path | str) -> str:
-    """What a file is that is no picture."""
+    """Why Pillow does not recognise a file as an image, for a message."""
     try:
         with open(path, "rb") as file:
             head = file.read(8)
-    except OSError as error:  # it was there a moment ago
-        return f"not a picture in a format that is read ({one_line(error)})"
+    except OSError as error:  # removed in the meantime
+        return f"not an image in a known format ({one_line(error)})"
     if not head:
         return "the file is empty"
-    return f"not a picture in a format that Pillow knows (it begins with {head!r})"
+    return f"not an image in a format that Pillow knows (it begins with {head!r})"

@@ -1,4 +1,4 @@
-"""A warning of what may be true of a million images: said once, with the first image that it is true of."""
+"""A warning that may apply to many images, printed once with the first of them."""
 
 import mmap
 import multiprocessing
@@ -6,26 +6,26 @@ import sys
 
 from tqdm import tqdm
 
-from uniad_lightning.errors import complain
+from uniad_lightning.errors import print_stderr
 
 
 class Once:
-    """One warning, given by the first that has cause to, be it this process or one forked from it (a loader's)."""
+    """A warning that is printed once by this process and those forked from it, such as a loader's."""
 
     def __init__(self) -> None:
-        self._said = mmap.mmap(-1, 1)  # memory that forked processes share
+        self._printed = mmap.mmap(-1, 1)  # memory that forked processes share
 
     def warn(self, line: str) -> None:
         """Print `line` on stderr the first time."""
-        if self._said[0]:
+        if self._printed[0]:
             return
-        self._said[0] = 1
-        if multiprocessing.parent_process() is not None:  # the bars are the parent's, and so may their lock be
-            complain(f"warning: {line}")
+        self._printed[0] = 1
+        if multiprocessing.parent_process() is not None:  # the progress bars and their lock belong to the parent
+            print_stderr(f"warning: {line}")
             return
         with tqdm.external_write_mode(file=sys.stderr):
-            complain(f"warning: {line}")
+            print_stderr(f"warning: {line}")
 
     def reset(self) -> None:
-        """Let it be said again."""
-        self._said[0] = 0
+        """Allow the warning again."""
+        self._printed[0] = 0

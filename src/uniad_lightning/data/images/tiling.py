@@ -1,6 +1,6 @@
-"""Which parts of a picture a detector looks at: a region of interest, cut into overlapping tiles.
+"""The parts of an image that a detector inspects: a region of interest, cut into overlapping tiles.
 
-Not in the paper. A defect of a few pixels in a large picture is lost when the whole is resized to 224 x 224; each tile
+Not in the paper. A defect of a few pixels in a large image is lost when the whole is resized to 224 x 224; each tile
 is resized to that by itself, and the tiles' anomaly maps are blended into one.
 """
 
@@ -20,14 +20,14 @@ from uniad_lightning.types import Box, Size, pair
 
 
 class Framing:
-    """Where in a picture a detector looks, in fractions of it, so that pictures may differ in size.
+    """The inspected part of an image, in fractions of its size, so that images may differ in size.
 
-    `region` is [top, left, bottom, right], each from 0 to 1: what lies outside is cut off. It is divided into `tiles`
-    [rows, columns], which share `overlap` of their length with their neighbours. `ignore` is a picture in which all
-    that is not black marks what is not judged (as in a defect mask), stretched over the whole picture.
+    `region` is [top, left, bottom, right], each from 0 to 1; pixels outside are cut off. It is divided into `tiles`
+    [rows, columns], which share `overlap` of their length with their neighbours. `ignore` is the file of a mask whose
+    pixels that are not black are ignored (read as a defect mask), stretched over the whole image.
 
-    Raises InputError for a region outside the picture or without area, no tile, an overlap outside [0, 0.5], and a
-    picture of what to ignore that cannot be read.
+    Raises InputError for a region outside the image or without area, no tile, an overlap outside [0, 0.5], and a mask
+    `ignore` that cannot be read.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Framing:
         box = tuple(float(side) for side in region) if region is not None else (0.0, 0.0, 1.0, 1.0)
         if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
             raise InputError(
-                f"data.framing.region={region}: expected [top, left, bottom, right] as fractions of the picture, such "
+                f"data.framing.region={region}: expected [top, left, bottom, right] as fractions of the image, such "
                 "as [0.1, 0, 0.9, 1]"
             )
         if not 0 <= overlap <= 0.5:
@@ -48,11 +48,11 @@ class Framing:
 
     @property
     def count(self) -> int:
-        """Tiles of a picture, row by row."""
+        """Number of tiles of an image."""
         return self.tiles[0] * self.tiles[1]
 
     def plain(self) -> dict[str, object]:
-        """What the pixels of a tile depend on, as plain values."""
+        """The settings that the pixels of a tile depend on, as plain values."""
         return {"region": self.region, "tiles": self.tiles, "overlap": self.overlap if self.count > 1 else 0.0}
 
     def map_size(self, image_size: Size) -> Size:
@@ -62,7 +62,7 @@ class Framing:
 
     @cached_property
     def boxes(self) -> list[Box]:
-        """The tiles, row by row, each (top, left, bottom, right) in fractions of the picture."""
+        """The tiles, row by row, each (top, left, bottom, right) in fractions of the image."""
         top, left, bottom, right = self.region
         rows, columns = (self._spans(count) for count in self.tiles)
         height, width = bottom - top, right - left
@@ -84,11 +84,11 @@ class Framing:
         return self.tiles_of(image, size), resize_mask(cut(mask, self.region), self.map_size(size))
 
     def tiles_of(self, image: np.ndarray, size: Size) -> list[np.ndarray]:
-        """The tiles of a picture (H, W, 3) uint8, row by row, each at `size` (height, width)."""
+        """The tiles of an image (H, W, 3) uint8, row by row, each at `size` (height, width)."""
         return [resize(cut(image, box), size) for box in self.boxes]
 
     def stitch(self, maps: Tensor) -> Tensor:
-        """Maps of tiles (B * T, h, w), those of a picture in turn, as maps of the region (B, h', w').
+        """Maps of tiles (B * T, h, w), image by image, as maps of the region (B, h', w').
 
         In an overlap the maps are blended, their weights falling to 0 at a tile's edge, so there is no seam. The values
         of a map lie on a grid with aligned corners, as everywhere.
@@ -102,7 +102,7 @@ class Framing:
         return torch.einsum("ayh,cxw,nachw->nyx", down, across, tiled)
 
     def ignored(self, size: Size) -> Tensor | None:
-        """(H, W) bool of the region at `size` (height, width), True = not judged; None where all is."""
+        """(H, W) bool of the region at `size` (height, width), True = ignored; None without such pixels."""
         if self.ignore is None:
             return None
         top, left, bottom, right = pixels(self.region, self.ignore.shape[:2])
@@ -135,7 +135,7 @@ WHOLE = Framing(region=None, tiles=1, overlap=0.0, ignore=None)
 
 
 def pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
-    """`box` (fractions) in pixels of a picture of `size` (height, width): (top, left, bottom, right), not empty."""
+    """`box` (fractions) in pixels of an image of `size` (height, width): (top, left, bottom, right), not empty."""
     (height, width), (top, left, bottom, right) = size, box
     top, left = min(round(top * height), height - 1), min(round(left * width), width - 1)
     return top, left, max(round(bottom * height), top + 1), max(round(right * width), left + 1)

@@ -1,6 +1,6 @@
-"""Which value is white in images of more than 8 bits: given, or found once from the train images.
+"""The value of white in images of more than 8 bits: given, or derived once from the train images.
 
-16 bits are a container: cameras put 10 or 12 into it, and of those a division by 65535 leaves a few grey levels.
+Cameras store 10 or 12 bits in files of 16, and dividing those by 65535 would leave few grey levels.
 """
 
 import sys
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from uniad_lightning.data.images.decoding import peak_of
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.records import Record
-from uniad_lightning.errors import InputError, say
+from uniad_lightning.errors import InputError, print_stdout
 
 AUTO = "auto"
 LEVELS = (255, 1023, 4095, 16383, FULL_RANGE)  # white of 8, 10, 12, 14 and 16 bits
@@ -34,8 +34,8 @@ def check_white_level(level: int | str) -> int | str:
 def find_white_level(records: Iterable[Record], *, threads: int) -> int | None:
     """The smallest of `LEVELS` that holds all values of the records' deep images; None where no image is deep.
 
-    Those are of more than 8 bits without a range that their format declares. Of the others the header is read, of
-    these every pixel, until one shows that only the last level will do. A file that cannot be read is passed over here.
+    Deep images have more than 8 bits and no range declared by their format. Every pixel of them is read, until a value
+    needs the last level, and the header alone of others. Files that cannot be read are skipped.
     """
     paths = list(dict.fromkeys(record.image for record in records if isinstance(record.image, Path)))
     peak = 0
@@ -43,8 +43,8 @@ def find_white_level(records: Iterable[Record], *, threads: int) -> int | None:
     pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     try:
         with tqdm(total=len(paths), desc="grey levels", unit="image", leave=False, mininterval=pace, delay=2) as bar:
-            for found in pool.map(_peak, paths):
-                peak = max(peak, found)
+            for value in pool.map(_peak, paths):
+                peak = max(peak, value)
                 bar.update()
                 if peak > LEVELS[-2]:
                     break
@@ -53,30 +53,29 @@ def find_white_level(records: Iterable[Record], *, threads: int) -> int | None:
     if not peak:
         return None
     level = next((level for level in LEVELS if peak <= level), FULL_RANGE)
-    say(_said(peak, level))
+    print_stdout(_message(peak, level))
     return level
 
 
-def _said(peak: int, level: int) -> str:
+def _message(peak: int, level: int) -> str:
     held = f"at most {peak}" if level < FULL_RANGE else f"up to {peak}"
     return (
-        f"train images of more than 8 bits hold {held}: white is {level} (data.white_level={level} says so without "
-        "looking)"
+        f"train images of more than 8 bits hold {held}: white is {level} (data.white_level={level} skips this search)"
     )
 
 
 def _peak(path: Path) -> int:
     try:
         return peak_of(path)
-    except InputError:  # said where it is needed, together with others
+    except InputError:  # reported where the image is used
         return 0
 
 
 def white_level_of(data: Mapping[str, Any]) -> int | str:
     """The level in the configuration `data` of a checkpoint; `auto` where its training had no deep image."""
-    return data.get("white_level", FULL_RANGE)  # before there was the key
+    return data.get("white_level", FULL_RANGE)  # checkpoints from before this key
 
 
 def as_number(level: int | str) -> int:
-    """The level as a number; where nothing is known of the images, all of 16 bits."""
+    """The level as a number; for `auto` the full range of 16 bits."""
     return FULL_RANGE if level == AUTO else int(level)

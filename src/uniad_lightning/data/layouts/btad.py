@@ -1,11 +1,11 @@
-"""The layout of BTAD, listed and checked without opening a picture.
+"""The layout of BTAD, listed and checked without opening an image.
 
     root/<category>/train/ok/*               <category> is 01, 02 or 03
     root/<category>/test/{ok,ko}/*           ok is good, ko defective
     root/<category>/ground_truth/ko/*        the mask of an image has its name, not always its suffix
 
-The archive mixes .bmp and .png. A few masks of defective images are black throughout: such an image stays defective,
-without a defective pixel. `ground_truth/ok` would be passed over.
+The archive mixes .bmp and .png. A few masks of defective images are entirely black: such an image stays defective,
+without a defective pixel. `ground_truth/ok` is ignored.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from uniad_lightning.data.layouts.listing import (
     check_root,
     choose,
     good_records,
+    image_files,
     kinds_of,
-    leave_pictures_in,
     pair,
-    pictures,
+    skip_images_in,
     splits_of,
     training_records,
 )
@@ -35,16 +35,16 @@ def list_btad(root: Path, *, categories: Sequence[str] | None = None, train_need
     """Records of the categories below `root`, all of them or those named, in the order category, defect, file name.
 
     The kind of defect is `ko`. A category without `test` is one to train on only. In a YAML file quote the names of
-    `categories`: without, 01 is a number there.
+    `categories`, since 01 is a number there.
 
     Raises LayoutError when `root` holds no category, or a category has no training folder; InputError when `root` is no
     folder, a named category is not there, a category has no training image, a defective image has no mask, a mask has
     no image, or two files of a folder differ in suffix only.
     """
     check_root(root, _EXPECTED)
-    found = category_folders(root, (f"train/{_OK}", f"test/{_OK}"), data_set="BTAD", expected=_EXPECTED)
+    by_name = category_folders(root, (f"train/{_OK}", f"test/{_OK}"), data_set="BTAD", expected=_EXPECTED)
     return splits_of(
-        {name: found[name] for name in choose(categories, found, root)},
+        {name: by_name[name] for name in choose(categories, by_name, root)},
         train=lambda folder, name: training_records(folder / "train" / _OK, name, needed=train_needed),
         test=_list_test,
     )
@@ -58,12 +58,12 @@ def recognise(root: Path) -> bool:
 def _list_test(folder: Path, category: str) -> list[Record]:
     """Records of `folder`/test, the good ones first, each defective one with its mask; none without that folder."""
     test = folder / "test"
-    leave_pictures_in(test)
+    skip_images_in(test)
     records = good_records(test / _OK, category)
     for defect, (images_in, masks_in) in kinds_of(test, folder / "ground_truth").items():
         if defect != _OK:
-            images = pictures(images_in)
-            masks = pair(images, pictures(masks_in), images_in=images_in, masks_in=masks_in, ending="")
+            images = image_files(images_in)
+            masks = pair(images, image_files(masks_in), images_in=images_in, masks_in=masks_in, ending="")
             records += [Record(images[stem], (masks[stem],), category, defect, 1) for stem in images]
     return records
 

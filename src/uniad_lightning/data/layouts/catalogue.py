@@ -1,4 +1,4 @@
-"""The public data sets that can be listed, by the name that `data=NAME` and `uniad data NAME` have for them."""
+"""The public data sets that can be listed, by their name in `data=NAME` and `uniad data NAME`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +18,18 @@ from uniad_lightning.data.layouts.visa import VISA
 from uniad_lightning.data.records import Splits, counts
 from uniad_lightning.errors import InputError
 
+
+def _is_mvtec(root: Path) -> bool:
+    """Whether `root` has the layout of MVTec AD and is not MPDD, which has the same."""
+    return MVTEC.recognise(root) and not MPDD.recognise(root)
+
+
 CATALOGUE: dict[str, Published] = {
     "btad": BTAD,
     "cifar10": CIFAR10,
     "kolektor_sdd": KOLEKTOR_SDD,
     "mpdd": MPDD,
-    "mvtec": MVTEC,
+    "mvtec": MVTEC._replace(recognise=_is_mvtec),
     "mvtec_3d": MVTEC_3D,
     "mvtec_ad2": MVTEC_AD2,
     "mvtec_loco": MVTEC_LOCO,
@@ -36,35 +42,33 @@ ALL = "all"  # the row of sums in `Published.images`
 
 def recognise(root: Path) -> str:
     """`; it looks like data=NAME` for the layout that `root` has, or an empty string when it has none of them."""
-    found = [name for name, published in CATALOGUE.items() if published.recognise(root)]
-    return f"; it looks like data={' or data='.join(found)}" if found else ""
+    names = [name for name, published in CATALOGUE.items() if published.recognise(root)]
+    return f"; it looks like data={' or data='.join(names)}" if names else ""
 
 
 def with_hint(error: InputError, *, root: Path, listing: Callable[..., Splits]) -> InputError:
-    """`error`, which `listing` raised over `root`, and which other layout `root` has, if it does not have its own."""
+    """`error`, which `listing` raised over `root`, with a hint at another layout that `root` has instead."""
     own = [published for published in CATALOGUE.values() if published.listing is listing]
-    ours_alone = not own and not isinstance(error, LayoutError)  # the user's own folders may look like anything
-    if ours_alone or any(published.recognise(root) for published in own):
+    own_folders = not own and not isinstance(error, LayoutError)  # a user's folders may look like any layout
+    if own_folders or any(published.recognise(root) for published in own):
         return error
     return InputError(f"{error}{recognise(root) or ('' if own else _as_category(root))}")
 
 
 def _as_category(root: Path) -> str:
     """`; it looks like a category of data=NAME` where `root` is that, or an empty string."""
-    parent, name = root.absolute().parent, root.absolute().name
-    found = (
-        []
-        if not any((root / part).is_dir() for part in _IN_CATEGORIES)
-        else [name for name, published in CATALOGUE.items() if published.recognise(parent)]
-    )
-    if not found:
+    parent, category = root.absolute().parent, root.absolute().name
+    if not any((root / part).is_dir() for part in _IN_CATEGORIES):
         return ""
-    known = " or data=".join(found)
-    return f"; it looks like a category of data={known}: give data.root={parent} 'data.categories=[{name}]'"
+    names = [name for name, published in CATALOGUE.items() if published.recognise(parent)]
+    if not names:
+        return ""
+    known = " or data=".join(names)
+    return f"; it looks like a category of data={known}: give data.root={parent} 'data.categories=[{category}]'"
 
 
 def describe(name: str) -> str:
-    """What the data set called `name` is, where to get it, under which licence, and how its folder looks."""
+    """Title, source, licence, citation and folder layout of the data set called `name`, as lines of text."""
     published = CATALOGUE[name]
     lines = [
         f"{published.title}    data={name}",
@@ -78,24 +82,24 @@ def describe(name: str) -> str:
 
 
 def differences(published: Published, splits: Splits) -> list[str]:
-    """One line for each category of `splits` whose numbers of images are not the published ones, or that is missing."""
-    found = {
+    """One line for each number of images that is not the published one, and for each category of one side only."""
+    listed = {
         row.category: Images(row.train_good, row.validation_good, row.test_good, row.test_defective)
         for row in counts(splits)
     }
     if ALL in published.images:
-        found = {ALL: Images(*(sum(column) for column in zip(*found.values(), strict=True)))}
+        listed = {ALL: Images(*(sum(column) for column in zip(*listed.values(), strict=True)))}
     lines = []
-    for category in sorted(published.images.keys() | found.keys()):
-        here, there = found.get(category), published.images.get(category)
-        if here is None:
-            lines.append(f"{category}: not there")
-        elif there is None:
+    for category in sorted(published.images.keys() | listed.keys()):
+        counted, expected = listed.get(category), published.images.get(category)
+        if counted is None:
+            lines.append(f"{category}: missing")
+        elif expected is None:
             lines.append(f"{category}: not a category of {published.title}")
         else:
             lines += [
-                f"{category}: {mine} {field.replace('_', ' ')} images, published {theirs}"
-                for field, mine, theirs in zip(Images._fields, here, there, strict=True)
-                if theirs is not None and mine != theirs
+                f"{category}: {value} {field.replace('_', ' ')} images, published {other}"
+                for field, value, other in zip(Images._fields, counted, expected, strict=True)
+                if other is not None and value != other
             ]
     return lines

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
-from uniad_lightning.data.images.cifar10_batches import CLASSES, load_batch
+from uniad_lightning.data.images.cifar10_batches import load_batch
 from uniad_lightning.data.layouts.listing import LayoutError, check_root, choose
 from uniad_lightning.data.layouts.published import Images, Published
 from uniad_lightning.data.records import GOOD, Packed, Record, Splits
 from uniad_lightning.errors import InputError
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _SUFFIX = {"cifar-10-batches-py": "", "cifar-10-batches-bin": ".bin"}
 _BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 
 
 def list_cifar10(root: Path, *, categories: Sequence[str] | None = None) -> Splits:
-    """Records of the classes, all of them or those named, each image good: which are not, `data.normal_classes` says.
+    """Records of the classes, all of them or those named, each image good; `data.normal_classes` makes some anomalies.
 
     `root` is the folder `cifar-10-batches-py`, `cifar-10-batches-bin`, or the one above it.
 
@@ -35,7 +36,7 @@ def list_cifar10(root: Path, *, categories: Sequence[str] | None = None) -> Spli
 
 
 def read_cifar10(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) uint8 RGB and labels (N,) int64 of one split, `train` or `test`; errors as above."""
+    """Images (N, 32, 32, 3) uint8 RGB and labels (N,) int64 of one split, `train` or `test`."""
     batches = [load_batch(path) for path in _files(root, _BATCHES[split])]
     return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 
@@ -43,10 +44,10 @@ def read_cifar10(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def _files(root: Path, names: Sequence[str]) -> list[Path]:
     check_root(root, "cifar-10-batches-py or cifar-10-batches-bin")
     for folder, suffix in _SUFFIX.items():
-        here = root if root.resolve().name == folder else root / folder
-        if not here.is_dir():
+        batches_in = root if root.resolve().name == folder else root / folder
+        if not batches_in.is_dir():
             continue
-        paths = [here / f"{name}{suffix}" for name in names]
+        paths = [batches_in / f"{name}{suffix}" for name in names]
         for path in paths:
             if not path.is_file():
                 raise InputError(f"{path}: not found; expected all of CIFAR-10's batches there, unpack it again")

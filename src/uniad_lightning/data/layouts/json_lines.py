@@ -4,8 +4,9 @@
      "maskname": "bottle/ground_truth/hole/000_mask.png", "clsname": "bottle"}           on one line
 
 Only `filename` and `label` (0 good, 1 defective) are needed, as in the reference; `maskname` may be a list of several
-masks, whose union is the defect. Lists of Windows will do: names with backslashes, UTF-16 with its mark. Format:
-`datasets/custom_dataset.py` and `data/MVTec-AD/*.json` of github.com/zhiyuanyou/UniAD. Opens no picture.
+masks, whose union is the defect. Lists written on Windows are accepted: names with backslashes, UTF-16 with its byte
+order mark. Format: `datasets/custom_dataset.py` and `data/MVTec-AD/*.json` of github.com/zhiyuanyou/UniAD. Opens no
+image.
 """
 
 import json
@@ -38,19 +39,18 @@ def list_meta(
 ) -> Splits:
     """Records of the images that the files `train` and `test` list, of all categories or of those named.
 
-    Both are paths, absolute or relative to `root`; the file names in them are relative to `root`. Not `train_needed`,
-    `train` may be None, and images that it lists may be missing. However the lines are ordered, records are sorted by
-    category, defect and file, so MVTec-AD comes out as from `list_mvtec`.
+    Both are paths, absolute or relative to `root`; the file names in them are relative to `root`. Without
+    `train_needed`, `train` may be None, and its images may be missing. Records are sorted by category, defect and file,
+    as those of `list_mvtec`.
 
     The category is `clsname`, or as in the reference the fourth part from the end of `filename`. The kind of defect is
     `label_name`, or the folder of the image where that is missing or `defective`. A defective image without `maskname`
-    is kept out of the metrics of pixels (the reference counts all of its pixels as defective); that of a good image is
-    not looked at.
+    is left out of the pixel metrics (the reference counts all of its pixels as defective); `maskname` of a good image
+    is ignored.
 
-    Raises InputError, with FILE:LINE, for what is no JSON object, a key that is missing or of the wrong kind, a label
-    other than 0 and 1 or one that contradicts the name of the defect, a defective image in `train`, an image that comes
-    twice, a path that leaves `root`, a file of the chosen categories that is not there, a category whose name cannot be
-    used or that is in `test` alone; and for a list that is not there or empty.
+    Raises InputError, with FILE:LINE where a line is at fault, for a missing or empty list, an invalid line, a
+    defective image in `train`, an image listed twice, a missing file of the chosen categories, and a category
+    of `test` alone.
     """
     check_root(root, "the images that the lists name")
     if train is None and train_needed:
@@ -72,7 +72,7 @@ def list_meta(
 
 
 def _check_training(lines: Sequence[_Line]) -> dict[str, str]:
-    """The categories of the training lines, with where each comes first; InputError for a defective image."""
+    """Where each category of the training lines occurs first; InputError for a defective image."""
     for where, record in lines:
         if record.label == 1:
             raise InputError(
@@ -83,7 +83,7 @@ def _check_training(lines: Sequence[_Line]) -> dict[str, str]:
 
 
 def _first_lines(lines: Sequence[_Line]) -> dict[str, str]:
-    """Where each category comes first; InputError for one whose name cannot be used."""
+    """Where each category occurs first; InputError for a name that cannot be used."""
     first: dict[str, str] = {}
     for where, record in lines:
         first.setdefault(record.category, where)
@@ -92,7 +92,7 @@ def _first_lines(lines: Sequence[_Line]) -> dict[str, str]:
 
 
 def _records(lines: Sequence[_Line], chosen: Sequence[str], root: Path) -> tuple[Record, ...]:
-    """The records of the categories chosen, sorted; their files must be there."""
+    """The records of the chosen categories, sorted; InputError for a file that does not exist."""
     wanted = [line for line in lines if line.record.category in chosen]
     for where, record in wanted:
         for path in (record.image, *record.masks):
@@ -110,7 +110,7 @@ def _refuse_repeated(lines: Sequence[_Line]) -> None:
 
 
 def _read(root: Path, given: str, key: str) -> list[_Line]:
-    """The lines of one list, in its order; blank ones are passed over."""
+    """The lines of one list, in its order, without blank ones."""
     file = on_disk(root / expand(str(given), within=root))
     if not file.is_file():
         raise InputError(f"{key}: {file} is no file; give the list's path, absolute or relative to data.root")
@@ -129,12 +129,12 @@ def _read(root: Path, given: str, key: str) -> list[_Line]:
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
-    """The object on one line, its needed keys there and all known ones of the right kind."""
+    """The object on one line, with all required keys, and all known ones of the right type."""
     try:
         meta = _loaded(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON, {error.msg} at column {error.colno}; expected {_EXAMPLE}") from None
-    except (ValueError, RecursionError) as error:  # a number or a nesting without end
+    except (ValueError, RecursionError) as error:  # a number too long, or nesting too deep
         raise InputError(f"{where}: {one_line(error)}; expected {_EXAMPLE}") from None
     if not isinstance(meta, dict):
         raise InputError(f"{where}: no JSON object; expected one such as {_EXAMPLE}")
@@ -156,11 +156,11 @@ def _parse(line: str, where: str) -> dict[str, Any]:
 
 
 def _loaded(line: str) -> Any:
-    """The JSON value of a line, also where the backslashes of Windows stand in it as they are."""
+    """The JSON value of a line; backslashes of Windows need not be escaped."""
     try:
         value = json.loads(line)
         names = [value.get(key) for key in ("filename", "maskname")] if isinstance(value, dict) else []
-        # What the \b of `photos\bottle` and the like are to JSON.
+        # Such as the \b of `photos\bottle`, a control character in JSON.
         if not re.search(r"\\[bfnrt]", json.dumps(names, ensure_ascii=False)):
             return value
     except json.JSONDecodeError as error:
@@ -192,7 +192,7 @@ def _record(meta: Mapping[str, Any], where: str, root: Path) -> Record:
 
 
 def _inside(root: Path, name: str, where: str, key: str) -> Path:
-    """The file called `name`, relative to `root`; InputError where it lies outside."""
+    """The file `name` below `root`; InputError for one outside."""
     base = os.path.abspath(root)
     path = Path(os.path.normpath(listed_file(Path(base), name)))
     if not path.is_relative_to(base):

@@ -1,14 +1,14 @@
-"""The layout of KolektorSDD, the first one, listed and split by item. Opens the labels, which alone say what is good.
+"""The layout of KolektorSDD, the first one, listed and split by item. Opens the labels, which alone mark what is good.
 
     root/<item>/PartN.jpg             <item> is kos01 to kos50, N one of its eight surfaces
-    root/<item>/PartN_label.bmp       black throughout: good
+    root/<item>/PartN_label.bmp       entirely black: good
 
-Nobody published a split to train on good images only, so this one is ours. It goes by item, since the surfaces of one
-look alike: the good images of every fifth item (kos05, kos10, ...) are tested, those of the others trained on, so that
-no good test image shows an item that was trained on. All defective images are tested, also those of items that were
-trained on, for a fifth of the 52 would be too few to measure anything; a new item can thus raise the scores of good
-test images only, which makes the test harder, not easier. The archive holds two items twice, kos01 as kos26 and kos27
-as kos34, none of them a fifth one.
+No split for training on good images only was published; this one is made here. It goes by item, since the surfaces of
+an item look alike: the good images of every fifth item (kos05, kos10, ...) are tested, those of the others trained on,
+so that no good test image shows an item that was trained on. All defective images are tested, also those of items that
+were trained on, since a fifth of the 52 would be too few to measure anything; a new item can thus raise the scores of
+good test images only, which makes the test harder, not easier. The archive holds two items twice, kos01 as kos26 and
+kos27 as kos34, none of them a fifth one.
 """
 
 import re
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uniad_lightning.data.images.decoding import read_marks
-from uniad_lightning.data.layouts.listing import LayoutError, check_root, choose, folders, is_picture, pictures
+from uniad_lightning.data.layouts.listing import LayoutError, check_root, choose, folders, image_files, is_image
 from uniad_lightning.data.layouts.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError
@@ -32,7 +32,7 @@ _EXPECTED = "the items (kos01/, ...) with Part0.jpg, Part0_label.bmp, ..."
 def list_kolektor_sdd(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the one category, `commutator`, in the order defect, item, file name; the kind of defect is `defect`.
 
-    Which items are tested goes by their number, so it stays as it is when others are missing.
+    Items are tested by their number, so missing items do not change the split of others.
 
     Raises LayoutError when `root` holds no item; InputError when `root` is no folder, another category is named, an
     item has no image, an image has no label, a label has no image or cannot be decoded, two files of an item differ in
@@ -72,15 +72,15 @@ def _find_items(root: Path) -> dict[Path, int]:
 
 
 def _is_label(path: Path) -> bool:
-    return is_picture(path) and path.stem.endswith(_LABEL)
+    return is_image(path) and path.stem.endswith(_LABEL)
 
 
 def _list_item(item: Path) -> list[Record]:
     """A record for each surface of an item, defective if any pixel of its label is not black."""
-    found = pictures(item)
-    labels = {stem: path for stem, path in found.items() if _is_label(path)}
-    images = {stem: path for stem, path in found.items() if stem not in labels}
-    if not found:
+    files = image_files(item)
+    labels = {stem: path for stem, path in files.items() if _is_label(path)}
+    images = {stem: path for stem, path in files.items() if stem not in labels}
+    if not files:
         raise InputError(f"{item}: no image in it, expected Part0.jpg, Part0_label.bmp, ...; unpack KolektorSDD again")
     records = []
     for stem, image in images.items():

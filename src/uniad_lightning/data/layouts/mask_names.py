@@ -1,4 +1,4 @@
-"""Which names say that a folder or an image is one of masks, so that no mask is taken for a picture of a product."""
+"""Names of folders and files of masks, so that no mask is taken for an image."""
 
 import re
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ def is_mask_folder(name: str) -> bool:
 
 
 def masks_among(images: Iterable[Path]) -> list[Path]:
-    """Those of the `images` that are named as masks of others: `000_mask.png`, `gt-000.png` beside `000.jpg`."""
+    """Those of the `images` named as masks of others, such as `000_mask.png` or `gt-000.png` beside `000.jpg`."""
     stems = {path: composed(path.stem).casefold() for path in images}
     known = set(stems.values())
     return [

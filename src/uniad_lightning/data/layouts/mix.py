@@ -1,4 +1,4 @@
-"""Several data sets as one: the products of all of them in one model."""
+"""Several data sets as one, with the categories of all of them."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -36,35 +36,40 @@ def list_mix(
     """Records of all `parts`, in their order: name -> folder, where the name is that of a layout, or name -> settings.
 
     Settings are `layout`, `root`, and further keys of that layout's listing, such as `products` of `folder`. Folders
-    are relative to `root`. A category that two parts have is called `<part>-<category>` in both. `test_share` is that
-    of the parts of the layout `folder` that have none of their own.
+    are relative to `root`. A category that two parts have is named `<part>-<category>` in both. `test_share` applies to
+    parts of the layout `folder` that do not set it.
 
     Raises InputError for no part, an unknown layout or key, what the listings refuse, and names that still collide.
     """
     if not isinstance(parts, Mapping) or not parts:
         raise InputError(f"data.source.parts={parts}: expected folders by layout, such as {{mvtec:DIR,visa:DIR}}")
-    given = {"test_share": test_share, "train_needed": train_needed}
+    defaults = {"test_share": test_share, "train_needed": train_needed}
     for name in parts:
         if isinstance(name, bool) or not isinstance(name, str | int):
             raise InputError(f"data.source.parts: the name {name!r} is no text; quote it")
     settings = {composed(str(name).lstrip(" ")): part for name, part in parts.items()}
-    listed = {name: _list_part(name, part, root, given) for name, part in settings.items()}
-    seen = Counter(category for splits in listed.values() for category in splits.categories)
-    named = [
-        _renamed(splits, {c: f"{name}-{c}" if seen[c] > 1 else c for c in splits.categories})
-        for name, splits in listed.items()
-    ]
-    owners = Counter(category for splits in named for category in splits.categories)
-    twice = [name for name, count in owners.items() if count > 1]
-    if twice:
-        raise InputError(f"data.source.parts: two products are called {twice[0]}; call one of the parts otherwise")
+    listed = {name: _list_part(name, part, root, defaults) for name, part in settings.items()}
+    named = _with_distinct_names(listed)
     _refuse_repeated(named)
-    chosen = choose(categories, list(owners), root)
+    chosen = choose(categories, [category for splits in named for category in splits.categories], root)
 
     def of_all(split: str) -> tuple[Record, ...]:
         return tuple(record for part in named for record in getattr(part, split) if record.category in chosen)
 
     return Splits(chosen, of_all("train"), of_all("test"), of_all("validation"))
+
+
+def _with_distinct_names(listed: Mapping[str, Splits]) -> list[Splits]:
+    """The parts, a category that several have renamed to `<part>-<category>`; InputError for names that collide."""
+    counts = Counter(category for splits in listed.values() for category in splits.categories)
+    named = [
+        _renamed(splits, {c: f"{name}-{c}" if counts[c] > 1 else c for c in splits.categories})
+        for name, splits in listed.items()
+    ]
+    for category, count in Counter(category for splits in named for category in splits.categories).items():
+        if count > 1:
+            raise InputError(f"data.source.parts: two categories are named {category}; rename one of the parts")
+    return named
 
 
 def _refuse_repeated(parts: Sequence[Splits]) -> None:
@@ -76,7 +81,8 @@ def _refuse_repeated(parts: Sequence[Splits]) -> None:
                 raise InputError(f"{record.image}: in two of data.source.parts; narrow one, so that they are apart")
 
 
-def _list_part(name: str, part: str | Mapping[str, Any], root: Path, given: Mapping[str, Any]) -> Splits:
+def _list_part(name: str, part: str | Mapping[str, Any], root: Path, defaults: Mapping[str, Any]) -> Splits:
+    """Records of one part: its folder or settings; `defaults` are keys of listings that it need not set."""
     key = f"data.source.parts.{name}"
     settings: dict[str, Any] = {str(k): v for k, v in part.items()} if isinstance(part, Mapping) else {"root": part}
     layout, folder = str(settings.pop("layout", name)), settings.pop("root", None)
@@ -90,14 +96,15 @@ def _list_part(name: str, part: str | Mapping[str, Any], root: Path, given: Mapp
     _check_keys(key, layout, settings)
     path = on_disk(root / expand(folder, within=root))
     try:
-        taken = {key: value for key, value in given.items() if key in signature(LISTINGS[layout]).parameters}
-        return LISTINGS[layout](path, categories=None, **{**taken, **settings})
+        known = signature(LISTINGS[layout]).parameters
+        used = {key: value for key, value in defaults.items() if key in known}
+        return LISTINGS[layout](path, categories=None, **{**used, **settings})
     except InputError as error:
         raise InputError(f"{key}: {with_hint(error, root=path, listing=LISTINGS[layout])}") from None
 
 
 def _check_keys(key: str, layout: str, settings: Mapping[str, Any]) -> None:
-    """Raises InputError for a key that the layout's listing does not have, and for one that it needs."""
+    """Raises InputError for a key that the layout's listing does not have, and for a missing one that it needs."""
     known = {n: p for n, p in signature(LISTINGS[layout]).parameters.items() if n not in _NOT_OF_A_PART}
     for name in settings:
         if name not in known:
@@ -110,6 +117,8 @@ def _check_keys(key: str, layout: str, settings: Mapping[str, Any]) -> None:
 
 
 def _renamed(splits: Splits, names: Mapping[str, str]) -> Splits:
+    """`splits` with new `names` for its categories, by the old ones."""
+
     def renamed(records: Sequence[Record]) -> tuple[Record, ...]:
         return tuple(record._replace(category=names[record.category]) for record in records)
 

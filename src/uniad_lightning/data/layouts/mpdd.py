@@ -1,15 +1,15 @@
-"""MPDD: metal parts in the layout of MVTec-AD, which `list_mvtec` lists."""
+"""MPDD: metal parts in the layout of MVTec AD, listed by `list_mvtec`."""
 
 from pathlib import Path
 
-from uniad_lightning.data.layouts.mvtec import MPDD_CATEGORIES, categories_of_layout, list_mvtec
+from uniad_lightning.data.layouts.mvtec import categories_of_layout, list_mvtec
 from uniad_lightning.data.layouts.published import Images, Published
 
 
 def recognise(root: Path) -> bool:
-    """Whether `root` has folders in the layout of MVTec-AD, and all of them are called as categories of MPDD."""
-    found = categories_of_layout(root)
-    return bool(found) and MPDD_CATEGORIES.issuperset(found)
+    """Whether `root` has folders in the layout of MVTec AD, all with names of MPDD's categories."""
+    categories = categories_of_layout(root)
+    return bool(categories) and MPDD.images.keys() >= {*categories}
 
 
 MPDD = Published(
@@ -18,7 +18,7 @@ MPDD = Published(
 <category>/train/good/*.png
 <category>/test/<defect>/*.png (good among the defects)
 <category>/ground_truth/<defect>/<stem>_mask.png""",
-    licence="none stated on its page; anomalib takes it for CC BY-NC-SA 4.0: no commercial use; ask its authors",
+    licence="none stated on its page; anomalib states CC BY-NC-SA 4.0: no commercial use; ask its authors",
     source="https://github.com/stepanje/MPDD",
     reference="Jezek, Jonak, Burget, Dvorak, Skotak: Deep learning-based defect detection of metal parts: evaluating "
     "current methods in complex conditions, ICUMT 2021",

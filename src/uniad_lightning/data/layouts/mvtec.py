@@ -1,12 +1,12 @@
-"""The layout of MVTec-AD, listed and checked without opening a picture.
+"""The layout of MVTec-AD, listed and checked without opening an image.
 
     root/<category>/train/good/*.png
     root/<category>/test/<defect>/*.png              <defect> is `good` for normal images
     root/<category>/ground_truth/<defect>/<stem>_mask.png
 
-Every picture suffix will do, in any case; a mask may also be called `<stem>.png`. `ground_truth/good`, which some data
-sets of this layout fill with black masks, is passed over. That a mask has its image's size is checked when it is read
-(`image.read_mask`).
+Any image suffix is accepted, in upper or lower case; a mask may also be called `<stem>.png`. `ground_truth/good`, which
+some data sets of this layout fill with black masks, is ignored. That a mask has its image's size is checked when it is
+read (`decoding.read_mask`).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from uniad_lightning.data.layouts.listing import (
     check_root,
     choose,
     folders,
-    is_picture,
+    is_image,
     splits_of,
     tested_records,
     training_records,
@@ -27,7 +27,6 @@ from uniad_lightning.data.layouts.published import Images, Published
 from uniad_lightning.data.records import GOOD, Splits
 
 _EXPECTED = "the categories (bottle/, ...) with train/good/ and test/<defect>/"
-MPDD_CATEGORIES = frozenset({"bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"})
 
 
 def list_mvtec(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
@@ -38,9 +37,9 @@ def list_mvtec(root: Path, *, categories: Sequence[str] | None = None, train_nee
     Raises InputError when `root` is no folder of categories, a named category is not there, a category has no
     training image, a defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
-    found = _find_categories(root)
+    by_name = _find_categories(root)
     return splits_of(
-        {name: found[name] for name in choose(categories, found, root)},
+        {name: by_name[name] for name in choose(categories, by_name, root)},
         train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
         test=lambda folder, name: tested_records(folder / "test", folder / "ground_truth", name),
     )
@@ -62,8 +61,8 @@ def _find_categories(root: Path) -> dict[str, Path]:
 
 
 def recognise(root: Path) -> bool:
-    """Whether a folder of `root` has this layout, and its name is none of MPDD's, which has the same."""
-    return any(name not in MPDD_CATEGORIES for name in categories_of_layout(root))
+    """Whether a folder of `root` has this layout."""
+    return bool(categories_of_layout(root))
 
 
 def categories_of_layout(root: Path) -> tuple[str, ...]:
@@ -75,9 +74,9 @@ def categories_of_layout(root: Path) -> tuple[str, ...]:
 
 
 def _has_layout(category: Path) -> bool:
-    """Whether the training images lie in train/good, and nothing is where the younger sets of MVTec have it."""
+    """Whether the training images lie in train/good, and no folder belongs to a later data set of MVTec."""
     images = category / "train" / GOOD
-    if not images.is_dir() or not any(is_picture(path) for path in images.iterdir()):  # MVTec 3D-AD: train/good/rgb
+    if not images.is_dir() or not any(is_image(path) for path in images.iterdir()):  # MVTec 3D-AD: train/good/rgb
         return False
     if any((category / split).is_dir() for split in ("validation", "test_public")):  # MVTec LOCO AD, MVTec AD 2
         return False

@@ -1,8 +1,8 @@
-"""The layout of MVTec 3D-AD, its colour pictures only, listed and checked without opening one.
+"""The layout of MVTec 3D-AD, its colour images only, listed and checked without opening one.
 
     root/<category>/{train,validation}/good/rgb/*.png
     root/<category>/test/<defect>/rgb/*.png            <defect> is `good` for normal images
-    root/<category>/test/<defect>/gt/<stem>.png        black for `good`, so passed over there
+    root/<category>/test/<defect>/gt/<stem>.png        black for `good`, so ignored there
 
 The 3-D scans (`xyz/*.tiff`) are not read. `validation` becomes `Splits.validation`.
 """
@@ -17,9 +17,9 @@ from uniad_lightning.data.layouts.listing import (
     check_root,
     choose,
     good_records,
+    image_files,
     named_folders,
     pair,
-    pictures,
     splits_of,
     training_records,
 )
@@ -41,9 +41,9 @@ def list_mvtec_3d(root: Path, *, categories: Sequence[str] | None = None, train_
     defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
     check_root(root, _EXPECTED)
-    found = category_folders(root, ("train", "test"), data_set="MVTec 3D-AD", expected=_EXPECTED)
+    by_name = category_folders(root, ("train", "test"), data_set="MVTec 3D-AD", expected=_EXPECTED)
     return splits_of(
-        {name: found[name] for name in choose(categories, found, root)},
+        {name: by_name[name] for name in choose(categories, by_name, root)},
         train=lambda folder, name: training_records(folder / "train" / GOOD / _RGB, name, needed=train_needed),
         test=_list_test,
         validation=lambda folder, name: good_records(folder / "validation" / GOOD / _RGB, name),
@@ -66,13 +66,13 @@ def _list_defect(folder: Path, category: str, kind: str) -> list[Record]:
     colour, truth = folder / _RGB, folder / _TRUTH
     if not colour.is_dir():
         raise LayoutError(
-            f"{colour}: no such folder; expected the colour pictures of MVTec 3D-AD there; unpack {category} again, "
-            "or choose the layout that it has"
+            f"{colour}: no such folder; expected the colour images of MVTec 3D-AD there; unpack {category} again, "
+            "or choose the right layout"
         )
     if kind == GOOD:
         return good_records(colour, category)
-    images = pictures(colour)
-    masks = pair(images, pictures(truth), images_in=colour, masks_in=truth, ending="")
+    images = image_files(colour)
+    masks = pair(images, image_files(truth), images_in=colour, masks_in=truth, ending="")
     return [Record(images[stem], (masks[stem],), category, kind, 1) for stem in images]
 
 

@@ -1,4 +1,4 @@
-"""The layout of MVTec AD 2, listed and checked without opening a picture.
+"""The layout of MVTec AD 2, listed and checked without opening an image.
 
     root/<category>/{train,validation}/good/*.png
     root/<category>/test_public/{good,bad}/*.png
@@ -6,7 +6,7 @@
 
 `validation` becomes `Splits.validation`. `test_private` and `test_private_mixed` are not listed: their labels are not
 public, only the benchmark's server can score them (https://benchmark.mvtec.com). The lighting, which is part of a
-file's name (`000_regular.png`, `000_overexposed.png`), is not told apart.
+file's name (`000_regular.png`, `000_overexposed.png`), is ignored.
 """
 
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ def list_mvtec_ad2(root: Path, *, categories: Sequence[str] | None = None, train
     image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
     check_root(root, _EXPECTED)
-    found = category_folders(root, ("train", _TEST), data_set="MVTec AD 2", expected=_EXPECTED)
+    by_name = category_folders(root, ("train", _TEST), data_set="MVTec AD 2", expected=_EXPECTED)
     return splits_of(
-        {name: found[name] for name in choose(categories, found, root)},
+        {name: by_name[name] for name in choose(categories, by_name, root)},
         train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
         test=_list_test,
         validation=lambda folder, name: good_records(folder / "validation" / GOOD, name),
@@ -60,8 +60,7 @@ def _list_test(folder: Path, category: str) -> list[Record]:
     test = folder / _TEST
     if not test.is_dir():
         raise LayoutError(
-            f"{test}: no such folder, so this is not MVTec AD 2; unpack the category again, or choose the layout "
-            "that it has"
+            f"{test}: no such folder, so this is not MVTec AD 2; unpack the category again, or choose the right layout"
         )
     return tested_records(test, test / _TRUTH, category)
 

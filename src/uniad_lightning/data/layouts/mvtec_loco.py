@@ -1,11 +1,11 @@
-"""The layout of MVTec LOCO AD, listed and checked without opening a picture.
+"""The layout of MVTec LOCO AD, listed and checked without opening an image.
 
     root/<category>/{train,validation}/good/*.png
     root/<category>/test/{good,logical_anomalies,structural_anomalies}/*.png
     root/<category>/ground_truth/<defect>/<stem>/*.png        every mask of the image <stem>
 
-An image has one mask per defect; what any of them marks is defective. `validation` becomes `Splits.validation`. What
-the benchmark's own measure needs beside the masks (`defects_config.json`) is not read.
+An image has one mask per defect; what any of them marks is defective. `validation` becomes `Splits.validation`. The
+saturation thresholds of the benchmark's own measure (`defects_config.json`) are not read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from uniad_lightning.data.layouts.listing import (
     check_root,
     choose,
     good_records,
-    is_picture,
+    image_files,
+    is_image,
     kinds_of,
-    leave_pictures_in,
     named_folders,
-    pictures,
+    skip_images_in,
     splits_of,
     training_records,
 )
@@ -46,9 +46,9 @@ def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None, trai
     image has no mask, a folder of masks has no image, or two files of a folder differ in suffix only.
     """
     check_root(root, _EXPECTED)
-    found = category_folders(root, ("train", "test"), data_set="MVTec LOCO AD", expected=_EXPECTED)
+    by_name = category_folders(root, ("train", "test"), data_set="MVTec LOCO AD", expected=_EXPECTED)
     return splits_of(
-        {name: found[name] for name in choose(categories, found, root)},
+        {name: by_name[name] for name in choose(categories, by_name, root)},
         train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
         test=_list_test,
         validation=lambda folder, name: good_records(folder / "validation" / GOOD, name),
@@ -56,13 +56,13 @@ def list_mvtec_loco(root: Path, *, categories: Sequence[str] | None = None, trai
 
 
 def recognise(root: Path) -> bool:
-    """Whether a folder of `root` has a kind of anomaly of MVTec LOCO AD, and no masks outside folders of their own."""
+    """Whether a folder of `root` has a kind of anomaly of MVTec LOCO AD and each mask in the folder of its image."""
     return any_folder(root, lambda folder: any(_has_kind(folder, kind) for kind in _KINDS))
 
 
 def _has_kind(category: Path, kind: str) -> bool:
     masks = category / "ground_truth" / kind
-    stray = masks.is_dir() and any(is_picture(path) for path in masks.iterdir())
+    stray = masks.is_dir() and any(is_image(path) for path in masks.iterdir())
     return (category / "test" / kind).is_dir() and not stray
 
 
@@ -73,27 +73,27 @@ def _list_test(folder: Path, category: str) -> list[Record]:
     if not any((test / kind).is_dir() for kind in _KINDS):
         raise LayoutError(
             f"{test}: neither {' nor '.join(_KINDS)} in it, so this is not MVTec LOCO AD; "
-            "unpack the category again, or choose the layout that it has"
+            "unpack the category again, or choose the right layout"
         )
-    leave_pictures_in(test)
+    skip_images_in(test)
     records = []
     for defect, (images_in, masks_in) in kinds_of(test, truth).items():
         if defect == GOOD:
             records += good_records(images_in, category)
         else:
-            images = pictures(images_in)
+            images = image_files(images_in)
             masks = _masks(images, images_in=images_in, masks_in=masks_in)
             records += [Record(images[stem], masks[stem], category, defect, 1) for stem in images]
     return records
 
 
 def _masks(images: Mapping[str, Path], *, images_in: Path, masks_in: Path) -> dict[str, tuple[Path, ...]]:
-    """All masks of each image, by the image's stem: the pictures of `masks_in`/<stem>."""
-    found = {}
+    """All masks of each image, by the image's stem: the files of `masks_in`/<stem>."""
+    masks = {}
     marked = named_folders(masks_in)
     for stem, image in images.items():
-        found[stem] = tuple(pictures(marked.get(stem, masks_in / stem)).values())
-        if not found[stem]:
+        masks[stem] = tuple(image_files(marked.get(stem, masks_in / stem)).values())
+        if not masks[stem]:
             state = "is empty" if (masks_in / stem).is_dir() else "does not exist"
             raise InputError(
                 f"{image}: the defective image has no mask; expected {masks_in / stem / '000.png'} and, for more "
@@ -103,9 +103,9 @@ def _masks(images: Mapping[str, Path], *, images_in: Path, masks_in: Path) -> di
         if stem not in images:
             raise InputError(
                 f"{folder}: the folder of masks has no image; expected {images_in / f'{folder.name}.png'} "
-                "(any picture suffix), or delete the folder"
+                "(any image suffix), or delete the folder"
             )
-    return found
+    return masks
 
 
 MVTEC_LOCO = Published(

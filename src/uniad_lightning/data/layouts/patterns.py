@@ -1,4 +1,4 @@
-"""Files below a root: the pictures of a folder or pattern, and the masks of images by their stems. Opens no picture."""
+"""Files below a root: images of a folder or pattern, and masks of images by their stems. Opens no image."""
 
 import os
 import unicodedata
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from uniad_lightning.data.layouts.category_names import composed
-from uniad_lightning.data.layouts.listing import entries, is_left_out, is_picture, pictures
-from uniad_lightning.data.layouts.passed_over import pass_over
+from uniad_lightning.data.layouts.listing import entries, image_files, is_image, is_left_out
+from uniad_lightning.data.layouts.skipped import skip
 from uniad_lightning.errors import InputError
+from uniad_lightning.files.within import stays_within
 
 
 def on_disk(path: Path) -> Path:
-    """`path` as its folders and its file are spelt on the disk, which may have another form of Unicode; else itself."""
+    """`path` as spelt on the disk, possibly in another form of Unicode; unchanged where it does not exist."""
     if str(path).isascii() or os.path.lexists(path):
         return path
     parent = on_disk(path.parent)
@@ -28,43 +29,43 @@ def on_disk(path: Path) -> Path:
 
 @lru_cache(maxsize=64)  # lists name many files of one folder
 def _spellings(folder: Path, changed: int) -> dict[str, str]:
-    """The names in a folder that was last `changed` then, by their composed form."""
+    """The names in a folder by their composed form; `changed`, its modification time, is part of the cache key."""
     return {composed(name): name for name in os.listdir(folder)}
 
 
 def listed_file(root: Path, name: str) -> Path:
-    """The file that a list calls `name`, relative to `root`, be it with backslashes or in another form of Unicode."""
+    """The file `name` of a list, relative to `root`; backslashes and other forms of Unicode are accepted."""
     path = on_disk(root / name)
     return path if "\\" not in name or os.path.lexists(path) else on_disk(root / name.replace("\\", "/"))
 
 
 def below(folder: Path, *, without: Path | None = None, above: tuple[Path, ...] = ()) -> list[Path]:
-    """The pictures in `folder` and in its folders, linked ones too, sorted; hidden ones and `without` are passed over.
+    """The images in `folder` and its subfolders, linked ones too, sorted; without hidden ones and those in `without`.
 
-    `above` are the folders on the way here, so that a link back to one of them ends there.
+    `above` are the parent folders of this search, so that a link back to one of them is not followed.
     """
     here = folder.resolve()
     if here in above:
         return []
-    found = []
+    images = []
     for path, is_folder in entries(folder):
         if is_folder:
-            found += [] if path == without else below(path, without=without, above=(*above, here))
-        elif is_picture(path):
-            found.append(path)
+            images += [] if path == without else below(path, without=without, above=(*above, here))
+        elif is_image(path):
+            images.append(path)
         else:
-            pass_over(path)
-    return sorted(found)
+            skip(path)
+    return sorted(images)
 
 
 def inside(root: Path, path: Any, key: str) -> Path:
-    """`path`, a text that may hold wildcards, relative to `root`; InputError for one that is no text or leaves it."""
+    """`path`, which may hold wildcards, relative to `root`; InputError for one that is no text or leaves `root`."""
     if not isinstance(path, str) or not path:
         raise InputError(f"{key}: got {path!r}, expected a folder, file or glob; quote a number")
     relative, base = on_disk(Path(path)), Path(os.path.abspath(root))
     if relative.is_relative_to(base):
         relative = relative.relative_to(base)
-    if relative.is_absolute() or ".." in relative.parts:
+    if not stays_within(relative):
         raise InputError(
             f"{key}: '{path}' leaves data.root={base}; give a path below it, or a data.root that holds all"
         )
@@ -72,39 +73,39 @@ def inside(root: Path, path: Any, key: str) -> Path:
 
 
 def matches(root: Path, patterns: Any, *, key: str, without: Path | None = None) -> list[Path]:
-    """The pictures that a pattern or any of several matches, each once, sorted; none for no pattern at all.
+    """The images that one pattern or several match, each once, sorted; none for None.
 
-    A pattern is a folder, which means all pictures `below` it but those in `without`, a file, or a glob of either.
+    A pattern is a folder, which means all images `below` it but those in `without`, a file, or a glob of either.
     `**` stands for any number of folders.
 
-    Raises InputError for an empty list and for a pattern that is no text, leaves `root` or matches no picture.
+    Raises InputError for an empty list and for a pattern that is no text, leaves `root` or matches no image.
     """
     if patterns is None:
         return []
     listed = patterns if isinstance(patterns, Sequence) and not isinstance(patterns, str) else [patterns]
     if not listed:
         raise InputError(f"{key}: the list is empty; give a folder, file or glob below data.root")
-    found: set[Path] = set()
+    images: set[Path] = set()
     for pattern in listed:
         relative = inside(root, pattern, key)
-        # A name is taken as it stands before it is taken as a glob: `bottle [2]` may be a folder.
+        # An existing name is not taken for a glob: `bottle [2]` may be a folder.
         named = on_disk(root / relative)
         matched: set[Path] = set()
         for path in [named] if named.exists() else _globbed(root, relative):
             if path.is_dir():
                 matched.update(below(path, without=without))
-            elif is_picture(path):
+            elif is_image(path):
                 matched.add(path)
             elif not is_left_out(path.name):
-                pass_over(path)
+                skip(path)
         if not matched:
-            raise InputError(f"{key}: '{pattern}' matches no picture in {root}; give a folder, file or glob below it")
-        found |= matched
-    return sorted(found)
+            raise InputError(f"{key}: '{pattern}' matches no image in {root}; give a folder, file or glob below it")
+        images |= matched
+    return sorted(images)
 
 
 def _globbed(root: Path, pattern: Path) -> Iterator[Path]:
-    """What a glob matches, in whichever form of Unicode; not what is in hidden folders and the like."""
+    """Paths that a glob matches in any form of Unicode, without hidden folders and those left by systems."""
     text = str(pattern)
     for form in dict.fromkeys((text, composed(text), unicodedata.normalize("NFD", text))):
         for hit in map(Path, iglob(form, root_dir=root, recursive=True)):
@@ -113,14 +114,14 @@ def _globbed(root: Path, pattern: Path) -> Iterator[Path]:
 
 
 def masks_by_stem(images: Iterable[tuple[str, Path]], *, masks: Path, root: Path) -> dict[Path, Path]:
-    """The mask of each of the `images`, which come with their kind of defect: `<stem>_mask` or `<stem>`, any suffix.
+    """The mask of each image: `<stem>_mask` or `<stem>` with any suffix. `images` are pairs of defect and image.
 
-    It lies in the folder `masks` itself, or in a sub folder called as the kind or as the end of the image's own folder:
-    that of `root/bottle/scrap/dent/000.png` in `masks/dent`, `masks/scrap/dent` or `masks/bottle/scrap/dent`.
+    It lies in the folder `masks` or in a subfolder named as the defect or as the end of the image's own folder: that of
+    `root/bottle/scrap/dent/000.png` in `masks/dent`, `masks/scrap/dent` or `masks/bottle/scrap/dent`.
 
     Raises InputError for an image without mask or with two, and for a mask that fits two images.
     """
-    listed = cache(pictures)
+    listed = cache(image_files)
     paired: dict[Path, Path] = {}
     owner: dict[Path, Path] = {}
     for kind, image in images:
@@ -133,7 +134,7 @@ def masks_by_stem(images: Iterable[tuple[str, Path]], *, masks: Path, root: Path
         if not fitting:
             raise InputError(
                 f"{image}: the defective image has no mask; expected {masks / kind / names[0]}.png or "
-                f"{masks / names[0]}.png (any picture suffix, with or without _mask), or give no masks for the product"
+                f"{masks / names[0]}.png (any image suffix, with or without _mask), or give no masks for the category"
             )
         if len(fitting) > 1:
             raise InputError(f"{image}: two masks, {fitting[0]} and {fitting[1]}; keep one")
@@ -142,6 +143,6 @@ def masks_by_stem(images: Iterable[tuple[str, Path]], *, masks: Path, root: Path
         if other != image:
             raise InputError(
                 f"{fitting[0]}: the mask fits both {other} and {image}; rename one image and its mask, or put masks "
-                "into sub folders called as those of the images"
+                "into subfolders named as those of the images"
             )
     return paired

@@ -1,4 +1,4 @@
-"""What the authors of a public data set say of it: where it is, under which licence, and how many images it has."""
+"""Facts about public data sets: source, licence, and published numbers of images."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from uniad_lightning.data.records import Splits
 
 
 class Images(NamedTuple):
-    """Published numbers of images of one category, or of all; None where they are not published so."""
+    """Published numbers of images of one category, or of all; None where a number is not published."""
 
     train_good: int | None
     validation_good: int | None
@@ -20,14 +20,14 @@ class Published(NamedTuple):
     """A public data set.
 
     Attributes:
-        title: its name as its authors write it.
-        layout: the folder as it lies unpacked, a few lines of text.
+        title: its name, as its authors write it.
+        layout: the unpacked folder, a few lines of text.
         licence: name of its licence, with what it forbids.
         source: address of the page to get it from.
         reference: authors, title and year of the paper to cite.
         images: published numbers by category; under `all` where only sums are published.
         listing: `listing(root, categories=None)` -> its records.
-        recognise: `recognise(root)` -> whether the folder looks like this layout; opens no picture, never raises.
+        recognise: `recognise(root)` -> whether the folder looks like this layout; opens no image, never raises.
     """
 
     title: str

@@ -1,11 +1,11 @@
-"""The layout of Real-IAD, listed from its JSON files and checked without opening a picture.
+"""The layout of Real-IAD, listed from its JSON files and checked without opening an image.
 
     root/realiad_jsons/<category>.json             also realiad_jsons/realiad_jsons/<category>.json
     root/realiad_1024/<category>/...               also realiad_512, realiad_256, realiad_raw
 
 A JSON file has `meta` (`prefix`, a folder that every path of the file is in; `normal_class`) and `train` and `test`,
-lists of entries with `anomaly_class`, `image_path` and `mask_path` (null for a good image). A product is photographed
-from five sides, C1 to C5; as for the authors' UniAD experiment, each photograph is an image of its own.
+lists of entries with `anomaly_class`, `image_path` and `mask_path` (null for a good image). An object is photographed
+from five sides, C1 to C5; as in the authors' UniAD experiment, each photograph is a separate image.
 """
 
 import json
@@ -21,27 +21,28 @@ from uniad_lightning.data.layouts.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.files.text_lines import read_text
+from uniad_lightning.files.within import stays_within
 
 _JSONS = ("realiad_jsons", "realiad_jsons/realiad_jsons")
-_PICTURES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
-_EXPECTED = f"realiad_jsons/<category>.json and the pictures in {_PICTURES[0]}/ (or {', '.join(_PICTURES[1:])})"
+_IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
+_EXPECTED = f"realiad_jsons/<category>.json and the images in {_IMAGES[0]}/ (or {', '.join(_IMAGES[1:])})"
 
 
 def list_real_iad(root: Path, *, categories: Sequence[str] | None = None, train_needed: bool = True) -> Splits:
     """Records of the categories below `root`, all of them or those named, in the order of their JSON files.
 
-    A defect is called by its code in the file, such as `AK`. Of several sizes of the pictures the first of 1024 (which
-    the authors use), 512, 256 and raw is taken, for all categories.
+    A defect is named by its code in the file, such as `AK`. Of several image sizes the first of 1024 (which the authors
+    use), 512, 256 and raw is taken, for all categories.
 
-    Raises LayoutError when `root` holds no JSON file or no folder of pictures; InputError when `root` is no folder, a
+    Raises LayoutError when `root` holds no JSON file or no folder of images; InputError when `root` is no folder, a
     named category is not there, a file is not JSON or lacks a key, a path leaves its folder or leads to no file, an
     image is listed twice, a defective one is among those to train on or has no mask, or there is none to train on.
     """
     check_root(root, _EXPECTED)
     jsons = _find_jsons(root)
-    sizes = [root / name for name in _PICTURES if (root / name).is_dir()]
+    sizes = [root / name for name in _IMAGES if (root / name).is_dir()]
     if not jsons or not sizes:
-        missing = "folder of pictures" if jsons else "JSON file"
+        missing = "folder of images" if jsons else "JSON file"
         raise LayoutError(f"data.root: {root.absolute()} holds no {missing} of Real-IAD; expected {_EXPECTED}")
     chosen = choose(categories, tuple(jsons), root)
     listed = [_list_category(jsons[category], sizes[0], train_needed) for category in chosen]
@@ -51,9 +52,9 @@ def list_real_iad(root: Path, *, categories: Sequence[str] | None = None, train_
 
 
 def recognise(root: Path) -> bool:
-    """Whether `root` has JSON files and pictures in folders with the names of Real-IAD's."""
+    """Whether `root` has JSON files and images in folders named as those of Real-IAD."""
     try:
-        return bool(_find_jsons(root)) and any((root / name).is_dir() for name in _PICTURES)
+        return bool(_find_jsons(root)) and any((root / name).is_dir() for name in _IMAGES)
     except OSError:
         return False
 
@@ -67,14 +68,14 @@ def _find_jsons(root: Path) -> dict[str, Path]:
     return {}
 
 
-def _list_category(file: Path, pictures: Path, train_needed: bool) -> tuple[list[Record], list[Record]]:
+def _list_category(file: Path, images_in: Path, train_needed: bool) -> tuple[list[Record], list[Record]]:
     """The records to train and to test on of one JSON file."""
     try:
         content = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read as JSON ({one_line(error)}); unpack realiad_jsons again") from error
     meta = _value(content, "meta", dict, f"{file}")
-    folder = pictures / _inside(_value(meta, "prefix", str, f"{file}: meta"), f"{file}: meta.prefix")
+    folder = images_in / _inside(_value(meta, "prefix", str, f"{file}: meta"), f"{file}: meta.prefix")
     normal = _value(meta, "normal_class", str, f"{file}: meta")
     lists = []
     name = composed(file.stem)
@@ -92,15 +93,15 @@ def _list_category(file: Path, pictures: Path, train_needed: bool) -> tuple[list
 
 def _check(file: Path, train: list[Record], test: list[Record], *, normal: str) -> None:
     """Raises InputError unless the images to train on are good, and each image is listed once."""
-    seen = set()
+    listed = set()
     for split, records in (("train", train), ("test", test)):
         for position, record in enumerate(records):
             where = f"{file}: {split}[{position}]"
             if split == "train" and record.label:
                 raise InputError(f"{where}: {record.defect} to train on, expected {normal}; use plain realiad_jsons")
-            if record.image in seen:
+            if record.image in listed:
                 raise InputError(f"{where}: {record.image} is listed twice; delete one of its entries")
-            seen.add(record.image)
+            listed.add(record.image)
 
 
 def _record(entry: object, where: str, folder: Path, normal: str, category: str) -> Record:
@@ -115,10 +116,10 @@ def _record(entry: object, where: str, folder: Path, normal: str, category: str)
 
 
 def _value(owner: object, key: str, kind: type | UnionType, where: str) -> Any:
-    """`owner[key]`; InputError unless `owner` is an object that has it and it is of this kind."""
+    """`owner[key]`; InputError unless `owner` is an object with this key and the value has the type `kind`."""
     if not isinstance(owner, dict) or key not in owner:
-        found = f"the keys {', '.join(owner)}" if isinstance(owner, dict) and owner else type(owner).__name__
-        raise InputError(f"{where}: found {found[:100]}, expected an object with '{key}'; unpack realiad_jsons again")
+        keys = f"the keys {', '.join(owner)}" if isinstance(owner, dict) and owner else type(owner).__name__
+        raise InputError(f"{where}: found {keys[:100]}, expected an object with '{key}'; unpack realiad_jsons again")
     if not isinstance(owner[key], kind):
         expected = getattr(kind, "__name__", kind)
         raise InputError(f"{where}.{key}: found {type(owner[key]).__name__}, expected {expected}; correct the file")
@@ -127,15 +128,15 @@ def _value(owner: object, key: str, kind: type | UnionType, where: str) -> Any:
 
 def _inside(text: str, where: str) -> Path:
     """`text` as a relative path; InputError when it leads out of the folder it is relative to."""
-    if Path(text).anchor or ".." in text.replace("\\", "/").split("/"):
-        raise InputError(f"{where}: {text!r} leads out of the pictures, expected a path below them; correct the file")
+    if not stays_within(text.replace("\\", "/")):
+        raise InputError(f"{where}: {text!r} leads out of the images, expected a path below them; correct the file")
     return Path(text)
 
 
 def _file(folder: Path, text: str, where: str) -> Path:
     path = listed_file(folder, str(_inside(text, where)))
     if not path.is_file():
-        raise InputError(f"{where}: no file {path}; unpack this category's pictures again, in {folder.parent}")
+        raise InputError(f"{where}: no file {path}; unpack this category's images again, in {folder.parent}")
     return path
 
 

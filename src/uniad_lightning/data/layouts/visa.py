@@ -1,12 +1,12 @@
-"""The layout of VisA as Amazon distributes it, listed from its split and checked without opening a picture.
+"""The layout of VisA as Amazon distributes it, listed from its split and checked without opening an image.
 
-    root/split_csv/1cls.csv                                   which image is trained and which is tested on
+    root/split_csv/1cls.csv                                   the train and test images
     root/<category>/Data/Images/{Normal,Anomaly}/*.JPG
     root/<category>/Data/Masks/Anomaly/*.png
 
 The columns of the CSV are object, split (train or test), label (normal or anomaly), image and mask, the last two as
-paths below `root`; an image that it does not list is not used. A VisA that was sorted into train, test and ground_truth
-has the layout of MVTec-AD.
+paths below `root`; images that it does not list are not used. A VisA sorted into train, test and ground_truth has
+the layout of MVTec AD.
 """
 
 import csv
@@ -21,6 +21,7 @@ from uniad_lightning.data.layouts.published import Images, Published
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.files.text_lines import read_text
+from uniad_lightning.files.within import stays_within
 
 _CSV = "split_csv/1cls.csv"
 _COLUMNS = ("object", "split", "label", "image", "mask")
@@ -60,7 +61,7 @@ def list_visa(root: Path, *, categories: Sequence[str] | None = None, train_need
 
 
 def recognise(root: Path) -> bool:
-    """Whether a folder of `root` has its pictures where VisA has them."""
+    """Whether a folder of `root` has its images where VisA has them."""
     return any_folder(root, lambda folder: (folder / "Data" / "Images").is_dir())
 
 
@@ -90,7 +91,7 @@ def _read(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _record(row: dict[str, str], root: Path, where: str) -> Record:
-    """The record of a row that is sound."""
+    """The record of a row; InputError for a row that contradicts itself or names a missing file."""
     split, label = row["split"], row["label"]
     for column, known in (("split", ("train", "test")), ("label", ("normal", "anomaly"))):
         if row[column] not in known:
@@ -111,8 +112,8 @@ def _record(row: dict[str, str], root: Path, where: str) -> Record:
 
 def _file(root: Path, text: str, where: str) -> Path:
     if not text:
-        raise InputError(f"{where} is empty, expected the path of a picture below {root}; correct the file")
-    if Path(text).anchor or ".." in text.replace("\\", "/").split("/"):
+        raise InputError(f"{where} is empty, expected the path of an image below {root}; correct the file")
+    if not stays_within(text.replace("\\", "/")):
         raise InputError(f"{where} is '{text}', which leaves data.root={root}; expected a path below it")
     path = listed_file(root, text)
     if not path.is_file():

@@ -1,1 +1,1 @@
-"""The synthetic data set of the demo: photographs of six products with defects, drawn from a seed."""
+"""The synthetic data set of the demo: images of six categories with defects, drawn from a seed."""

@@ -1,6 +1,6 @@
-"""From a surface to a photograph: pose, defect, lamp, floor, lens. Used by `synthetic`.
+"""From a surface to a photograph: pose, defect, lamp, floor, lens. Used by `dataset`.
 
-A picture is drawn in linear light on a grid three times finer than asked for, lit, averaged down, laid on a background
+An image is drawn in linear light on a grid three times finer than asked for, lit, averaged down, laid on a background
 and developed. A defect changes the surface before any of that, so the same random numbers give the flawless twin.
 Lengths are in "pixels at 128", as in `surface`.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from uniad_lightning.data.synthetic.surface import Array, Frame, Gap, Product, Surface, blob, mix, noise, step
+from uniad_lightning.data.synthetic.surface import Array, Category, Frame, Gap, Surface, blob, mix, noise, step
 
 _FINE = 3  # supersampling per axis
 
@@ -27,7 +27,7 @@ class Defect(NamedTuple):
 
 
 def place(kind: str, clean: Array, alpha: Array, key: tuple[int, ...]) -> Defect:
-    """A random defect centred on the product; missing and deformed parts prefer places that have structure."""
+    """A random defect centred on the object; missing and deformed parts prefer places that have structure."""
     rng = np.random.default_rng(key)
     size = len(alpha)
     inner = ndimage.minimum_filter(alpha, max(3, size // 24)) > 0.5
@@ -44,25 +44,25 @@ def place(kind: str, clean: Array, alpha: Array, key: tuple[int, ...]) -> Defect
     return Defect(kind, x, y, rng.uniform(0, 2 * np.pi), strength, key)
 
 
-def photograph(product: Product, key: tuple[int, ...], size: int, defect: Defect | None) -> tuple[Array, Array]:
-    """The developed picture (H, W, 3), noise-free and about [0, 1], and the product's coverage (H, W) in [0, 1]."""
+def photograph(category: Category, key: tuple[int, ...], size: int, defect: Defect | None) -> tuple[Array, Array]:
+    """The developed image (H, W, 3), noise-free and about [0, 1], and the object's coverage (H, W) in [0, 1]."""
     rng = np.random.default_rng((*key, 0))
     axis = ((np.arange(size * _FINE, dtype=np.float32) + 0.5) * (128 / (size * _FINE))) - 64
     x, y = (np.ascontiguousarray(part) for part in np.broadcast_arrays(axis[None], axis[:, None]))
-    angle = rng.uniform(-product.rotation, product.rotation)
-    move = rng.uniform(-product.shift, product.shift, 2)
-    zoom = rng.uniform(1 - product.scale, 1 + product.scale)
+    angle = rng.uniform(-category.rotation, category.rotation)
+    move = rng.uniform(-category.shift, category.shift, 2)
+    zoom = rng.uniform(1 - category.scale, 1 + category.scale)
     bent_x, bent_y, dent = _bend(x, y, defect)
     frame = _pose(bent_x, bent_y, angle, move, zoom)
-    surface = product.draw(frame, rng, _gap(defect, angle, move, zoom))
+    surface = category.draw(frame, rng, _gap(defect, angle, move, zoom))
     surface = surface._replace(height=surface.height + dent)
     if defect is not None and defect.kind in _MARKS:
-        surface = _MARKS[defect.kind](surface, product, x, y, defect)
-    return _develop(surface, product, size, rng)
+        surface = _MARKS[defect.kind](surface, category, x, y, defect)
+    return _develop(surface, category, size, rng)
 
 
 def _pose(x: Array, y: Array, angle: float, move: Array, zoom: float) -> Frame:
-    """Image coordinates in the product's own frame."""
+    """Image coordinates in the object's own frame."""
     c, s = np.float32(np.cos(angle) / zoom), np.float32(np.sin(angle) / zoom)
     x, y = x - np.float32(move[0]), y - np.float32(move[1])
     return Frame(c * x + s * y, c * y - s * x, angle)
@@ -86,7 +86,7 @@ def _bend(x: Array, y: Array, defect: Defect | None) -> tuple[Array, Array, Arra
 
 
 def _gap(defect: Defect | None, angle: float, move: Array, zoom: float) -> Gap | None:
-    """The missing part in the product's own frame."""
+    """The missing part in the object's own frame."""
     if defect is None or defect.kind != "missing":
         return None
     rng = np.random.default_rng((*defect.key, 1))
@@ -95,7 +95,7 @@ def _gap(defect: Defect | None, angle: float, move: Array, zoom: float) -> Gap |
     return Gap(float(centre.x), float(centre.y), reach, rng.uniform(0, 2 * np.pi, 3).astype(np.float32))
 
 
-def _scratch(surface: Surface, product: Product, x: Array, y: Array, defect: Defect) -> Surface:
+def _scratch(surface: Surface, category: Category, x: Array, y: Array, defect: Defect) -> Surface:
     """A bowed groove through the surface that tapers off at both ends and lays the core bare."""
     rng = np.random.default_rng((*defect.key, 1))
     rough = noise(x / 2.3, y / 2.3, rng)
@@ -106,7 +106,7 @@ def _scratch(surface: Surface, product: Product, x: Array, y: Array, defect: Def
     across = across + np.float32(rng.uniform(-6, 6)) * (along / half) ** 2 + 0.35 * rough
     width = np.float32(rng.uniform(1.6, 2.3)) * np.sqrt(np.clip(1 - (along / half) ** 2, 0, None)) * (1 + 0.3 * rough)
     groove = step(0.6, -0.5, np.abs(across) - width) * (np.abs(along) < half)
-    bare = product.core * (0.85 + 0.25 * rough)
+    bare = category.core * (0.85 + 0.25 * rough)
     return surface._replace(
         albedo=mix(surface.albedo, bare, groove * np.float32(rng.uniform(0.85, 1.0))),
         height=surface.height - 1.4 * groove,
@@ -114,13 +114,13 @@ def _scratch(surface: Surface, product: Product, x: Array, y: Array, defect: Def
     )
 
 
-def _stain(surface: Surface, product: Product, x: Array, y: Array, defect: Defect) -> Surface:
-    """A dull film of one of the product's soils, densest along its rim; what lies below shines through."""
+def _stain(surface: Surface, category: Category, x: Array, y: Array, defect: Defect) -> Surface:
+    """A dull film of one of the category's soils, densest along its rim; what lies below shines through."""
     rng = np.random.default_rng((*defect.key, 1))
     rough = noise(x / 2.3, y / 2.3, rng)
     outline = Gap(defect.x, defect.y, rng.uniform(9.0, 13.0) * defect.strength, rng.uniform(0, 6.28, 3))
     depth = blob(x, y, outline) + 0.8 * rough
-    paint = product.soil[rng.integers(len(product.soil))]
+    paint = category.soil[rng.integers(len(category.soil))]
     film = step(1.2, -2.2, depth) * rng.uniform(0.78, 0.92) * (1 + 0.08 * step(-4.5, -0.5, depth))
     tinted = mix(surface.albedo * paint * 2.2, paint, np.float32(0.45))
     return surface._replace(albedo=mix(surface.albedo, tinted, film), gloss=surface.gloss * (1 - 0.6 * film))
@@ -129,7 +129,7 @@ def _stain(surface: Surface, product: Product, x: Array, y: Array, defect: Defec
 _MARKS = {"scratch": _scratch, "stain": _stain}
 
 
-def _develop(surface: Surface, product: Product, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def _develop(surface: Surface, category: Category, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Lights the surface with one lamp, averages it down, lays it on the floor and encodes it for display."""
     heading, lean = rng.normal(-2.2, 0.2), rng.uniform(0.6, 0.9)
     lamp = np.array((lean * np.cos(heading), lean * np.sin(heading), 1.0), np.float32) / np.float32(np.hypot(lean, 1))
@@ -145,7 +145,7 @@ def _develop(surface: Surface, product: Product, size: int, rng: np.random.Gener
         mirror = mirror * mirror
     lit = surface.albedo * (0.28 + 0.85 * diffuse) + surface.gloss * mirror
     lit, alpha = _average(lit * surface.alpha, size), _average(surface.alpha, size)
-    image = lit + (1 - alpha) * _floor(product, alpha, lamp, size, rng)
+    image = lit + (1 - alpha) * _floor(category, alpha, lamp, size, rng)
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     fall = rng.uniform(-0.25, 0.25, 2).astype(np.float32)
     light = rng.uniform(0.85, 1.15) * (1 + fall[0] * axis[None] + fall[1] * axis[:, None])
@@ -162,11 +162,11 @@ def _average(field: Array, size: int) -> Array:
     return (rows[..., ::3] + rows[..., 1::3] + rows[..., 2::3]) / np.float32(9)
 
 
-def _floor(product: Product, alpha: Array, lamp: Array, size: int, rng: np.random.Generator) -> Array:
-    """What the product lies on (3, H, W): a worn mat with the product's soft shadow."""
+def _floor(category: Category, alpha: Array, lamp: Array, size: int, rng: np.random.Generator) -> Array:
+    """The background (3, H, W): a worn mat with the object's soft shadow."""
     unit = size / 128
     shadow = ndimage.gaussian_filter(alpha, 2.2 * unit)
     shadow = ndimage.shift(shadow, (-4.5 * lamp[1] * unit, -4.5 * lamp[0] * unit), order=1, mode="nearest")
     y, x = np.mgrid[:size, :size].astype(np.float32) / unit
     worn = 0.10 * noise(x / 17, y / 17, rng) + 0.05 * noise(x / 1.7, y / 1.7, rng)
-    return product.floor * (1 + worn) * (1 - 0.6 * shadow)
+    return category.floor * (1 + worn) * (1 - 0.6 * shadow)

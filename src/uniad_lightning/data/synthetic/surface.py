@@ -1,4 +1,4 @@
-"""What the drawings of products are made of: coordinates, surfaces, distances to outlines, noise, colours.
+"""Parts of the drawings: coordinates, surfaces, distances to outlines, noise, colours.
 
 Lengths are in units of 1/128 of the image side ("pixels at 128"); colours are linear light in [0, 1]. Shapes: `H, W` is
 the supersampled grid.
@@ -14,7 +14,7 @@ Array = NDArray[np.floating[Any]]
 
 
 class Frame(NamedTuple):
-    """The product's own coordinates, origin in the image centre at rest, and its rotation in the image in radians."""
+    """The object's own coordinates, origin in the image centre at rest, and its rotation in the image in radians."""
 
     x: Array
     y: Array
@@ -22,7 +22,7 @@ class Frame(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """A missing part: centre `x, y` in the product's coordinates, radius `reach`, and the outline's phases (3,)."""
+    """A missing part: centre `x, y` in the object's coordinates, radius `reach`, and the outline's phases (3,)."""
 
     x: float
     y: float
@@ -42,8 +42,8 @@ class Surface(NamedTuple):
 Drawing = Callable[[Frame, np.random.Generator, Gap | None], Surface]
 
 
-class Product(NamedTuple):
-    """A product line: its drawing, how it may lie under the camera, and what it lies on and is made of.
+class Category(NamedTuple):
+    """A category of objects: their drawing, pose under the camera, background and material.
 
     Angles are radians, `shift` pixels at 128, `scale` a relative range; `floor` is the colour (3, 1, 1) underneath,
     `core` the colour a scratch lays bare, `soil` the colours of its stains.

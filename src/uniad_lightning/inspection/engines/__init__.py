@@ -1,1 +1,1 @@
-"""What runs a detector: a checkpoint with torch, or an exported file."""
+"""Engines run a detector: a checkpoint with torch, or an exported file."""

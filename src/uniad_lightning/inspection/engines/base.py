@@ -1,4 +1,4 @@
-"""What a `Detector` runs, whatever it was loaded from."""
+"""The interface of the engines that a `Detector` runs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -9,13 +9,13 @@ from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.types import Box
 
 
-class Seen(NamedTuple):
-    """What an engine sees in B pictures.
+class EngineOutput(NamedTuple):
+    """The results of an engine for B images.
 
     Attributes:
-        maps: anomaly maps (B, h, w) float32 of the region that was looked at.
+        maps: anomaly maps (B, h, w) float32 of the inspected region.
         scores: image scores (B,) float.
-        distances: how far each is from what was trained on, (B,), relative to the boundary at 1; None: not known.
+        distances: of each image from the train images, (B,), in units of the boundary of `Familiarity`; None: unknown.
     """
 
     maps: np.ndarray
@@ -24,11 +24,11 @@ class Seen(NamedTuple):
 
 
 class Engine(Protocol):
-    """What a `Detector` runs: a checkpoint, or an exported file. Safe to call from several threads."""
+    """Runs the model of a checkpoint or of an exported file. Safe to call from several threads."""
 
     calibration: Calibration | None
     region: Box
     white_level: int
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
-        """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
+    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
+        """Inspect images, each (H, W, 3) uint8 RGB of any size."""

@@ -12,7 +12,7 @@ from uniad_lightning.data.images.white_level import as_number
 from uniad_lightning.detectors.base import AnomalyModule, Output
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.boundary import Calibration
-from uniad_lightning.inspection.engines.base import Seen
+from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.models.backbone.batch_norm_folding import GATE
 from uniad_lightning.training.build import as_saved, build_saved, build_saved_data
@@ -22,7 +22,7 @@ from uniad_lightning.types import Batch, Size
 class TorchEngine:
     """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`.
 
-    `white_level` is white in images of more than 8 bits, as in the training.
+    `white_level` is the white of images of more than 8 bits, as in the training.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def inspect(self, images: Sequence[np.ndarray]) -> Output:
-        """Judge pictures, each (H, W, 3) uint8 RGB of any size."""
+        """Inspect images, each (H, W, 3) uint8 RGB of any size."""
         with GATE.running():
             return self._inspect(images)
 
@@ -63,17 +63,17 @@ class TorchEngine:
             pixels = pixels.unflatten(0, (len(images), self.framing.count))
         return self.module.inspect(Batch(image=pixels), framing=self.framing, size=self.map_size)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
-        """As `Engine` says."""
+    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
+        """See `Engine`."""
         output = self.inspect(images)
         distances = None
         if self.familiarity is not None and output.descriptor is not None:
             distances = (self.familiarity.distance(output.descriptor) / self.familiarity.boundary).numpy()
-        return Seen(output.map.cpu().numpy(), output.score.cpu().numpy(), distances)
+        return EngineOutput(output.map.cpu().numpy(), output.score.cpu().numpy(), distances)
 
 
 def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()) -> TorchEngine:
-    """What a checkpoint holds, on `device`, as `Detector.load` says."""
+    """The detector in a checkpoint, on `device`; arguments and errors as of `Detector.load`."""
     module, checkpoint = build_saved(path, trust)
     with as_saved(path):
         data = build_saved_data(checkpoint, module)
@@ -101,5 +101,5 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name}: is not to be had here; expected auto, cpu, cuda or cuda:N") from error
+        raise InputError(f"device={name}: is not available here; expected auto, cpu, cuda or cuda:N") from error
     return device

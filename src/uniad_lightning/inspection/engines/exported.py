@@ -1,4 +1,4 @@
-"""Runs a file of `uniad export` with ONNX Runtime, as `detector.Engine` asks: the same answers as the checkpoint's."""
+"""Engines for the files of `uniad export`; their results are those of the checkpoint."""
 
 import json
 import re
@@ -15,43 +15,43 @@ from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.errors import InputError, did_you_mean, one_line, system_reason
 from uniad_lightning.files import sealed
 from uniad_lightning.inspection.boundary import Calibration
-from uniad_lightning.inspection.engines.base import Seen
+from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.models.backbone.feature_pyramid import PIXELS_AT_ONCE
 from uniad_lightning.types import Box, Size
 
-FORMAT = 2  # of the file: raised when a reader of this one would misread it; 2: has a white level
-KEY = "uniad."  # before the names of what an .onnx file says about itself
-ABOUT = "uniad.json"  # what a .pt2 file says about itself
+FORMAT = 2  # of the file: raised when an older reader would misread it; 2: has a white level
+KEY = "uniad."  # prefix of the metadata of an .onnx file
+ABOUT = "uniad.json"  # the metadata in a .pt2 file
 CUDA = "CUDAExecutionProvider"
-PICTURE_PIXELS = 2**24  # of a batch of pictures at their own size: its grey levels are held as floats for a moment
+IMAGE_PIXELS = 2**24  # of a batch of images at their own size, which are held as floats for a moment
 
 
 class OnnxEngine:
-    """What `uniad export` wrote at `path`, run by ONNX Runtime; safe to call from several threads.
+    """Runs the .onnx file at `path` with ONNX Runtime; safe to call from several threads.
 
-    `device` is `auto` (a GPU where ONNX Runtime can use one), `cpu`, `cuda` or `cuda:1`. `about` is what the file says
-    about itself, such as `categories` (what was trained on) and `precision`.
+    `device` is `auto` (a GPU where ONNX Runtime can use one), `cpu`, `cuda` or `cuda:1`. `about` is the file's
+    metadata, such as `categories` (those of the training) and `precision`.
 
     Raises InputError without ONNX Runtime, for a file that `uniad export` did not write or that is too new, and for a
-    device that is not there.
+    device that is not available.
     """
 
     def __init__(self, path: str, device: str = "auto"):
         self.session = _open(path, device)
-        said = self.session.get_modelmeta().custom_metadata_map
-        if sealed.KEY in said and not sealed.is_sealed(Path(path)):
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if sealed.KEY in metadata and not sealed.is_sealed(Path(path)):
             raise InputError(f"{path}: was changed after its digest was taken; take {sealed.KEY} out of its metadata")
-        given = {name.removeprefix(KEY): text for name, text in said.items() if name.startswith(KEY)}
-        inputs = ", ".join(f"{one.name} {one.type}" for one in self.session.get_inputs())
-        self.about = _read_about(given, path, inputs)
+        texts = {name.removeprefix(KEY): text for name, text in metadata.items() if name.startswith(KEY)}
+        inputs = ", ".join(f"{node.name} {node.type}" for node in self.session.get_inputs())
+        self.about = _read_about(texts, path, inputs)
         self.calibration, self.region = _calibration(self.about), _region(self.about)
         self.white_level = self.about.get("white_level", FULL_RANGE)
         self.outputs = [output.name for output in self.session.get_outputs()]
         on_gpu = CUDA in self.session.get_providers()
         self.at_once = 16 if on_gpu else at_once(self.about["image_size"], self.about["tiles"])
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
-        """As `Engine` says."""
+    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
+        """See `Engine`."""
         return in_batches(images, self._run, at_once=self.at_once)
 
     def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -59,25 +59,27 @@ class OnnxEngine:
 
 
 class ProgramEngine:
-    """What `uniad export format=torch` wrote at `path`, run by torch on the CPU; otherwise as `OnnxEngine`."""
+    """Runs the .pt2 file at `path` (`uniad export format=torch`) with torch on the CPU; otherwise as `OnnxEngine`."""
 
     def __init__(self, path: str):
         extra = {ABOUT: ""}
         _refuse_damaged(path, "a .pt2 file of uniad export format=torch")
         if not sealed.is_archive(Path(path)):  # torch would print its own traceback first
-            raise InputError(f"{path}: cannot be read as a program of torch.export; it is another kind, or not whole")
+            raise InputError(
+                f"{path}: cannot be read as a program of torch.export; it is of another kind, or incomplete"
+            )
         try:
             self.program = torch.export.load(path, extra_files=extra).module()
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
             raise InputError(f"{path}: cannot be read as a program of torch.export ({one_line(error)})") from None
-        given = json.loads(extra[ABOUT] or "{}")
-        self.about = _read_about({name: json.dumps(value) for name, value in given.items()}, path, "unknown")
+        about = json.loads(extra[ABOUT] or "{}")
+        self.about = _read_about({name: json.dumps(value) for name, value in about.items()}, path, "unknown")
         self.calibration, self.region = _calibration(self.about), _region(self.about)
         self.white_level = self.about.get("white_level", FULL_RANGE)
         self.at_once = at_once(self.about["image_size"], self.about["tiles"])
 
-    def __call__(self, images: Sequence[np.ndarray]) -> Seen:
-        """As `Engine` says."""
+    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
+        """See `Engine`."""
         return in_batches(images, self._run, at_once=self.at_once)
 
     @torch.inference_mode()
@@ -86,40 +88,41 @@ class ProgramEngine:
 
 
 def at_once(image_size: Size, tiles: int) -> int:
-    """Pictures that a CPU judges fastest together, by the size (height, width) and number of what is cut from each."""
+    """How many images a CPU runs fastest as one batch, by size (height, width) and number of the tiles of each."""
     return max(PIXELS_AT_ONCE // (image_size[0] * image_size[1] * tiles), 1)
 
 
 def in_batches(
     images: Sequence[np.ndarray], run: Callable[[np.ndarray], Mapping[str, np.ndarray]], *, at_once: int
-) -> Seen:
-    """What `run` sees in pictures (H, W, 3) uint8 of any size: it takes (B, H, W, 3) of one size, at most `at_once`.
+) -> EngineOutput:
+    """The results of `run` for images (H, W, 3) uint8 of any size.
 
-    `run` returns `map` (B, h, w), `score` (B,) and perhaps `distance` (B,).
+    `run` takes (B, H, W, 3) of one size, at most `at_once`, and returns `map` (B, h, w), `score` (B,) and perhaps
+    `distance` (B,).
     """
-    found: dict[int, Mapping[str, np.ndarray]] = {}
+    results: dict[int, Mapping[str, np.ndarray]] = {}
     for places in _alike(images, at_once):
         outputs = run(np.stack([images[place] for place in places]))
-        found |= {place: {name: value[i] for name, value in outputs.items()} for i, place in enumerate(places)}
+        results |= {place: {name: value[i] for name, value in outputs.items()} for i, place in enumerate(places)}
 
     def column(name: str) -> np.ndarray:
-        return np.stack([found[place][name] for place in range(len(images))])
+        return np.stack([results[place][name] for place in range(len(images))])
 
-    return Seen(column("map"), column("score"), column("distance") if "distance" in found[0] else None)
+    return EngineOutput(column("map"), column("score"), column("distance") if "distance" in results[0] else None)
 
 
 def _alike(images: Sequence[np.ndarray], at_once: int) -> Iterator[list[int]]:
-    """Places of pictures of one size, in groups that are not too large."""
+    """Positions of images of one size, in groups that are not too large."""
     by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for place, image in enumerate(images):
         by_size[image.shape].append(place)
     for (height, width, _), places in by_size.items():
-        count = max(min(at_once, PICTURE_PIXELS // (height * width)), 1)
+        count = max(min(at_once, IMAGE_PIXELS // (height * width)), 1)
         yield from (places[start : start + count] for start in range(0, len(places), count))
 
 
 def onnxruntime() -> Any:
-    """The package. Raises InputError where it is not installed."""
+    """The package `onnxruntime`. Raises InputError where it is not installed."""
     try:
         import onnxruntime as runtime
     except ImportError:
@@ -146,23 +149,23 @@ def _open(path: str, device: str) -> Any:
 
 
 def _refuse_damaged(path: str, expected: str) -> None:
-    """Raises InputError where there is no such file, and where it is not what was written."""
+    """Raises InputError where there is no such file, and where its content has changed."""
     if not Path(path).is_file():
-        found = "is a folder" if Path(path).is_dir() else "no such file"
-        raise InputError(f"{path}: {found}; expected {expected}")
+        problem = "is a folder" if Path(path).is_dir() else "no such file"
+        raise InputError(f"{path}: {problem}; expected {expected}")
     try:
         damaged = sealed.is_damaged(Path(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read; {system_reason(error)}") from None
     if damaged:
         raise InputError(
-            f"{path}: is damaged, its content is not what was exported; copy it anew, or export it again (of a file "
-            f"that another program has changed, take {sealed.KEY} out of its metadata)"
+            f"{path}: is damaged, its content is not what was exported; copy it again, or export it again (if "
+            f"another program has changed it, take {sealed.KEY} out of its metadata)"
         )
 
 
 def _providers(available: Sequence[str], device: str) -> list[Any]:
-    """What ONNX Runtime runs on, best first."""
+    """The providers that ONNX Runtime runs on, best first. Raises InputError for a device that is not available."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         near = did_you_mean(device, ("auto", "cpu", "cuda"))
         raise InputError(f"device={device}: unknown; expected auto, cpu, cuda or cuda:N.{near}")
@@ -175,17 +178,17 @@ def _providers(available: Sequence[str], device: str) -> list[Any]:
     return [(CUDA, {"device_id": number, "use_tf32": "0"}), "CPUExecutionProvider"]
 
 
-def _read_about(given: Mapping[str, str], path: str, inputs: str) -> dict[str, Any]:
-    """What a file says about itself, plain values by name; InputError where it is none of ours, or too new for us."""
-    if "format" not in given:
+def _read_about(texts: Mapping[str, str], path: str, inputs: str) -> dict[str, Any]:
+    """The metadata of a file, plain values by name; InputError for a file of another program, or one too new."""
+    if "format" not in texts:
         raise InputError(
-            f"{path}: is no detector of uniad-lightning (its input: {inputs}); expected one of uniad export"
+            f"{path}: is not a detector of uniad-lightning (its input: {inputs}); expected a file of uniad export"
         )
     try:
-        about = {name: json.loads(text) for name, text in given.items()}
+        about = {name: json.loads(text) for name, text in texts.items()}
         newer = about["format"] > FORMAT
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: what it says about itself is damaged ({one_line(error)}); export it again") from None
+        raise InputError(f"{path}: its metadata is damaged ({one_line(error)}); export it again") from None
     if newer:
         raise InputError(
             f"{path}: format {about['format']}, written by uniad-lightning {about.get('version')}; this one is "
@@ -193,7 +196,7 @@ def _read_about(given: Mapping[str, str], path: str, inputs: str) -> dict[str, A
         )
     missing = {"region", "calibration", "image_size", "tiles"} - about.keys()
     if missing:
-        raise InputError(f"{path}: does not say its {', '.join(sorted(missing))}; export it again")
+        raise InputError(f"{path}: its metadata lacks {', '.join(sorted(missing))}; export it again")
     return about
 
 

@@ -1,4 +1,4 @@
-"""A network whose weights stay as they are, with its batch norms folded into the convolutions before them."""
+"""Batch norms of a frozen network, folded into the convolutions before them."""
 
 import threading
 from collections import Counter
@@ -13,22 +13,22 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        # Subclasses elsewhere than in torch, too: some pad by the size of their input, which fx cannot follow.
+        # Subclasses of other packages, too: some pad by the size of their input, which fx cannot follow.
         return isinstance(m, (nn.Conv2d, nn.BatchNorm2d)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def fold_batch_norms(model: nn.Module, remainders: Mapping[type, Callable[[nn.Module], nn.Module]]) -> nn.Module:
-    """The same function as `model` in eval mode, to rounding, in less time; `model` itself is left as it is.
+    """A faster network with the outputs of `model` in eval mode, to rounding; `model` itself is not changed.
 
-    `remainders` tells for each type of batch norm what is left of it when its scale and shift are gone, such as an
-    activation; other types are not folded. Shares every weight with `model` but those of folded convolutions. Gives
-    `model` back where nothing can be folded, or where fx cannot trace it.
+    `remainders` makes of each type of batch norm what is left of it without scale and shift, such as an activation;
+    other types are not folded. All weights are shared with `model` but those of folded convolutions. Returns `model`
+    where nothing can be folded, or where fx cannot trace it.
     """
     if not any(type(module) in remainders for module in model.modules()):
         return model
     try:
         graph = _Tracer().trace(model)
-    except Exception:  # whatever the model does with a stand-in for its input that only a tensor can do
+    except Exception:  # a model may do with fx's proxies anything that only a tensor can do
         return model
     folded = fx.GraphModule(model, graph)
     modules = dict(folded.named_modules())
@@ -45,14 +45,14 @@ def fold_batch_norms(model: nn.Module, remainders: Mapping[type, Callable[[nn.Mo
     return folded
 
 
-def fingerprint(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Changes when a weight of `model` is moved or written to."""
+def _versions(model: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Address and version of each tensor of `model`: they change when a weight is moved or written to."""
     tensors = chain(model.parameters(), model.buffers())
     return tuple((tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in tensors)
 
 
 class Gate:
-    """Lets any number of threads run models, or one trace one: fx patches every module's call while it traces."""
+    """Lets many threads run models, or one thread trace one: fx patches every module's call while it traces."""
 
     def __init__(self) -> None:
         self._state = threading.Condition()
@@ -86,11 +86,11 @@ class Gate:
                 self._state.notify_all()
 
 
-GATE = Gate()  # of the process, as fx's patch is
+GATE = Gate()  # one for the process, as fx's patch is
 
 
 class Folded:
-    """Keeps the folded form of a model, and folds anew when a weight of it was moved or written to."""
+    """Keeps the folded form of a model, and folds again when a weight of it was moved or written to."""
 
     def __init__(self, remainders: Mapping[type, Callable[[nn.Module], nn.Module]]):
         self.remainders = remainders
@@ -98,12 +98,12 @@ class Folded:
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """The folded form of `model`, which has to be in eval mode."""
-        now = fingerprint(model)
+        now = _versions(model)
         if self.kept is None or self.kept[0] != now:
             with torch.inference_mode(False), torch.no_grad():
                 self.kept = now, fold_batch_norms(model, self.remainders)
         return self.kept[1]
 
     def __getstate__(self) -> dict[str, object]:
-        # Copies and other processes fold for themselves.
+        # Copies and other processes fold again.
         return {**self.__dict__, "kept": None}

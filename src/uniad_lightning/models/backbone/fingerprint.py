@@ -1,4 +1,4 @@
-"""What the features of a backbone depend on, so that a cache knows whether they are still the same."""
+"""What the features of a backbone depend on: the key under which a cache keeps them."""
 
 import hashlib
 from typing import Any
@@ -9,7 +9,7 @@ from uniad_lightning.models.backbone.feature_pyramid import Backbone
 
 
 def fingerprint(backbone: Backbone) -> dict[str, Any]:
-    """What the features of a backbone depend on, as plain values: its structure and a digest of its weights."""
+    """Settings, structure and a digest of the weights of `backbone`, as plain values."""
     weights = hashlib.blake2b(digest_size=16)
     for name, value in sorted(backbone.state_dict().items()):
         weights.update(name.encode())

@@ -1,4 +1,4 @@
-"""Convolutions that pad by fixed amounts: those that 'same' padding takes for images of one size."""
+"""Convolutions that pad by fixed amounts: those of 'same' padding for images of one size."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from uniad_lightning.types import Size
 
 
 class StaticallyPadded(nn.Conv2d):
-    """The convolution given, sharing its weights, its input padded by `amounts`: left, right, top, bottom."""
+    """`convolution`, sharing its weights, its input padded by `amounts`: left, right, top, bottom."""
 
     def __init__(self, convolution: nn.Conv2d, amounts: tuple[int, int, int, int]):
         super().__init__(
@@ -19,7 +19,7 @@ class StaticallyPadded(nn.Conv2d):
             dilation=convolution.dilation,  # type: ignore[arg-type]
             groups=convolution.groups,
             bias=convolution.bias is not None,
-            device="meta",  # nothing is drawn: the weights are those given
+            device="meta",  # no random numbers are drawn: the weights are those of `convolution`
         )
         self.weight, self.bias = convolution.weight, convolution.bias
         self.amounts = amounts
@@ -29,7 +29,7 @@ class StaticallyPadded(nn.Conv2d):
         return self._conv_forward(F.pad(input, self.amounts), self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """The amounts too, since features depend on them and are kept under this description."""
+        """Adds the amounts, since features depend on them and are cached under this description."""
         return f"{super().extra_repr()}, amounts={self.amounts}"
 
 
@@ -50,17 +50,17 @@ def pad_as_for(model: nn.Module, size: Size, *, same: type[nn.Conv2d]) -> int:
 
 
 def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
-    """Before and behind one axis, as TensorFlow pads: ceil(side / stride) places, the odd pixel behind."""
+    """Padding before and after one axis, as TensorFlow pads: ceil(side / stride) outputs, the odd pixel after."""
     total = max((-(-side // stride) - 1) * stride + (kernel - 1) * dilation + 1 - side, 0)
     return total // 2, total - total // 2
 
 
 def _input_sizes(model: nn.Module, modules: dict[str, nn.Conv2d], size: Size) -> dict[str, Size]:
     """The (height, width) that reaches each of `modules` of `model` when an image of `size` goes in."""
-    found: dict[str, Size] = {}
+    sizes: dict[str, Size] = {}
 
     def note(name: str, x: Tensor) -> None:
-        found[name] = (x.shape[-2], x.shape[-1])
+        sizes[name] = (x.shape[-2], x.shape[-1])
 
     hooks = [
         one.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
@@ -74,4 +74,4 @@ def _input_sizes(model: nn.Module, modules: dict[str, nn.Conv2d], size: Size) ->
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return found
+    return sizes

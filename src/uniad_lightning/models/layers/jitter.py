@@ -10,8 +10,8 @@ from uniad_lightning.randomness import draw
 class FeatureJitter(nn.Module):
     """Adds Gaussian noise of deviation scale x |token| / C to tokens (B, N, C), in training mode only.
 
-    With probability `prob` the noise is added, drawn once `per: batch` (reference) or once `per: token` (the paper's
-    words). `scale` 0 turns it off.
+    With probability `prob` the noise is added, decided once `per: batch` (reference) or once `per: token` (as the
+    paper puts it). `scale` 0 turns it off.
 
     Raises InputError for a negative scale, a probability outside [0, 1] and an unknown `per`.
     """

@@ -25,7 +25,7 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def fit(self, tokens: Iterable[Tensor]) -> None:
-        """Take the statistics of all tokens (B, N, C) of an iterable; a channel that never varies keeps its scale."""
+        """Compute the statistics of all `tokens`, each (B, N, C); a channel that never varies keeps its scale."""
         count, (total, squares) = 0, torch.zeros(2, len(self.mean), dtype=torch.float64)
         for batch in tokens:
             flat = batch.flatten(0, 1).cpu().double()  # (B*N, C); not every device has float64

@@ -1,4 +1,4 @@
-"""Buffers whose length depends on the data: a state dict of any length loads into a module that has none yet."""
+"""Buffers whose length depends on the data: a state dict of any length loads into a module that is not fitted yet."""
 
 from collections.abc import Collection
 from functools import partial
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 
 def follow_state(module: nn.Module, names: Collection[str], lengths: Collection[int] | None = None) -> None:
-    """Gives the buffers `names` of `module` the length along their first axis that they have in a state it loads.
+    """Resizes the buffers `names` of `module` along their first axis to the length they have in a state dict it loads.
 
-    `lengths` are those allowed, None any. A state that departs otherwise is refused by `load_state_dict` as ever.
+    `lengths` are those allowed, None any. Any other mismatch is an error of `load_state_dict`, as usual.
     """
     module.register_load_state_dict_pre_hook(partial(_resize, frozenset(names), lengths))
 
@@ -24,8 +24,8 @@ def _resize(
     *_: Any,
 ) -> None:
     for name in names:
-        saved, own = state_dict.get(f"{prefix}{name}"), module.get_buffer(name)
-        if saved is None or saved.ndim != own.ndim or saved.shape[1:] != own.shape[1:] or len(saved) == len(own):
+        saved, built = state_dict.get(f"{prefix}{name}"), module.get_buffer(name)
+        if saved is None or saved.ndim != built.ndim or saved.shape[1:] != built.shape[1:] or len(saved) == len(built):
             continue
         if lengths is None or len(saved) in lengths:
-            setattr(module, name, own.new_empty(saved.shape))
+            setattr(module, name, built.new_empty(saved.shape))

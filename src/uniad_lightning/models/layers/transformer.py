@@ -2,20 +2,38 @@
 
 Read top down: position embedding, attention, feed-forward network, encoder layer, decoder layer. Post-norm, as in the
 reference implementation (github.com/zhiyuanyou/UniAD). Shapes: B images, N = h*w tokens in row-major order, E width.
-The other decoders that the paper compares are rows of the table in `decoders`.
+`scaled_dot_product_attention` and `Dropout` do what torch's own do, faster on a CPU.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uniad_lightning.errors import InputError, did_you_mean
-from uniad_lightning.models.layers.decoder_designs import DECODERS, Inputs
-from uniad_lightning.models.layers.dropout import Dropout, attend
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.initialization import check_counts
+from uniad_lightning.models.kernels.dropout import Dropout, scaled_dot_product_attention
 from uniad_lightning.types import Size
+
+MakeAttention = Callable[[], nn.Module]  # of `Attention`, or a module with the same inputs and output
+
+
+class LayerSizes(NamedTuple):
+    """What all layers of encoder and decoder have in common.
+
+    Attributes:
+        num_tokens: N.
+        dim: E.
+        feedforward_dim: width of the feed-forward network's hidden layer.
+        dropout: probability, in the feed-forward network and on the output of each sublayer.
+    """
+
+    num_tokens: int
+    dim: int
+    feedforward_dim: int
+    dropout: float
 
 
 class PositionEmbedding(nn.Module):
@@ -39,7 +57,7 @@ class PositionEmbedding(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention whose queries and keys carry positions and whose values do not.
 
-    `blocked` is the (N, N) bool mask, True = may not look, or None for full attention. The projection of query, key
+    `blocked` is the (N, N) bool mask, True = may not attend, or None for full attention. The projection of query, key
     and value is one packed (3E, E) weight with `nn.MultiheadAttention`'s initialisation.
     """
 
@@ -47,6 +65,7 @@ class Attention(nn.Module):
 
     def __init__(self, *, dim: int, num_heads: int, dropout: float, blocked: Tensor | None):
         super().__init__()
+        check_counts({"num_heads": num_heads})
         if dim % num_heads:
             raise InputError(f"model.hidden_dim={dim} is no multiple of model.num_heads={num_heads}")
         self.num_heads = num_heads
@@ -61,36 +80,39 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def forward(self, query: Tensor, source: Tensor, position: Tensor) -> Tensor:
-        """What `query` (B, N, E) or (1, N, E) gathers from `source` (B, N, E); `position` is (N, E); -> (B, N, E)."""
+        """Attention of `query` (B, N, E) or (1, N, E) to `source` (B, N, E); `position` is (N, E); -> (B, N, E)."""
         (wq, wk, wv), (bq, bk, bv) = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
         q = self._heads(F.linear(query + position, wq, bq))  # (B or 1, heads, N, E/heads)
         k = self._heads(F.linear(source + position, wk, bk))  # (B, heads, N, E/heads)
         v = self._heads(F.linear(source, wv, bv))  # (B, heads, N, E/heads)
-        dropout = self.dropout if self.training else 0.0
-        gathered = attend(q.expand_as(k), k, v, visible=self.visible, dropout=dropout)  # (B, heads, N, E/heads)
-        return self.out_proj(gathered.transpose(1, 2).flatten(2))  # (B, N, E)
+        x = scaled_dot_product_attention(
+            q.expand_as(k), k, v, attn_mask=self.visible, dropout_p=self.dropout if self.training else 0.0
+        )  # (B, heads, N, E/heads)
+        return self.out_proj(x.transpose(1, 2).flatten(2))  # (B, N, E)
 
 
 class FeedForward(nn.Sequential):
     """Two linear layers with a ReLU between them (Table A1): (B, N, E) -> (B, N, E)."""
 
-    def __init__(self, *, dim: int, hidden_dim: int, dropout: float):
-        super().__init__(nn.Linear(dim, hidden_dim), nn.ReLU(), Dropout(dropout), nn.Linear(hidden_dim, dim))
+    def __init__(self, sizes: LayerSizes):
+        super().__init__(
+            nn.Linear(sizes.dim, sizes.feedforward_dim),
+            nn.ReLU(),
+            Dropout(sizes.dropout),
+            nn.Linear(sizes.feedforward_dim, sizes.dim),
+        )
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward network, each with residual and LayerNorm.
+    """Self-attention and feed-forward network, each with residual and LayerNorm."""
 
-    `attention(query, source, position)` is an `Attention`, or what is in its place.
-    """
-
-    def __init__(self, *, attention: nn.Module, dim: int, feedforward_dim: int, dropout: float):
+    def __init__(self, sizes: LayerSizes, *, attention: MakeAttention):
         super().__init__()
-        self.attention = attention
-        self.attention_norm = nn.LayerNorm(dim)
-        self.feedforward = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
-        self.feedforward_norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
+        self.attention = attention()
+        self.attention_norm = nn.LayerNorm(sizes.dim)
+        self.feedforward = FeedForward(sizes)
+        self.feedforward_norm = nn.LayerNorm(sizes.dim)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
@@ -99,109 +121,45 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Two attentions and a feed-forward network, each with residual, for an attention its query's, and LayerNorm.
+    """The layer-wise query decoder's layer (Sec. 3.2): two attentions and a feed-forward network.
 
-    `inputs` says what the two take, as in `decoders`. In the layer-wise query decoder (Sec. 3.2) the layer's own
-    learned `queries` (N, E) look first at the encoder's output, then, as what they have become, at the previous layer's
-    output; the attentions are named after that, whatever the inputs.
+    The layer's own learned queries (N, E) attend to the encoder's output, and the result to the previous layer's
+    output. Each step has a residual connection and a LayerNorm.
     """
 
-    def __init__(
-        self,
-        *,
-        inputs: tuple[Inputs, Inputs],
-        queries: Tensor | None,
-        attentions: tuple[nn.Module, nn.Module],
-        dim: int,
-        feedforward_dim: int,
-        dropout: float,
-    ):
+    def __init__(self, sizes: LayerSizes, *, encoded_attention: MakeAttention, previous_attention: MakeAttention):
         super().__init__()
-        self.inputs = inputs
-        self.query = None if queries is None else nn.Parameter(queries)
-        self.encoded_attention = attentions[0]
-        self.encoded_norm = nn.LayerNorm(dim)
-        self.previous_attention = attentions[1]
-        self.previous_norm = nn.LayerNorm(dim)
-        self.feedforward = FeedForward(dim=dim, hidden_dim=feedforward_dim, dropout=dropout)
-        self.feedforward_norm = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
+        self.query = nn.Parameter(torch.randn(sizes.num_tokens, sizes.dim))
+        self.encoded_attention = encoded_attention()
+        self.encoded_norm = nn.LayerNorm(sizes.dim)
+        self.previous_attention = previous_attention()
+        self.previous_norm = nn.LayerNorm(sizes.dim)
+        self.feedforward = FeedForward(sizes)
+        self.feedforward_norm = nn.LayerNorm(sizes.dim)
+        self.dropout = Dropout(sizes.dropout)
 
     def forward(self, previous: Tensor, encoded: Tensor, position: Tensor) -> Tensor:
         """The previous layer's output and the encoder's output, both (B, N, E) -> (B, N, E)."""
-        tokens = {"previous": previous, "encoded": encoded}
-        if self.query is not None:
-            learned = self.query[None]  # (1, N, E): the same for every image, so projected once
-            # Where they look at each other, each image has dropout of its own.
-            tokens["learned"] = learned.expand_as(encoded) if ("learned", "learned") in self.inputs else learned
-        (query, source), (second_query, second_source) = self.inputs
-        x = self.encoded_attention(tokens[query], tokens[source], position)  # (B, N, E)
-        tokens["found"] = self.encoded_norm(tokens[query] + self.dropout(x))
-        x = self.previous_attention(tokens[second_query], tokens[second_source], position)  # (B, N, E)
-        x = self.previous_norm(tokens[second_query] + self.dropout(x))
+        query = self.query[None]  # (1, N, E): the same for every image, so projected once
+        x = self.encoded_norm(query + self.dropout(self.encoded_attention(query, encoded, position)))  # (B, N, E)
+        x = self.previous_norm(x + self.dropout(self.previous_attention(x, previous, position)))
         return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder over one grid of N = `num_tokens`: (B, N, E) -> (B, N, E).
+    """Encoder and decoder over one grid: (B, N, E) -> (B, N, E).
 
-    `position()` gives the positions (N, E). `attentions` make the attention of an encoder layer and the first and the
-    second one of a decoder layer. `decoder` is a row of `DECODERS`; `shared_queries` starts all layers of a stack from
-    the same queries and projections. Without decoder layers the encoder's output is the result (4+0 in Table 5b),
-    without encoder layers the decoder looks at the input (0+4); the closing LayerNorm is there in any case (R).
-
-    Raises InputError for an unknown decoder.
+    `position()` gives the positions (N, E). The first decoder layer has the encoder's output as its previous one, too
+    (R). Without decoder layers the encoder's output is the result (4+0 in Table 5b); without encoder layers the decoder
+    attends to the input (0+4). The closing LayerNorm is there in any case (R).
     """
 
-    def __init__(
-        self,
-        *,
-        num_tokens: int,
-        dim: int,
-        position: nn.Module,
-        attentions: Sequence[Callable[[], nn.Module]],
-        feedforward_dim: int,
-        num_encoder_layers: int,
-        num_decoder_layers: int,
-        dropout: float,
-        decoder: str,
-        shared_queries: bool,
-    ):
+    def __init__(self, *, dim: int, position: nn.Module, encoder: Iterable[nn.Module], decoder: Iterable[nn.Module]):
         super().__init__()
-        if not isinstance(decoder, str) or decoder not in DECODERS:
-            raise InputError(
-                f"model.decoder={decoder!r} is unknown; expected one of {', '.join(DECODERS)}."
-                f"{did_you_mean(str(decoder), DECODERS)}"
-            )
-        encoder_attention, first_attention, second_attention = attentions
         self.position = position
-        self.encoder = nn.ModuleList(
-            EncoderLayer(attention=encoder_attention(), dim=dim, feedforward_dim=feedforward_dim, dropout=dropout)
-            for _ in range(num_encoder_layers)
-        )
-        self.decoder = nn.ModuleList(
-            DecoderLayer(
-                inputs=inputs,
-                queries=torch.randn(num_tokens, dim) if "learned" in chain(*inputs) else None,
-                attentions=(first_attention(), second_attention()),
-                dim=dim,
-                feedforward_dim=feedforward_dim,
-                dropout=dropout,
-            )
-            for inputs in map(DECODERS[decoder].layer, range(num_decoder_layers))
-        )
+        self.encoder = nn.ModuleList(encoder)
+        self.decoder = nn.ModuleList(decoder)
         self.norm = nn.LayerNorm(dim)
-        if shared_queries:
-            self._start_layers_alike()
-
-    @torch.no_grad()
-    def _start_layers_alike(self) -> None:
-        """Give all layers of a stack the first one's queries and packed projections, as the reference's clones have."""
-        for stack in (self.encoder, self.decoder):
-            for layer in stack[1:]:
-                for name, parameter in layer.named_parameters():
-                    if name == "query" or name.endswith("in_proj_weight"):
-                        parameter.copy_(stack[0].get_parameter(name))
 
     def forward(self, x: Tensor) -> Tensor:
         """Projected tokens (B, N, E) -> decoded tokens (B, N, E)."""

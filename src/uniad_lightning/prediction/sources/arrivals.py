@@ -1,4 +1,4 @@
-"""When a file that is coming into a folder is whole. Knows names and times only, opens nothing."""
+"""When a file that arrives in a folder is complete. Uses names and times only, opens no file."""
 
 import os
 import stat
@@ -7,20 +7,20 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 # All in seconds.
-GRACE = 0.2  # after a file was closed: programs that copy set its time a moment later, and some open it once more
-STILL = 1.0  # a file of which no closing was told is whole when it has stayed as it is for so long
-STILL_EMPTY = 10.0  # and one without content, which somebody is about to write, for so long
-STALLED = 60.0  # a file that is being written is looked at when nothing was told of it for so long
+GRACE = 0.2  # after a file was closed: programs that copy set its time a moment later, and some reopen it
+STILL = 1.0  # a file without a closing event is complete when it has not changed for so long
+STILL_EMPTY = 10.0  # the same for an empty file, whose content may follow
+STALLED = 60.0  # a file that is being written is checked when there was no event of it for so long
 
 
-class Look(NamedTuple):
-    """A file as it was seen.
+class FileState(NamedTuple):
+    """A file at one moment.
 
     Attributes:
         size: its bytes.
         mtime_ns: when it was last changed, nanoseconds since 1970.
-        inode: which file of its disk it is: another one when a file was moved in its place.
-        ctime_ns: when anything of it was changed, its attributes among them; nobody can set that back.
+        inode: number of the file on its disk: another one when a file was moved in its place.
+        ctime_ns: when its content or attributes were last changed; programs cannot set it.
     """
 
     size: int
@@ -29,56 +29,56 @@ class Look(NamedTuple):
     ctime_ns: int = 0
 
 
-def look(path: str) -> Look | None:
-    """How a file is now; None where there is none, or something else of that name."""
+def file_state(path: str) -> FileState | None:
+    """The present state of a file; None where there is no regular file of that name."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return None
-    return Look(found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns)
 
 
 class Arrivals:
-    """Files on their way, by name, each in one of three states: being written, closed, or only seen.
+    """Files that arrive, by name, each in one of three states: being written, closed, or present without an event.
 
-    `look_at` says how the file of a name is now.
+    `state_of` gives the present state of the file of a name.
     """
 
-    def __init__(self, look_at: Callable[[str], Look | None]):
-        self._look_at = look_at
-        self._closed: dict[str, float] = {}  # when it was
-        self._seen: dict[str, tuple[Look, float]] = {}  # how it looks, and since when
-        self._written: dict[str, float] = {}  # when that was last told
+    def __init__(self, state_of: Callable[[str], FileState | None]):
+        self._state_of = state_of
+        self._closed: dict[str, float] = {}  # time of the event
+        self._present: dict[str, tuple[FileState, float]] = {}  # the state, and the time since when it is the same
+        self._written: dict[str, float] = {}  # time of the last event
 
     def __contains__(self, name: str) -> bool:
-        return name in self._closed or name in self._seen or name in self._written
+        return name in self._closed or name in self._present or name in self._written
 
     def __bool__(self) -> bool:
-        return bool(self._closed or self._seen or self._written)
+        return bool(self._closed or self._present or self._written)
 
     def closed(self, name: str) -> None:
-        """It was closed by who wrote it, or moved here whole."""
+        """The file was closed by its writer, or moved here complete."""
         self.forget(name)
         self._closed[name] = time.monotonic()
 
     def written(self, name: str) -> None:
-        """Somebody writes to it, so that its closing will be told."""
-        if name in self._closed:  # or only its attributes were set, which is told in the same way
+        """A program writes to the file, so that an event of its closing will follow."""
+        if name in self._closed:  # or only its attributes were set, which is the same event
             self._closed[name] = time.monotonic()
             return
         self.forget(name)
         self._written[name] = time.monotonic()
 
-    def seen(self, name: str, now: Look) -> None:
-        """It is there, and what happens to it may not be told."""
+    def present(self, name: str, now: FileState) -> None:
+        """The file is there, and there may be no event of it."""
         if name not in self:
-            self._seen[name] = (now, time.monotonic())
+            self._present[name] = (now, time.monotonic())
 
     def forget(self, name: str) -> None:
-        """It is gone, or taken."""
-        for state in (self._closed, self._seen, self._written):
+        """The file is gone, or taken."""
+        for state in (self._closed, self._present, self._written):
             state.pop(name, None)
 
     def wait(self) -> float:
@@ -86,24 +86,26 @@ class Arrivals:
         return min(self._closed.values(), default=float("inf")) + GRACE - time.monotonic()
 
     def take(self) -> list[str]:
-        """The files that are whole by now, in the order in which they became so; they are forgotten."""
+        """The files that are complete by now, in the order in which they became so; they are forgotten."""
         now = time.monotonic()
-        whole = [name for name, at in self._closed.items() if now - at >= GRACE]
-        whole += [name for name, (last, since) in list(self._seen.items()) if self._is_still(name, last, now - since)]
-        for name in whole:
+        complete = [name for name, at in self._closed.items() if now - at >= GRACE]
+        complete += [
+            name for name, (last, since) in list(self._present.items()) if self._is_still(name, last, now - since)
+        ]
+        for name in complete:
             self.forget(name)
         for name in [name for name, at in self._written.items() if now - at >= STALLED]:
-            self._look_again(name)
-        return whole
+            self._check_again(name)
+        return complete
 
-    def _is_still(self, name: str, last: Look, passed: float) -> bool:
+    def _is_still(self, name: str, last: FileState, passed: float) -> bool:
         if passed < (STILL if last.size else STILL_EMPTY):
             return False
-        return self._look_again(name) == last
+        return self._check_again(name) == last
 
-    def _look_again(self, name: str) -> Look | None:
+    def _check_again(self, name: str) -> FileState | None:
         self.forget(name)
-        found = self._look_at(name)
-        if found is not None:
-            self._seen[name] = (found, time.monotonic())
-        return found
+        now = self._state_of(name)
+        if now is not None:
+            self._present[name] = (now, time.monotonic())
+        return now

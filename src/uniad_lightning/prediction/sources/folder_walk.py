@@ -1,4 +1,4 @@
-"""The pictures of a folder tree or of a pattern, one after the other, with only one folder's names in memory."""
+"""The images of a folder tree or of a pattern, listed lazily, with only the names of one folder in memory."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -7,18 +7,18 @@ from glob import has_magic
 from pathlib import Path
 from typing import NamedTuple
 
-from uniad_lightning.data.layouts.listing import is_left_out, is_picture
+from uniad_lightning.data.layouts.listing import is_image, is_left_out
 
-ALL = ("**",)  # every picture, at any depth
+ALL = ("**",)  # every image, at any depth
 
 
 class Found(NamedTuple):
-    """A picture, or what keeps one from being found.
+    """An image, or an error in its place.
 
     Attributes:
         name: path below the folder that was walked, with slashes.
-        path: where it lies.
-        error: why a folder cannot be listed, or an entry of one not be looked at; None for a picture.
+        path: the path itself.
+        error: of a folder that cannot be listed, or an entry that cannot be accessed; None for an image.
         is_folder: whether it is known to be a folder.
     """
 
@@ -29,15 +29,15 @@ class Found(NamedTuple):
 
     @property
     def message(self) -> str:
-        """What is wrong where there is an `error`."""
+        """The `error` with its remedy."""
         reason = self.error.strerror if self.error is not None else None
         if self.is_folder:
             return f"{self.path}: the folder cannot be listed ({reason}); mend its permissions or leave it out"
-        return f"{self.path}: cannot be looked at ({reason}); mend the link or its permissions, or leave it out"
+        return f"{self.path}: cannot be accessed ({reason}); mend the link or its permissions, or leave it out"
 
 
 class _Entry(NamedTuple):
-    """One name in a folder, links followed; `error` says why that is not possible."""
+    """One name in a folder, links followed; `error` where that is not possible."""
 
     name: str
     is_folder: bool
@@ -52,32 +52,32 @@ def walk(
     without: Path | None = None,
     passed_over: Callable[[str], None] | None = None,
 ) -> Iterator[Found]:
-    """The pictures below `folder` whose path matches `pattern`, sorted as paths are, while the tree is being read.
+    """The images below `folder` whose path matches `pattern`, sorted as paths are, while the tree is being read.
 
     `pattern` has one entry per folder and one for the file; `**` stands for any number of folders. A folder that
-    matches gives all pictures below it. Links are followed, but not back to a folder on the way here. What
-    systems leave behind (`is_left_out`) and the folder `without` are left out; of any other file that matches and is no
-    picture by its suffix, `passed_over` gets the path.
+    matches gives all images below it. Links are followed, but not back to a folder above. Hidden and system files
+    (`is_left_out`) and the folder `without` are left out; `passed_over` gets the path of any other file that matches
+    and does not have the suffix of an image.
     """
     walker = _Walker(without, passed_over or (lambda path: None))
     yield from walker.below(str(folder), "", _Pattern(pattern), frozenset([0]), frozenset())
 
 
 def split(text: str) -> tuple[Path, tuple[str, ...]]:
-    """The folder a pattern such as `photos/**/*.png` starts from, and what is to match below it."""
+    """A pattern such as `photos/**/*.png` as its folder without wildcards, and the parts to match below it."""
     parts = Path(text).parts
     fixed = next(i for i, part in enumerate(parts) if has_magic(part))
     return Path(*parts[:fixed]), parts[fixed:]
 
 
 class _Pattern:
-    """A path pattern as an automaton: a state is the number of its parts that are used up."""
+    """A path pattern as an automaton: a state is the number of its parts that are matched."""
 
     def __init__(self, parts: Sequence[str]):
         self.parts = tuple(parts)
 
     def step(self, states: frozenset[int], name: str) -> frozenset[int]:
-        """The states after a name."""
+        """The states after one more name of a path."""
         reached = set()
         for state in self._skipped(states):
             if state == len(self.parts):
@@ -89,11 +89,11 @@ class _Pattern:
         return frozenset(reached)
 
     def complete(self, states: frozenset[int]) -> bool:
-        """Whether what was seen matches the whole pattern."""
+        """Whether the names so far match the whole pattern."""
         return len(self.parts) in self._skipped(states)
 
     def _skipped(self, states: frozenset[int]) -> set[int]:
-        """`states` and those that `**` for no folder leads to."""
+        """`states` and those reached by a `**` that stands for no folder."""
         reached = set(states)
         for state in sorted(states):
             while state < len(self.parts) and self.parts[state] == "**":
@@ -108,13 +108,13 @@ class _Walker:
         self._passed_over = passed_over
 
     def below(
-        self, folder: str, prefix: str, pattern: _Pattern, states: frozenset[int], way: frozenset[tuple[int, int]]
+        self, folder: str, prefix: str, pattern: _Pattern, states: frozenset[int], above: frozenset[tuple[int, int]]
     ) -> Iterator[Found]:
-        """As `walk`; `way` has device and number of the folders on the way here, which a link may lead back to."""
+        """As `walk`; `above` has device and inode of the folders above, which a link may lead back to."""
         try:
             here = os.stat(folder)
             identity = here.st_dev, here.st_ino
-            if identity in way or self._is_left_out(here):
+            if identity in above or self._is_left_out(here):
                 return
             entries = _entries(folder)
         except OSError as error:
@@ -126,17 +126,17 @@ class _Walker:
                 continue
             path, label = os.path.join(folder, entry.name), f"{prefix}/{entry.name}" if prefix else entry.name
             if entry.is_folder and pattern.complete(reached):
-                yield from self.below(path, label, _Pattern(ALL), frozenset([0]), way | {identity})
+                yield from self.below(path, label, _Pattern(ALL), frozenset([0]), above | {identity})
             elif entry.is_folder:
-                yield from self.below(path, label, pattern, reached, way | {identity})
+                yield from self.below(path, label, pattern, reached, above | {identity})
             elif pattern.complete(reached) or entry.error is not None:
                 yield from self._file(entry, path, label)
 
     def _file(self, entry: _Entry, path: str, label: str) -> Iterator[Found]:
         if entry.error is not None:
             yield Found(label, Path(path), entry.error)
-        elif is_picture(Path(entry.name)):
-            # Whatever it is: a link to nowhere is to be an error when read, not a picture fewer.
+        elif is_image(Path(entry.name)):
+            # Of any kind: a link to nowhere is to be an error when read, not a missing image.
             yield Found(label, Path(path))
         elif entry.is_file:
             self._passed_over(path)
@@ -149,18 +149,18 @@ class _Walker:
 
 
 def _entries(folder: str) -> list[_Entry]:
-    """What is in a folder, sorted by name, but for what `is_left_out`."""
+    """The entries of a folder, sorted by name, without those of `is_left_out`."""
     with os.scandir(folder) as entries:
         named = [entry for entry in entries if not is_left_out(entry.name)]
-    return sorted(map(_looked_at, named))
+    return sorted(map(_resolved, named))
 
 
-def _looked_at(entry: "os.DirEntry[str]") -> _Entry:
-    """One entry; what is wrong with it, such as a link in a circle, is of no other."""
+def _resolved(entry: "os.DirEntry[str]") -> _Entry:
+    """One entry, with its own error, such as that of a link in a circle."""
     try:
         is_folder, is_file = entry.is_dir(), entry.is_file()
         if not is_folder and not is_file and not os.path.splitext(entry.name)[1] and entry.is_symlink():
-            os.stat(entry.path)  # perhaps a folder of pictures on a share that is away
+            os.stat(entry.path)  # perhaps a folder of images on a share that is not mounted
     except OSError as error:
         return _Entry(entry.name, False, False, error)
     return _Entry(entry.name, is_folder, is_file, None)

@@ -1,4 +1,4 @@
-"""One picture to judge, and a set of what was judged that takes eight bytes each. Opens no picture."""
+"""One image to inspect, and a set of texts that takes eight bytes for each. Opens no image."""
 
 import stat
 from collections.abc import Callable, Generator, Iterator
@@ -18,18 +18,18 @@ _RECENT = 1 << 12  # digests kept in a set before they are sorted into the array
 
 
 class Item(NamedTuple):
-    """One picture to judge.
+    """One image to inspect.
 
     Attributes:
-        name: what it is called in the results: its path below a folder, as written in a list, `film.mp4#000123`.
-        read: decodes it, (H, W, 3) uint8 RGB; InputError when that cannot be done. Called once, from any thread. Takes
-            `white_level`, as `read_image`; by itself, all of 16 bits.
+        name: its path in the results: below the input folder, as written in a list, `film.mp4#000123`.
+        read: decodes it, (H, W, 3) uint8 RGB; raises InputError. Called once, from any thread. Takes `white_level`, as
+            `read_image`; 65535 by default.
         size: bytes of its file; None where there is none.
         mtime_ns: when its file was last changed, nanoseconds since 1970.
         spent: seconds its decoding took before `read`.
-        held: bytes of the picture where it is decoded already.
-        needs: bytes that `read` takes at its peak, asked before it is called.
-        version: what tells it from a picture of the same key in whose place it came; empty for the first of a key.
+        held: bytes of the image where it is decoded already.
+        needs: gives the bytes that `read` takes at its peak; called before it.
+        version: distinguishes it from an image of the same key that it replaced; empty for the first of a key.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Item(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What tells this picture from all others, one of the same name that it was replaced by too."""
+        """Identifies the image: its name, and size and time of its file."""
         return key_of(self.name, self.size, self.mtime_ns)
 
 
 class Source(NamedTuple):
-    """The pictures to judge.
+    """The images to inspect.
 
     Attributes:
-        items: the pictures in their order; None in between says that none is there at the moment.
-        total: asked how many there will be, None where that cannot be known; takes as long as listing them.
-        passed_over: what its folders hold that is no picture by its suffix, complete when the items are at their end.
+        items: the images in their order; None in between where there is none at the moment.
+        total: gives their number, None where it cannot be known; takes as long as listing them.
+        passed_over: the other files of its folders, complete when the items have ended.
     """
 
     items: Iterator[Item | None]
@@ -66,31 +66,31 @@ def key_of(name: str, size: int | None, mtime_ns: int | None) -> str:
     return f"{name}\0{size}\0{mtime_ns}"
 
 
-def picture(name: str, path: Path, max_pixels: int) -> Item:
-    """The item of a picture file. What is wrong with it, its `read` raises."""
+def image_item(name: str, path: Path, max_pixels: int) -> Item:
+    """The item of an image file; its `read` raises the error where there is one."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
-        return broken(name, f"{path}: no such file; correct its path or leave it out", TemporaryError)
+        return broken_item(name, f"{path}: no such file; correct its path or leave it out", TemporaryError)
     except ValueError as error:  # for a zero byte in the path
-        return broken(name, f"{path}: cannot be looked at ({error}); correct its path or leave it out")
+        return broken_item(name, f"{path}: cannot be accessed ({error}); correct its path or leave it out")
     except OSError as error:
-        message = f"{path}: cannot be looked at ({error.strerror}); mend the link or its permissions, or leave it out"
-        return broken(name, message, TemporaryError)
-    if not stat.S_ISREG(found.st_mode):  # reading from a pipe would wait for ever
-        kind = "folder" if stat.S_ISDIR(found.st_mode) else "pipe or device"
-        return broken(name, f"{path}: a {kind}, expected a picture file")
+        message = f"{path}: cannot be accessed ({error.strerror}); mend the link or its permissions, or leave it out"
+        return broken_item(name, message, TemporaryError)
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe or device"
+        return broken_item(name, f"{path}: a {kind}, expected an image file")
     return Item(
         name,
         partial(read_image, path, max_pixels=max_pixels),
-        found.st_size,
-        found.st_mtime_ns,
+        status.st_size,
+        status.st_mtime_ns,
         needs=lambda: decoding_bytes(path, max_pixels),
     )
 
 
 def at_white_level(source: Source, white_level: int) -> Source:
-    """`source`, in whose images of more than 8 bits `white_level` is white."""
+    """`source` with `white_level` as white in images of more than 8 bits."""
 
     def items() -> Iterator[Item | None]:
         try:
@@ -103,7 +103,7 @@ def at_white_level(source: Source, white_level: int) -> Source:
     return source._replace(items=items())
 
 
-def broken(name: str, message: str, kind: type[InputError] = InputError) -> Item:
+def broken_item(name: str, message: str, kind: type[InputError] = InputError) -> Item:
     """An item whose `read` raises an error of this kind with this message."""
 
     def read(**_: int) -> NoReturn:
@@ -115,7 +115,7 @@ def broken(name: str, message: str, kind: type[InputError] = InputError) -> Item
 class Digests:
     """A set of texts that keeps eight bytes of each, so that millions take little memory.
 
-    Two texts are taken for the same with a probability of n / 2^64 among n.
+    A text is wrongly taken as contained with a probability of n / 2^64 among n texts.
     """
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Digests:
         return len(self._sorted) + len(self._recent)
 
     def add(self, text: str) -> bool:
-        """Take a text in; returns whether it was new."""
+        """Add a text; returns whether it was new."""
         digest = _digest(text)
         if self._has(digest):
             return False

@@ -1,12 +1,12 @@
-"""Files of folders that are not taken for pictures, counted by suffix, so that none is missing without a word."""
+"""Files of folders that do not have the suffix of an image, counted by suffix, to be reported."""
 
 import mimetypes
 import os
 from collections import Counter
 
 _TYPES = mimetypes.MimeTypes(filenames=())  # those of Python, not of the system
-# Of pictures that no type is registered for: what cameras keep unprocessed, and formats of other fields.
-_PICTURES = frozenset(
+# Images without a registered type: raw formats of cameras, and formats of other fields.
+_IMAGES = frozenset(
     {
         ".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jp2", ".jxl",
         ".nef", ".orf", ".psd", ".raf", ".raw", ".rw2", ".tga",
@@ -16,47 +16,47 @@ _BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*", b"\
 _BRANDS = (b"heic", b"heix", b"mif1", b"avif")
 _LONGEST = 16  # letters of a suffix
 _SHOWN = 10  # suffixes
-_OPENED = 100  # files of one suffix, to see what they are
+_OPENED = 100  # files of one suffix whose first bytes are read
 
 
 class PassedOver:
-    """What `walk` has passed over.
+    """The files that `walk` has passed over.
 
     Attributes:
         counts: files by suffix, in lower case; those without one by an empty text.
-        pictures: of these, those that are pictures all the same, by their type or by how they begin.
+        images: of these, those that are images all the same, by their type or their first bytes.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.pictures: Counter[str] = Counter()
+        self.images: Counter[str] = Counter()
 
     def note(self, path: str) -> None:
         """Count a file."""
         suffix = os.path.splitext(path)[1].lower()
         if suffix[1:].isdigit() or len(suffix) > _LONGEST:
-            suffix = ""  # frame.0001: of each number there would be one
+            suffix = ""  # frame.0001: each number would be a suffix
         self.counts[suffix] += 1
-        if self._is_picture(path, suffix):
-            self.pictures[suffix] += 1
+        if self._is_image(path, suffix):
+            self.images[suffix] += 1
 
-    def line(self) -> str:
-        """What was passed over, and what to do about it; empty where nothing was."""
+    def summary(self) -> str:
+        """The files that were passed over, and what to do about images; empty where there are none."""
         if not self.counts:
             return ""
-        said = f"passed over, no pictures by their suffix: {_listed(self.counts)}"
-        if not self.pictures:
-            return said
+        others = f"passed over, not images by their suffix: {_listed(self.counts)}"
+        if not self.images:
+            return others
         return (
-            f"{said}; of these {_listed(self.pictures)} are pictures all the same: save them as PNG, or give them the "
+            f"{others}; of these {_listed(self.images)} are images all the same: save them as PNG, or give them the "
             "suffix of what they are"
         )
 
-    def _is_picture(self, path: str, suffix: str) -> bool:
+    def _is_image(self, path: str, suffix: str) -> bool:
         kind = _TYPES.guess_type(f"x{suffix}", strict=False)[0] or "application/octet-stream"
-        if suffix in _PICTURES or kind.startswith("image/"):
+        if suffix in _IMAGES or kind.startswith("image/"):
             return True
-        if kind != "application/octet-stream" or (self.counts[suffix] > _OPENED and not self.pictures[suffix]):
+        if kind != "application/octet-stream" or (self.counts[suffix] > _OPENED and not self.images[suffix]):
             return False
         try:
             with open(path, "rb") as file:
@@ -75,7 +75,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def _shown(suffix: str) -> str:
-    """`suffix` as it is, or quoted where it would not be seen as it is: '.png '."""
+    """`suffix`, quoted where it has blanks or unusual letters: '.png '."""
     if not suffix:
         return "without suffix"
     return suffix if suffix[1:].isalnum() and suffix.isascii() else ascii(suffix)

@@ -1,18 +1,18 @@
-"""Which files of a watched folder were taken, so that each is taken once, and again when another is in its place."""
+"""Which files of a watched folder were taken: each is taken once, and again when another file replaces it."""
 
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 
-from uniad_lightning.prediction.sources.arrivals import Look
+from uniad_lightning.prediction.sources.arrivals import FileState
 from uniad_lightning.prediction.sources.items import Digests, key_of
 
 
 class Taken:
-    """The files that were taken, eight bytes for each of a few things known of it; safe to use from several threads.
+    """The files that were taken, in a few times eight bytes for each; safe to use from several threads.
 
-    Size and time of a file say that it is another one. Where they are the same, but its inode or ctime is not, its
-    attributes alone may have changed: then its content decides, or its inode where the content was not read.
+    Another size or time means another file. Where they are the same, but inode or ctime differ, only the attributes may
+    have changed: then the content decides, or the inode where the content was not read.
     """
 
     def __init__(self) -> None:
@@ -20,17 +20,17 @@ class Taken:
         self._lock = Lock()
 
     def once(self, key: str) -> bool:
-        """Whether this, which is no file, is taken for the first time."""
+        """Take an entry that is not a file; whether it is taken for the first time."""
         with self._lock:
             return self._known.add(f"other\0{key}")
 
-    def as_it_is(self, name: str, now: Look) -> bool:
-        """Whether the file was taken, or seen to be a taken one, just as it is now."""
+    def is_known(self, name: str, now: FileState) -> bool:
+        """Whether the file was taken, or recognised as a taken one, in this state."""
         with self._lock:
             return _state(name, now) in self._known
 
-    def version(self, name: str, now: Look, path: Path) -> str | None:
-        """Take a file: its version among those of the same size and time, empty for the first; None if it is taken."""
+    def version(self, name: str, now: FileState, path: Path) -> str | None:
+        """Take a file: its version among those of the same size and time, empty for the first; None if taken before."""
         key = key_of(name, now.size, now.mtime_ns)
         with self._lock:
             if not self._known.add(_state(name, now)):
@@ -43,7 +43,7 @@ class Taken:
             return None
         return f"{now.inode} {now.ctime_ns}"
 
-    def was_read(self, name: str, now: Look, path: Path) -> None:
+    def was_read(self, name: str, now: FileState, path: Path) -> None:
         """Remember the content of a file that was decoded."""
         key = key_of(name, now.size, now.mtime_ns)
         self._is_new(key, path)
@@ -51,14 +51,14 @@ class Taken:
             self._known.add(f"read\0{key}")
 
     def _is_new(self, key: str, path: Path) -> bool:
-        """Whether the file has a content that no file of this key had when it was read."""
+        """Whether no file of this key had this content when it was read."""
         try:
             content = blake2b(path.read_bytes(), digest_size=16).hexdigest()
-        except OSError:  # it has gone; what comes in its place will be told
+        except OSError:  # it is gone; there will be an event of its replacement
             return False
         with self._lock:
             return self._known.add(f"content\0{content}\0{key}")
 
 
-def _state(name: str, now: Look) -> str:
+def _state(name: str, now: FileState) -> str:
     return f"state\0{name}\0{now}"

@@ -1,4 +1,4 @@
-"""The frames of a video file, all or every n-th, decoded one after the other as they are asked for."""
+"""The frames of a video file, all or every n-th, decoded one by one as they are needed."""
 
 import os
 import time
@@ -10,10 +10,10 @@ import numpy as np
 
 from uniad_lightning.data.images.image_file import refuse_above
 from uniad_lightning.errors import InputError
-from uniad_lightning.prediction.sources.items import Item, broken
+from uniad_lightning.prediction.sources.items import Item, broken_item
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
-_MISSING = 0.1  # share of the frames a file says it has that may be missing: containers estimate that number
+_MISSING = 0.1  # share of the frames in a file's header that may be missing: containers estimate that number
 
 
 class Video:
@@ -25,28 +25,28 @@ class Video:
     def __init__(self, path: Path, *, every: int, max_pixels: int):
         self.path = path
         self.every = every
-        import cv2  # here, since it takes a moment and only videos need it
+        import cv2  # here, since the import is slow and only videos need it
 
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said below, in one line
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported below, in one line
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        # Named, or OpenCV would take a file such as part_007.avi that it cannot read for a row of pictures.
+        # The backend is given, or OpenCV would take an unreadable file such as part_007.avi as a sequence of images.
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise InputError(
-                f"input={path}: cannot be opened as a video ({_size(path)}); give a whole video file, such as MP4 with "
-                "H.264, or convert it"
+                f"input={path}: cannot be opened as a video ({_size(path)}); give a complete video file, such as MP4 "
+                "with H.264, or convert it"
             )
         size = (self._number(cv2.CAP_PROP_FRAME_WIDTH), self._number(cv2.CAP_PROP_FRAME_HEIGHT))
         refuse_above(max_pixels, size, path)
         self._frames = self._number(cv2.CAP_PROP_FRAME_COUNT)
 
     def total(self) -> int | None:
-        """How many frames the file says there are to judge, None where it does not; often an estimate."""
+        """How many frames there are by the file's header, None where it has no number; often an estimate."""
         return -(-self._frames // self.every) if self._frames > 0 else None
 
     def items(self) -> Iterator[Item]:
-        """The frames as items named `film.mp4#000123`; where the file breaks off early, one that says so."""
-        found = self.path.stat()
+        """The frames as items named `film.mp4#000123`; where the file breaks off early, a last item with that error."""
+        status = self.path.stat()
         number = 0
         try:
             while True:
@@ -56,31 +56,29 @@ class Video:
                     break
                 if len(image):
                     spent = time.perf_counter() - start
-                    held = image.nbytes
-                    yield Item(
-                        self._name(number), _given(image), found.st_size, found.st_mtime_ns, spent, held, _given(held)
-                    )
+                    read, needs = _returning(image), _returning(image.nbytes)
+                    yield Item(self._name(number), read, status.st_size, status.st_mtime_ns, spent, image.nbytes, needs)
                 number += 1
         finally:
             self._capture.release()
         if number == 0:
             raise InputError(f"input={self.path}: no frame of the video can be decoded; convert it to MP4 with H.264")
         if number < (1 - _MISSING) * self._frames:
-            yield broken(
+            yield broken_item(
                 self._name(number),
                 f"{self.path}: breaks off after {number} of about {self._frames} frames; the file is cut or damaged",
-            )._replace(size=found.st_size, mtime_ns=found.st_mtime_ns)
+            )._replace(size=status.st_size, mtime_ns=status.st_mtime_ns)
 
     def _next(self, number: int) -> np.ndarray | None:
-        """The next frame (H, W, 3) uint8 RGB; empty for one that is not asked for, None at the end."""
+        """The next frame (H, W, 3) uint8 RGB; empty for one that is skipped, None at the end."""
         import cv2
 
         if not self._capture.grab():
             return None
         if number % self.every:
             return np.empty((0, 0, 3), dtype=np.uint8)
-        whole, frame = self._capture.retrieve()
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if whole else None
+        decoded, frame = self._capture.retrieve()
+        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if decoded else None
 
     def _name(self, number: int) -> str:
         return f"{self.path.name}#{number:06d}"
@@ -89,8 +87,8 @@ class Video:
         return int(self._capture.get(key))
 
 
-def _given(value: Any) -> Any:
-    """A function that returns `value`; not a lambda in the loop, which would see the next one."""
+def _returning(value: Any) -> Any:
+    """A function that returns `value`; a lambda in the loop would return the next frame."""
     return lambda **_: value
 
 

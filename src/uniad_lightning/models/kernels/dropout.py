@@ -1,7 +1,7 @@
-"""Dropout, drawn and applied so that a CPU does not spend a third of its training on it; elsewhere torch's own.
+"""Dropout and attention with dropout: torch's own on a GPU; on a CPU faster, where torch's take a third of a training.
 
-What is drawn is a function of the state of torch's generator and a sample's place in the global batch alone, whatever
-the number of threads or processes.
+On a CPU the random numbers depend on the state of torch's generator and a sample's place in the global batch alone, not
+on the number of threads or processes.
 """
 
 from typing import Any
@@ -34,26 +34,31 @@ class Dropout(nn.Module):
         return x * _draw_kept(x.shape, self.p).to(x.dtype).div_(_kept_share(self.p))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, *, visible: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention of (B, heads, N, D) with `dropout` on its weights; -> (B, heads, N, D).
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None, dropout_p: float
+) -> Tensor:
+    """Softmax(q k^T / sqrt(D) + mask) v, as torch's function of this name; all (B, heads, N, D) -> (B, heads, N, D).
 
-    `visible` is the (N, N) bool mask, True = may look, or None for full attention.
+    `attn_mask` is (N, N) bool, True = takes part in attention, or None for full attention; `dropout_p` is the dropout
+    probability of the attention weights.
     """
-    if dropout == 0 or query.device.type != "cpu":
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, dropout_p=dropout)
+    if dropout_p == 0 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, dropout_p=dropout_p)
     n = query.shape[-2]
-    bias = query.new_zeros(n, n) if visible is None else query.new_zeros(n, n).masked_fill(~visible, -torch.inf)
+    bias = query.new_zeros(n, n)
+    if attn_mask is not None:
+        bias.masked_fill_(~attn_mask, -torch.inf)
     flat = (x.reshape(-1, n, x.shape[-1]) for x in (query, key, value))  # (B*heads, N, D)
-    kept = _draw_kept(torch.Size((*query.shape[:2], n, n)), dropout).flatten(0, 1)
-    gathered: Tensor = _DroppedAttention.apply(*flat, bias, kept, 1 / _kept_share(dropout))
-    return gathered.view(query.shape)
+    kept = _draw_kept(torch.Size((*query.shape[:2], n, n)), dropout_p).flatten(0, 1)
+    output: Tensor = _DroppedAttention.apply(*flat, bias, kept, 1 / _kept_share(dropout_p))
+    return output.view(query.shape)
 
 
 class _DroppedAttention(Function):
     """softmax(q k^T / sqrt(D) + bias) x kept x rescale, times v: three of (M, N, D), (N, N), (M, N, N) -> (M, N, D).
 
-    A few of the M at a time, so that their weights stay in the cache between one operation and the next; and of all
-    (M, N, N) tensors only the weights and what was drawn (one byte each) stay for the backward pass.
+    A few of the M at a time, so that their weights stay in the cache between operations. Of all (M, N, N) tensors only
+    the weights and `kept` (one byte each) are saved for the backward pass.
     """
 
     @staticmethod
@@ -61,14 +66,14 @@ class _DroppedAttention(Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, kept: Tensor, rescale: float) -> Tensor:
         ctx.scale, ctx.rescale = q.shape[-1] ** -0.5, rescale
         weights = q.new_empty(len(q), *bias.shape)
-        gathered = torch.empty_like(q)
+        output = torch.empty_like(q)
         for part in _parts(weights):
             scores = torch.baddbmm(bias, q[part], k[part].transpose(1, 2), alpha=ctx.scale)
             torch.softmax(scores, dim=-1, out=weights[part])
             dropped = torch.mul(weights[part], kept[part], out=scores)
-            _product(dropped, v[part], factor=ctx.rescale, out=gathered[part])
+            _product(dropped, v[part], factor=ctx.rescale, out=output[part])
         ctx.save_for_backward(q, k, v, weights, kept)
-        return gathered
+        return output
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
@@ -88,12 +93,12 @@ class _DroppedAttention(Function):
 
 
 def _product(a: Tensor, b: Tensor, *, factor: float, out: Tensor) -> Tensor:
-    """Factor x a x b of batches of matrices, written to `out`; the factor costs nothing here."""
+    """Factor x a x b of batches of matrices, written to `out`, in one call."""
     return torch.baddbmm(out, a, b, beta=0, alpha=factor, out=out)
 
 
 def _parts(weights: Tensor) -> list[slice]:
-    """The first dimension of (M, N, N) in slices that the caches hold."""
+    """Slices of the first dimension of (M, N, N) that fit the cores' caches."""
     size = max(1, torch.get_num_threads() * WEIGHTS_IN_CACHE // weights[0].numel())
     return [slice(start, start + size) for start in range(0, len(weights), size)]
 
@@ -101,8 +106,8 @@ def _parts(weights: Tensor) -> list[slice]:
 def _draw_kept(shape: torch.Size, p: float) -> Tensor:
     """1 where an element of `shape` (B, ...) is kept and 0 where it is dropped, int8; each sample has its own stream.
 
-    Drawing is what takes time: torch's generator only seeds NumPy's fastest, and each 64-bit draw of that serves four
-    elements with 16 bits each. They are cut off rather than compared, as torch's comparisons take several times longer.
+    Drawing takes most of the time, so torch's generator only seeds NumPy's fastest, and each 64-bit draw of that serves
+    four elements with 16 bits each. Clamping replaces a comparison, which takes several times longer in torch.
     """
     count = shape[1:].numel()
     least = _dropped_levels(p) - LEVELS // 2  # as int16: elements with at least this are kept
@@ -114,7 +119,7 @@ def _draw_kept(shape: torch.Size, p: float) -> Tensor:
 
 
 def _kept_share(p: float) -> float:
-    """1 - p, as `_draw_kept` has it with 16 bits, so that the mean is preserved exactly."""
+    """1 - p rounded to 16 bits as in `_draw_kept`, so that the mean is preserved exactly."""
     return 1 - _dropped_levels(p) / LEVELS
 
 

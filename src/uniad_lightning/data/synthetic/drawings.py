@@ -1,18 +1,18 @@
-"""The six procedural products of the synthetic data set: what each surface looks like before light falls on it.
+"""The six procedural categories of the synthetic data set: the surface of each, before lighting.
 
-Every drawing is a function of coordinates, so whoever bends the coordinates bends the product. Lengths are in units of
+Every drawing is a function of coordinates, so bending the coordinates bends the object. Lengths are in units of
 1/128 of the image side ("pixels at 128"), whatever the resolution; colours are linear light in [0, 1]. Shapes: `H, W`
-is the supersampled grid. A drawing consumes the same random numbers with a missing part as without one, which is what
-makes a defective picture comparable with its flawless twin.
+is the supersampled grid. A drawing consumes the same random numbers with a missing part as without one, so that a
+defective image and its flawless twin differ in the defect alone.
 """
 
 import numpy as np
 
 from uniad_lightning.data.synthetic.surface import (
     Array,
+    Category,
     Frame,
     Gap,
-    Product,
     Surface,
     blob,
     box,
@@ -222,12 +222,12 @@ def _rgb(*codes: str) -> tuple[Array, ...]:
     return tuple(colour(code) for code in codes)
 
 
-# A product's position is part of the random key of its pictures: append, never reorder.
-PRODUCTS: dict[str, Product] = {
-    "capsule": Product(capsule, 0.05, 2, 0.02, colour("8f979c"), colour("d8c49a"), _rgb("4b3a2a", "37506b", "5d5a2c")),
-    "circuit": Product(circuit, 0.03, 2, 0.02, colour("a9a59c"), colour("b98f5a"), _rgb("6b4a22", "c9c2a8", "33415e")),
-    "fabric": Product(fabric, 0.05, 3, 0.03, colour("000000"), colour("4a3b30"), _rgb("5a3d24", "6e2f38", "40532f")),
-    "gear": Product(gear, 0.05, 2, 0.02, colour("3f4a55"), colour("f2efe8"), _rgb("7a4322", "3a3128", "86672f")),
-    "tile": Product(tile, 0.03, 2, 0.02, colour("000000"), colour("5c4a3e"), _rgb("6b4526", "3d3a33", "7a5424")),
-    "wood": Product(wood, 0.03, 3, 0.03, colour("000000"), colour("d9b88a"), _rgb("3b2a20", "3c4560", "5c2f2a")),
+# A category's position is part of the random key of its images: append, never reorder.
+CATEGORIES: dict[str, Category] = {
+    "capsule": Category(capsule, 0.05, 2, 0.02, colour("8f979c"), colour("d8c49a"), _rgb("4b3a2a", "37506b", "5d5a2c")),
+    "circuit": Category(circuit, 0.03, 2, 0.02, colour("a9a59c"), colour("b98f5a"), _rgb("6b4a22", "c9c2a8", "33415e")),
+    "fabric": Category(fabric, 0.05, 3, 0.03, colour("000000"), colour("4a3b30"), _rgb("5a3d24", "6e2f38", "40532f")),
+    "gear": Category(gear, 0.05, 2, 0.02, colour("3f4a55"), colour("f2efe8"), _rgb("7a4322", "3a3128", "86672f")),
+    "tile": Category(tile, 0.03, 2, 0.02, colour("000000"), colour("5c4a3e"), _rgb("6b4526", "3d3a33", "7a5424")),
+    "wood": Category(wood, 0.03, 3, 0.03, colour("000000"), colour("d9b88a"), _rgb("3b2a20", "3c4560", "5c2f2a")),
 }

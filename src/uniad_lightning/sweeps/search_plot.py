@@ -1,4 +1,4 @@
-"""The picture of a hyperparameter search."""
+"""The plot of a hyperparameter search."""
 
 from collections.abc import Collection, Sequence
 from itertools import accumulate
@@ -22,7 +22,7 @@ class Tried(NamedTuple):
 
 
 def draw_search(trials: Sequence[Tried], best: Tried, *, objective: str, log: Collection[str], path: Path) -> None:
-    """The values of trials in their order, and over each parameter, on a logarithmic axis for those in `log`.
+    """Plot the values of trials in their order, and over each parameter, on a logarithmic axis for those in `log`.
 
     A star marks the best trial.
     """

@@ -1,0 +1,1 @@
+"""Operations that torch has too, made faster on a CPU."""

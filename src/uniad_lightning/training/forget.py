@@ -1,0 +1,34 @@
+"""`forget(cfg)`: a category leaves a memory bank."""
+
+from omegaconf import DictConfig
+
+from uniad_lightning.detectors.memory_bank import MemoryBankDetector
+from uniad_lightning.errors import InputError, print_stdout
+from uniad_lightning.training.build import build_saved
+from uniad_lightning.training.checkpoint import update_checkpoint
+
+
+def forget(cfg: DictConfig) -> None:
+    """Take the category `cfg.category` out of the bank in `cfg.ckpt_path`; the others stay as they are.
+
+    The boundaries go with it, since they were set with it. Raises InputError for a checkpoint without a bank and for a
+    category that it does not have, or has alone.
+    """
+    module, checkpoint = build_saved(cfg.ckpt_path)
+    if not isinstance(module, MemoryBankDetector):
+        raise InputError(
+            f"ckpt_path={cfg.ckpt_path}: {type(module).__name__} has learned all categories together and can forget "
+            "none; expected a detector trained with model=memory_bank"
+        )
+    if module.categories == [cfg.category]:
+        raise InputError(f"category={cfg.category}: is the only one of the bank, and without it nothing would be left")
+    module.remove(str(cfg.category))
+    boundaries = "; set new boundaries with uniad calibrate" if "calibration" in checkpoint else ""
+    update_checkpoint(
+        cfg.ckpt_path,
+        state_dict=module.state_dict(),
+        categories=list(module.categories),
+        calibration=None,
+        familiarity=None,
+    )
+    print_stdout(f"{cfg.ckpt_path}: the bank holds {', '.join(module.categories)} now{boundaries}")
