@@ -185,7 +185,7 @@ def test_missing_corrupt_or_foreign_checkpoint(expect_refusal, tree, finished, t
     for name, said in (
         ("absent.ckpt", "no such file"),
         ("half.ckpt", "cannot be read"),
-        ("foreign.ckpt", "no checkpoint of uniad-lightning"),
+        ("foreign.ckpt", "not a checkpoint of uniad-lightning"),
         ("changed.ckpt", "network.output_proj.bias"),
     ):
         expect_refusal([f"ckpt_path={tmp_path / name}"], name, said, command="evaluate")

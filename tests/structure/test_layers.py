@@ -23,6 +23,7 @@ ROOMS = (
     "files",
     "randomness",
     "precision",
+    "progress_bar",
     "scoring",
     "heatmap",
     "models",
@@ -82,7 +83,7 @@ FENCES = {
         "rendering",
         "command_line",
     ),
-    "torch": tuple(room for room in ROOMS if room not in ("errors", "exit_status", "settings")),
+    "torch": tuple(room for room in ROOMS if room not in ("errors", "exit_status", "settings", "progress_bar")),
 }
 NO_TORCH = ("data.records",)
 

@@ -1,6 +1,5 @@
 """Scores of the images that boundaries are set on and tested on."""
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -9,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from uniad_lightning.data.checking import decode_all
 from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image
@@ -17,6 +15,7 @@ from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.inspection.result import refuse_not_finite
+from uniad_lightning.progress_bar import progress_bar
 
 
 class Scores(NamedTuple):
@@ -51,11 +50,7 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     """Inspect the images of `records`, with a progress bar called `label`. Raises InputError for an unreadable one."""
     scores: list[torch.Tensor] = []
     peaks, descriptors = [], []
-    interval = 0.2 if sys.stderr.isatty() else 30  # seconds; in a log file every refresh is a line
-    with (
-        ThreadPoolExecutor(2) as readers,
-        tqdm(total=len(records), desc=label, unit="image", mininterval=interval) as bar,
-    ):
+    with ThreadPoolExecutor(2) as readers, progress_bar(label, total=len(records)) as bar:
         remaining = iter(records)
         ahead = [readers.submit(_read, record, engine.white_level) for record in islice(remaining, 2 * batch_size)]
         while ahead:

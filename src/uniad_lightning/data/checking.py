@@ -6,7 +6,6 @@ may not be its image's, is then decoded, which decides. Damage in the middle of 
 
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,12 @@ from threading import Semaphore
 from typing import BinaryIO, cast
 
 from PIL import Image
-from tqdm import tqdm
 
 from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image, read_marks, read_mask
 from uniad_lightning.data.images.image_file import opened
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
+from uniad_lightning.progress_bar import progress_bar
 
 SHOWN = 20  # files that the message names
 _THREADS = 8
@@ -45,13 +44,10 @@ def decode_all(records: Iterable[Record]) -> None:
 
 def _refuse(records: Iterable[Record], check: Callable[[Record], Sequence[str]], *, label: str) -> None:
     distinct = list({record.image: record for record in records if not isinstance(record.image, Packed)}.values())
-    pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     with ThreadPoolExecutor(_THREADS) as threads, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of damage, which is an error below
         checked = threads.map(check, distinct)
-        bar = tqdm(
-            checked, total=len(distinct), desc=label, unit="image", delay=_BAR_DELAY, mininterval=pace, leave=False
-        )
+        bar = progress_bar(label, checked, total=len(distinct), delay=_BAR_DELAY, leave=False)
         messages = list(dict.fromkeys(fault for faults in bar for fault in faults))
     if len(messages) == 1:
         raise InputError(messages[0])

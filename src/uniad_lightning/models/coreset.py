@@ -7,9 +7,9 @@ many choices; the choices are the same.
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.progress_bar import progress_bar
 
 CANDIDATES = 1024  # the farthest patches at a time, among which the next ones are chosen
 MEGABYTES = 16  # of distances at a time
@@ -46,7 +46,7 @@ def _farthest_first(points: Tensor, first: int, count: int, progress: bool) -> T
     distances = torch.full_like(squares, torch.inf)  # squared, of each point to the nearest one chosen
     chosen = torch.tensor([first], device=points.device)
     new = chosen
-    with tqdm(total=count, initial=1, desc="coreset", unit="patch", disable=not progress, mininterval=1) as bar:
+    with progress_bar("coreset", total=count, done=1, unit="patch", shown=progress) as bar:
         while len(chosen) < count:
             _lower(distances, points, squares, new)
             distances[new] = -1  # chosen once, even where only copies of chosen points are left

@@ -22,6 +22,7 @@ from uniad_lightning.prediction.files import PredictionWriter
 from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.rows import Row
 from uniad_lightning.prediction.sources.items import Item, Source
+from uniad_lightning.progress_bar import progress_bar
 
 _DRAWN = 32  # bytes of a pixel at the peak of drawing its overlay
 _FAILURES_SHOWN = 10
@@ -232,8 +233,7 @@ def _bar(source: Source, loop: _Loop) -> Iterator[tqdm]:
     """A progress bar of the first process; its total is set when a thread beside the work has counted the images."""
     shown = loop.show and loop.processes.first
     among = f" (1 of {loop.processes.count} processes)" if loop.processes.count > 1 else ""
-    pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
-    with tqdm(desc=f"predict{among}", unit="image", disable=not shown, mininterval=pace, dynamic_ncols=True) as bar:
+    with progress_bar(f"predict{among}", shown=shown) as bar:
         if shown:
             threading.Thread(target=_count_ahead, args=(source, loop, bar), daemon=True).start()
         yield bar

@@ -1,6 +1,5 @@
 """The progress bars of a training and of an evaluation."""
 
-import sys
 import time
 from typing import Any
 
@@ -9,6 +8,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.progress_bar import progress_bar
 from uniad_lightning.types import Batch
 
 
@@ -31,16 +31,7 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def _open(self, label: str, total: int, done: int = 0) -> tqdm:
-        # In a log file every refresh would be a line of its own.
-        return tqdm(
-            total=total, initial=done, desc=label, unit="step", disable=not self._enabled, dynamic_ncols=True,
-            mininterval=0.2 if self.is_terminal() else 30,
-        )  # fmt: skip
-
-    @staticmethod
-    def is_terminal() -> bool:
-        """Whether the bar's stream, stderr, is a terminal."""
-        return sys.stderr.isatty()
+        return progress_bar(label, total=total, done=done, unit="batch", shown=self._enabled)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Open the bar at the step at which the training starts or resumes."""

@@ -1,17 +1,16 @@
 """One split of a data set with its features in a store: batches of features, without decoding an image."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
 
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.feature_cache.encoding import pack_mask, signatures, unpack_mask
 from uniad_lightning.data.feature_cache.store import MISSING, Store
+from uniad_lightning.progress_bar import progress_bar
 from uniad_lightning.types import Batch
 
 RESIDENT_SHARE = 0.5  # of a GPU's free memory that features may take
@@ -54,8 +53,7 @@ class CachedSplit:
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-        pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
-        with tqdm(total=len(images), desc="features", unit="image", disable=not show, mininterval=pace) as bar:
+        with progress_bar("features", total=len(images), shown=show) as bar:
             for batch in loader:
                 chosen = batch["index"].tolist()
                 masks = [pack_mask(mask) for mask in batch["mask"].numpy()]

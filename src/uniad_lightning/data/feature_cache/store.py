@@ -24,12 +24,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from uniad_lightning.data.feature_cache.encoding import to_half
 from uniad_lightning.data.feature_cache.store_folder import INDEX, digest, hold, shard_name, write_about
 from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.progress_bar import progress_bar
 
 SHARD_BYTES = 1 << 30
 SPARE_BYTES = 1 << 30  # that a cache leaves free on its disk
@@ -160,7 +160,7 @@ class DiskStore:
             with self._connected() as index:
                 rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
             known = [(i, *row) for i, row in enumerate(rows) if row]
-            for i, slot, checksum in tqdm(known, "check features", unit="image", leave=False, disable=None, delay=2):
+            for i, slot, checksum in progress_bar("check features", known, leave=False, shown=None, delay=2):
                 if self._read(slot, feature) and zlib.crc32(feature.data) == checksum:
                     slots[i] = slot
             os.utime(self.folder)  # when it was last used

@@ -3,18 +3,16 @@
 Cameras store 10 or 12 bits in files of 16, and dividing those by 65535 would leave few grey levels.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from uniad_lightning.data.images.decoding import peak_of
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError, print_stdout
+from uniad_lightning.progress_bar import progress_bar
 
 AUTO = "auto"
 LEVELS = (255, 1023, 4095, 16383, FULL_RANGE)  # white of 8, 10, 12, 14 and 16 bits
@@ -40,9 +38,8 @@ def find_white_level(records: Iterable[Record], *, threads: int) -> int | None:
     paths = list(dict.fromkeys(record.image for record in records if isinstance(record.image, Path)))
     peak = 0
     pool = ThreadPoolExecutor(threads)
-    pace = 0.2 if sys.stderr.isatty() else 30  # in a log file every refresh is a line
     try:
-        with tqdm(total=len(paths), desc="grey levels", unit="image", leave=False, mininterval=pace, delay=2) as bar:
+        with progress_bar("grey levels", total=len(paths), leave=False, delay=2) as bar:
             for value in pool.map(_peak, paths):
                 peak = max(peak, value)
                 bar.update()

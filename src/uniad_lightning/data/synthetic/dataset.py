@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from tqdm import tqdm
 
 from uniad_lightning.data.synthetic.camera import photograph, place
 from uniad_lightning.data.synthetic.drawings import CATEGORIES
 from uniad_lightning.data.synthetic.surface import Array
 from uniad_lightning.errors import InputError, system_reason
+from uniad_lightning.progress_bar import progress_bar
 
 FORMAT_VERSION = 1
 DEFECTS = ("deformation", "missing", "scratch", "stain")
@@ -131,7 +131,7 @@ def _plan(root: Path, counts: dict[str, int]) -> Iterator[_Planned]:
 
 
 def _fill(root: Path, seed: int, size: int, counts: dict[str, int]) -> None:
-    for planned in tqdm(list(_plan(root, counts)), "synthetic data", unit="image", disable=None):
+    for planned in progress_bar("synthetic data", list(_plan(root, counts)), shown=None):
         drawn = render(planned.category, planned.split, planned.number, seed=seed, size=size)
         planned.image.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(drawn.image).save(planned.image)
