@@ -2,5 +2,4 @@
 
 from uniad_lightning.command_line.cli import run_script
 
-if __name__ == "__main__":
-    run_script(__file__)
+run_script(__file__, __name__)

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
 from uniad_lightning import __version__
 from uniad_lightning.command_line import completion
@@ -91,9 +90,13 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         sys.argv = own_argv
 
 
-def run_script(file: str) -> NoReturn:
-    """Run the command that the script `file` is named after on the script's arguments, and exit with its status."""
-    sys.exit(run_command(Path(file).stem, sys.argv[1:]))
+def run_script(file: str, name: str) -> None:
+    """Run the command that the script `file` is named after, and exit with its status; its `name` is `__name__`.
+
+    A script that is imported, as by a process that it starts, does nothing.
+    """
+    if name == "__main__":
+        sys.exit(run_command(Path(file).stem, sys.argv[1:]))
 
 
 def _run(name: str, line: CommandLine) -> int:
