@@ -115,7 +115,7 @@ def test_smoothing_is_that_of_scipy(sigma):
 def test_smoothing_refuses_what_reaches_beyond_the_map_and_leaves_all_at_zero():
     maps = torch.rand(1, 8, 30)
     assert torch.equal(smooth(maps, 0), maps)
-    with pytest.raises(InputError, match="model.sigma=4: reaches 16 pixels, and the map has"):
+    with pytest.raises(InputError, match="model.sigma=4: reaches 16 pixels, more than the map"):
         smooth(maps, 4)
 
 

@@ -76,11 +76,11 @@ def write_checkpoint(path, tree, words):
         ignored[3:9, 4:14] = True
         checkpoint["ignore"] = pack_ignored(ignored)
     torch.save(checkpoint, path)
-    look = load_engine(str(path), CPU).look([picture for batch in generated_images() for picture in batch])
-    middle = look.score.sort().values[4:6].mean().item()  # no picture's own score, which rounding would decide
-    boundary = Boundary(middle, look.map.max().item() / 2, 1.0, 20, 0.05, 0.01, 0.2)
+    output = load_engine(str(path), CPU).inspect([image for batch in generated_images() for image in batch])
+    middle = output.score.sort().values[4:6].mean().item()  # no image's own score, which rounding would decide
+    boundary = Boundary(middle, output.map.max().item() / 2, 1.0, 20, 0.05, 0.01, 0.2)
     checkpoint["calibration"] = Calibration("rate=0.01", boundary, {"bottle": boundary}).plain()
-    checkpoint["familiarity"] = Familiarity(references=look.descriptor[3:6], boundary=0.7).plain()
+    checkpoint["familiarity"] = Familiarity(references=output.descriptor[3:6], boundary=0.7).plain()
     torch.save(checkpoint, path)
     return path
 
@@ -387,7 +387,7 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
     assert "cannot read it; expected a file of uniad export" in refusal(path)
     path.write_bytes(whole.read_bytes()[:5000])
     assert "cannot read it" in refusal(path)
-    assert "(its input: image tensor(uint8)); expected one of uniad export" in refusal(
+    assert "(its input: image tensor(uint8)); expected a file of uniad export" in refusal(
         altered(whole, path, format=None)
     )
     newer = refusal(altered(whole, path, format=str(FORMAT + 1), version='"9.1"'))

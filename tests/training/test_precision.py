@@ -75,9 +75,9 @@ def test_a_detector_is_the_same_under_autocast(trained, trainable, framing):
     module.eval().backbone.requires_grad_(trainable)
     images = torch.rand(2 * framing.count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = module.look({"image": images}, framing=framing, size=framing.map_size((64, 64)))
+        expected = module.inspect({"image": images}, framing=framing, size=framing.map_size((64, 64)))
         with torch.autocast("cpu", torch.bfloat16):
-            found = module.look({"image": images}, framing=framing, size=framing.map_size((64, 64)))
+            found = module.inspect({"image": images}, framing=framing, size=framing.map_size((64, 64)))
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == torch.float32
         assert torch.equal(one, other)

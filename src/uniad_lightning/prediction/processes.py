@@ -63,7 +63,7 @@ class Processes:
         failure: Exception | None = None
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other processes have to know
             failure = error
         failed = self.gather(failure is not None)
         if failure is not None and failed.index(True) == self.rank:

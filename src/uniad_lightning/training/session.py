@@ -54,7 +54,7 @@ def closing(trainer: L.Trainer) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
+    except BaseException:  # an interrupt, too
         end_ranks(trainer)
         raise
     finally:

@@ -46,7 +46,7 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
         model = timm.create_model(
             name, pretrained=weights != "random", features_only=True, out_indices=tuple(levels), **arguments, **overlay
         )
-    except Exception as error:
+    except Exception as error:  # timm raises many kinds for arguments that do not fit
         mistake = _mistake(error, name, levels, weights, arguments)
         if mistake is None:
             raise
