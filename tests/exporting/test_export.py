@@ -331,7 +331,7 @@ def test_a_checkpoint_that_is_not_there_is_named_and_no_folder_made_for_it(uniad
 
 def test_missing_packages_are_named(folder, monkeypatch):
     monkeypatch.setattr(
-        uniad_lightning.exporting.export, "find_spec", lambda name: None if name == "onnxscript" else True
+        uniad_lightning.exporting.plan, "find_spec", lambda name: None if name == "onnxscript" else True
     )
     with pytest.raises(InputError, match=r"onnxscript not installed; pip install 'uniad-lightning\[export\]'"):
         plan_export("last.ckpt", output=None, format="onnx", precision="fp32", overwrite=False)
