@@ -15,12 +15,20 @@ def upsample(maps: Tensor, size: Size) -> Tensor:
     return F.interpolate(maps[:, None], size=tuple(size), mode="bilinear", align_corners=True)[:, 0]  # (B, H, W)
 
 
+def check_reach(sigma: float, size: Size) -> int:
+    """How many pixels a Gaussian of `sigma` reaches; InputError where that is more than a map of `size` has."""
+    radius = int(4 * sigma + 0.5)
+    if min(size) < radius:
+        raise InputError(f"model.sigma={sigma}: reaches {radius} pixels, more than the map {tuple(size)} has; lower it")
+    return radius
+
+
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Maps (B, H, W) convolved with a Gaussian of `sigma` pixels, cut off at 4 of them, the edges mirrored.
 
     The same as `scipy.ndimage.gaussian_filter`; 0 changes nothing. Raises InputError for maps smaller than the cut.
     """
-    radius = int(4 * sigma + 0.5)
+    radius = check_reach(sigma, (maps.shape[1], maps.shape[2]))
     if not radius:
         return maps
     if min(maps.shape[1:]) < radius:

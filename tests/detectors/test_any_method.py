@@ -123,17 +123,21 @@ def test_two_processes_train_the_same(own, tree, trained, tmp_path):
         assert torch.allclose(straight[name], shared[name], atol=0.05), name
 
 
-def test_it_is_evaluated_calibrated_used_and_exported(own, tree, trained, tmp_path, monkeypatch):
-    last = trained / "checkpoints/last.ckpt"
-    run(own, "evaluate", f"ckpt_path={last}", f"output_dir={tmp_path}/evaluated")
-    assert (tmp_path / "evaluated/results.csv").read_text() == (trained / "results.csv").read_text()
-    run(own, "calibrate", f"ckpt_path={last}", "rate=0.3", f"output_dir={tmp_path}/calibrated")
-    done = run(own, "predict", f"ckpt_path={last}", f"input={tree}/bottle/test", f"output_dir={tmp_path}/out")
-    with (tmp_path / "out/predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 5, done.stderr
-    run(own, "export", f"ckpt_path={last}", f"output={tmp_path}/pixels.onnx", f"output_dir={tmp_path}/exported")
+def test_it_is_evaluated_calibrated_used_and_exported(own, tree, trained, tmp_path, uniad, monkeypatch):
     monkeypatch.syspath_prepend(str(own))
+    monkeypatch.setenv("UNIAD_TRUST", "pixels")
+    last = trained / "checkpoints/last.ckpt"
+    for command, *more in (
+        ("evaluate",),
+        ("calibrate", "rate=0.3"),
+        ("predict", f"input={tree}/bottle/test"),
+        ("export", f"output={tmp_path}/pixels.onnx"),
+    ):
+        status, _, err = uniad(command, f"ckpt_path={last}", f"output_dir={tmp_path}/{command}", *more)
+        assert status == 0, err
+    assert (tmp_path / "evaluate/results.csv").read_text() == (trained / "results.csv").read_text()
+    with (tmp_path / "predict/predictions.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
     image = sorted((tree / "bottle/test").rglob("*.png"))[0]
     ours, theirs = (Detector.load(path, trust="pixels").predict(image) for path in (last, tmp_path / "pixels.onnx"))
     assert ours.scored_map.shape == (64, 64)

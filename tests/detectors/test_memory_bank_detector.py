@@ -90,12 +90,13 @@ def test_a_product_joins_and_leaves_and_the_others_stay(uniad, tree, tmp_path):
     assert status == 0, err
     old = tmp_path / "old/checkpoints/last.ckpt"
     joined = ["trainer=cpu", "data.num_workers=0", "data.batch_size=4", f"data.root={tree}", f"init_from={old}"]
-    status, _, err = uniad("train", *joined, f"output_dir={tmp_path}/new")
+    status, _, err = uniad("train", *joined, "data.categories=[cable]", f"output_dir={tmp_path}/new")
     assert status == 0, err
     module, checkpoint = build_saved(str(tmp_path / "new/checkpoints/last.ckpt"))
     before = load_checkpoint(str(old))["state_dict"]
     assert module.categories == ["bottle", "cable"]
     assert checkpoint["categories"] == ["bottle", "cable"]
+    assert "will forget" not in err
     assert torch.equal(module.bank.patches[: 9 * 64], before["bank.patches"])
     assert torch.equal(module.standardize.mean, before["standardize.mean"])
     with pytest.raises(InputError, match="category=botle: the bank has none of that name"):
@@ -119,6 +120,8 @@ def test_a_category_is_forgotten_for_good(uniad, run, tree, tmp_path):
     assert torch.equal(module.bank.patches, before[9 * 64 :])
     assert module.bank.owner.tolist() == [0] * (9 * 64)
     assert "calibration" not in checkpoint
+    assert uniad("evaluate", f"ckpt_path={last}", f"output_dir={tmp_path}/e")[0] == 0
+    assert "bottle" not in (tmp_path / "e/results.csv").read_text()
     status, _, err = uniad("forget", f"ckpt_path={last}", "category=cable")
     assert status == 2
     assert "category=cable: is the only one of the bank" in err
@@ -143,14 +146,60 @@ def test_it_is_resumed_when_it_is_finished_and_nothing_changes(uniad, tree, tmp_
             "trainer.max_epochs=3, trainer.max_steps=-1: MemoryBankDetector is fitted in one pass",
         ),
         ("model.coreset=2", "model.coreset=2: expected a share of the patches"),
+        ("model.coreset=abc", "model.coreset=abc: expected a share of the patches"),
+        ("model.coreset_dim=0.5 model.coreset=0.5", "model.coreset_dim=0.5: expected at least 1"),
         ("model.window=2", "model.window=2: expected an odd number"),
+        ("model.window=true", "model.window=True: expected an odd number"),
+        ("model.neighbors=1", "model.neighbors=1: expected a whole number of at least 2"),
+        ("model.megabytes=abc", "model.megabytes=abc: expected more than 0"),
+        ("model.megabytes=inf", "model.megabytes=inf: expected more than 0"),
+        ("model.half=abc", "model.half=abc: expected true or false"),
+        ("model.reweight=1", "model.reweight=1: expected true or false"),
+        ("+model.foo=3", "model: MemoryBankDetector cannot be built from its keys"),
+        ("backbone.trainable=true", "backbone.trainable=true: MemoryBankDetector is fitted in one pass"),
+        ("callbacks=best_on_test validate_every=1", "callbacks=best_on_test: one pass has no epochs to choose from"),
     ],
 )
 def test_mistakes_are_one_line(uniad, tree, tmp_path, override, said):
-    status, _, err = uniad("train", *BANK, f"data.root={tree}", f"output_dir={tmp_path}/run", override)
+    status, _, err = uniad("train", *BANK, f"data.root={tree}", f"output_dir={tmp_path}/run", *override.split())
     assert status == 2
     assert said in err
     assert len([line for line in err.strip().splitlines() if line.startswith("uniad: ") and "warning" not in line]) == 1
+
+
+def test_the_method_of_init_from_is_kept_or_another_one_refused(uniad, run, tree, tmp_path):
+    words = [*BANK, f"data.root={tree}", f"init_from={run}/checkpoints/last.ckpt", f"output_dir={tmp_path}/run"]
+    status, _, err = uniad("train", *[w for w in words if w != "model=memory_bank"], "model=padim")
+    assert status == 2
+    assert "model: is PadimDetector, and init_from=" in err
+    assert "is MemoryBankDetector, which the training keeps; leave model=... out" in err
+
+
+def test_a_sweep_over_methods_that_is_called_again_finds_its_runs(uniad, tree, tmp_path):
+    words = [
+        *FEATURES,
+        f"data.root={tree}",
+        "trainer.max_epochs=1",
+        "model=cnn,memory_bank",
+        f"output_dir={tmp_path}/s",
+    ]
+    status, out, err = uniad("train", "-m", *words)
+    assert status == 0, err
+    status, out, err = uniad("train", "-m", *words)
+    assert status == 0, err
+    assert out.count("finished before with the same settings") == 2
+
+
+@pytest.mark.parametrize("tiles", ["[1,1]", "[2,2]"])
+def test_a_weighted_score_is_exported_too(uniad, tree, tmp_path, tiles):
+    words = [*BANK, f"data.root={tree}", "model.reweight=true", "model.coreset=0.2", f"data.framing.tiles={tiles}"]
+    assert uniad("train", *words, f"output_dir={tmp_path}/run")[0] == 0
+    last = tmp_path / "run/checkpoints/last.ckpt"
+    status, out, err = uniad("export", f"ckpt_path={last}", f"output_dir={tmp_path}/e")
+    assert status == 0, err
+    image = next((tree / "cable/test").rglob("*.png"))
+    ours, theirs = (Detector.load(path).predict(image).score for path in (last, last.with_suffix(".onnx")))
+    assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 def test_what_it_cannot_be_is_refused(uniad, run, tmp_path):

@@ -14,6 +14,7 @@ from support.trees import mvtec_tree
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.tiling import Framing
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.gaussian_grid import GaussianGrid
 from uniad_lightning.scoring import smooth
@@ -119,7 +120,30 @@ def test_smoothing_refuses_what_reaches_beyond_the_map_and_leaves_all_at_zero():
         smooth(maps, 4)
 
 
-def test_more_channels_than_there_are_is_one_line(uniad, tree, tmp_path):
-    status, _, err = uniad("train", *PADIM, f"data.root={tree}", f"output_dir={tmp_path}/run", "model.dim=1000")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.dim=1000", "model.dim=1000: expected from 1 to"),
+        ("model.dim=true", "model.dim=True: expected from 1 to"),
+        ("model.regularization=abc", "model.regularization=abc: expected more than 0"),
+        ("model.megabytes=inf", "model.megabytes=inf: expected more than 0"),
+        ("model.sigma=inf", "model.sigma=inf: expected at least 0"),
+        ("model.sigma=1000", "model.sigma=1000: reaches 4000 pixels, more than the map (64, 64) has"),
+        ("score=mean", "score=mean: PadimDetector does not use score; leave it out"),
+        ("data.limit=1 data.categories=[bottle]", "1 train image, of which there is no covariance"),
+    ],
+)
+def test_mistakes_are_one_line(uniad, tree, tmp_path, override, message):
+    status, _, err = uniad("train", *PADIM, f"data.root={tree}", f"output_dir={tmp_path}/run", *override.split())
     assert status == 2
-    assert "model.dim=1000: expected from 1 to" in err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_tiles_of_full_size_maps_are_put_together_in_little_memory():
+    framing = Framing(region=None, tiles=[2, 2], overlap=0.1, ignore=None)
+    maps = torch.rand(8, 150, 140, generator=torch.Generator().manual_seed(0))
+    down, across = (framing._blend(size, 2).double() for size in maps.shape[-2:])
+    tiles = maps[:4].unflatten(0, (2, 2)).double()
+    expected = sum(down[a] @ tiles[a, c] @ across[c].T for a in range(2) for c in range(2))
+    assert torch.allclose(framing.stitch(maps)[0].double(), expected, atol=1e-5)

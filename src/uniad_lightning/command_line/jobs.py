@@ -155,6 +155,7 @@ def _is_finished(cfg: Any) -> bool:
     Raises InputError for a folder that holds another training.
     """
     from uniad_lightning.results.run_folder import LAST, read_metrics
+    from uniad_lightning.training.method import leave_out_unused
     from uniad_lightning.training.resume import plain, refuse_other_settings
 
     folder = Path(cfg.output_dir)
@@ -163,6 +164,7 @@ def _is_finished(cfg: Any) -> bool:
     finished = read_metrics(folder) is not None
     started = (folder / LAST).is_file()
     if finished or started:
+        leave_out_unused(cfg)
         refuse_other_settings(plain(cfg), folder)
     if started and not finished:
         cfg.ckpt_path = str(folder / LAST)
@@ -233,7 +235,7 @@ def _quieten() -> None:
         ".*does not have many workers",  # set by data.num_workers
         ".*in eval mode at the start of training",  # the frozen backbone
         ".*LeafSpec.* is deprecated",  # Lightning uses it, not this package
-        ".*`configure_optimizers` returned `None`",  # a method that is fitted in one pass
+        ".*configure_optimizers` returned `None`",  # a method that is fitted in one pass
         ".*exists and is not empty",  # a resumed run
         ".*smaller than the logging interval",  # small data sets
     ):

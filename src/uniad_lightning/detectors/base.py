@@ -1,5 +1,6 @@
 """What every method shares: evaluation, prediction, and the questions that a method answers."""
 
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 import lightning as L
@@ -44,6 +45,7 @@ class AnomalyModule(L.LightningModule):
 
     Attributes:
         one_pass: whether a training is one pass over the train images in order, none dropped.
+        forgets: whether a training from a checkpoint forgets the categories that its data lacks.
         mean: per channel, what the input is shifted by.
         std: per channel, what the input is divided by.
         precisions: what `uniad export precision=` may be.
@@ -51,6 +53,7 @@ class AnomalyModule(L.LightningModule):
     """
 
     one_pass: ClassVar[bool] = False
+    forgets: ClassVar[bool] = True
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # ImageNet's
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
@@ -82,6 +85,10 @@ class AnomalyModule(L.LightningModule):
     def parts(self) -> dict[str, nn.Module]:
         """The parts that have weights, in the order in which an image passes them; `uniad complexity` counts each."""
         return {"network": self}
+
+    def known_categories(self, trained: Iterable[str]) -> list[str]:
+        """The categories that the detector knows after a training on those `trained`; a checkpoint keeps them."""
+        return sorted(trained)
 
     @property
     def fitted(self) -> int:
@@ -117,7 +124,10 @@ class AnomalyModule(L.LightningModule):
         features = self.features(batch)
         if features is not None:
             batch = {**batch, "feature": features}
-        grid = framing.stitch(self.anomaly_map(batch).float())  # (B, h, w)
+        maps = self.anomaly_map(batch)
+        if maps.ndim != 3:
+            raise InputError(f"{type(self).__name__}.anomaly_map: returned {tuple(maps.shape)}; expected (B, h, w)")
+        grid = framing.stitch(maps.float())  # (B, h, w)
         full = upsample(grid, size)  # (B, H, W)
         ignored = framing.ignored(size)
         if ignored is not None:

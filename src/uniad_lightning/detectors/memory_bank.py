@@ -3,13 +3,16 @@
 One bank for all categories, where the paper has one each. Features may be standardised, which the paper does not do.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from uniad_lightning.detectors.one_pass import OnePass, gathered
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
-from uniad_lightning.models.coreset import coreset
+from uniad_lightning.models.coreset import check_share, coreset
+from uniad_lightning.models.initialization import check_flags
 from uniad_lightning.models.layers.standardize import Standardize
 from uniad_lightning.models.memory_bank import MemoryBank
 from uniad_lightning.scoring import ImageScore
@@ -27,6 +30,8 @@ class MemoryBankDetector(OnePass):
     A training that starts from a bank (`init_from`) adds the categories it does not know and leaves the others as they
     are.
     """
+
+    forgets = False
 
     def __init__(
         self,
@@ -46,6 +51,9 @@ class MemoryBankDetector(OnePass):
     ):
         super().__init__(backbone=backbone, score=score, standardize=standardize, seed=seed)
         self.grid = pair(grid, "model.grid")
+        if coreset is not None:
+            check_share(coreset, coreset_dim)
+        check_flags({"reweight": reweight})
         self.share = coreset
         self.coreset_dim = coreset_dim
         self.reweight = reweight
@@ -70,9 +78,20 @@ class MemoryBankDetector(OnePass):
         if not self.reweight:
             return scores
         tokens = self.patches(self.features(batch))
-        tokens = tokens.unflatten(0, (len(maps), -1)).flatten(1, 2)  # the tiles of an image together
+        tokens = tokens.unflatten(0, (maps.shape[0], -1))  # `len` would fix the number of images in an exported file
+        tokens = tokens.flatten(1, 2)  # the tiles of an image together
         distances = self.bank(tokens)
         return scores * self.bank.reweighted(tokens, distances) / distances.amax(dim=1).clamp_min(1e-12)
+
+    def on_train_start(self) -> None:
+        """Refuse a training that brings no new category."""
+        if self.categories and not {record.category for record in self.data.splits.train} - {*self.categories}:
+            known = ", ".join(self.categories)
+            raise InputError(f"data: the bank of init_from has all of its categories ({known}); name new ones")
+
+    def known_categories(self, trained: Iterable[str]) -> list[str]:
+        """Those of the bank, whatever was trained on."""
+        return sorted(self.categories)
 
     def collect(self, batch: Batch) -> None:
         """Keep the features of the categories that the bank does not know yet."""
@@ -90,9 +109,6 @@ class MemoryBankDetector(OnePass):
         features, index, category = (torch.cat(parts) for parts in zip(nothing, *self._collected, strict=True))
         self._collected.clear()
         features, category = (gathered(part.to(self.device), index.to(self.device)) for part in (features, category))
-        if not len(features):
-            known = ", ".join(self.categories)
-            raise InputError(f"data: the bank of init_from has all of its categories ({known}); name new ones")
         if isinstance(self.standardize, Standardize) and not self.standardize.fitted:
             self.standardize.fit(part.float().flatten(2).transpose(1, 2) for part in features.split(64))
         patches = torch.cat([self.patches(part.float()).flatten(0, 1) for part in features.split(64)])  # (M, C)

@@ -12,7 +12,8 @@ from uniad_lightning.detectors.one_pass import OnePass, processes
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.gaussian_grid import GaussianGrid
-from uniad_lightning.scoring import ImageScore, smooth
+from uniad_lightning.models.initialization import check_above
+from uniad_lightning.scoring import ImageScore, check_reach, smooth
 from uniad_lightning.types import Batch, pair
 
 
@@ -28,7 +29,6 @@ class PadimDetector(OnePass):
         self,
         *,
         backbone: Backbone,
-        score: ImageScore,
         seed: int,
         grid: int | list[int],
         image_size: int | list[int],
@@ -37,10 +37,11 @@ class PadimDetector(OnePass):
         sigma: float,
         megabytes: float,
     ):
+        score = ImageScore(kind="max", window=1)  # the largest value of the map
         super().__init__(backbone=backbone, score=score, standardize=False, seed=seed)
-        if isinstance(sigma, bool) or not isinstance(sigma, int | float) or not sigma >= 0:
-            raise InputError(f"model.sigma={sigma}: expected pixels, at least 0")
         self.image_size = pair(image_size, "data.image_size")
+        check_above({"sigma": sigma}, least=0, inclusive=True)
+        check_reach(sigma, self.image_size)
         self.sigma = sigma
         self.gaussians = GaussianGrid(
             channels=sum(backbone.channels), grid=grid, dim=dim, regularization=regularization, seed=seed,
@@ -57,6 +58,11 @@ class PadimDetector(OnePass):
         distances = self.gaussians(self.features(batch))[:, None]  # (B, 1, h, w)
         full = F.interpolate(distances, size=self.image_size, mode="bilinear", align_corners=False)[:, 0]
         return smooth(full, self.sigma)
+
+    def on_train_start(self) -> None:
+        """Refuse a training on fewer images than a covariance needs."""
+        if len(self.data.splits.train) < 2:
+            raise InputError("data: 1 train image, of which there is no covariance; expected at least 2")
 
     def collect(self, batch: Batch) -> None:
         """Add a batch to the sums."""

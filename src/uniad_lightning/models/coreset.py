@@ -15,6 +15,14 @@ CANDIDATES = 1024  # the farthest patches at a time, among which the next ones a
 MEGABYTES = 16  # of distances at a time
 
 
+def check_share(share: float, dim: int | None) -> None:
+    """Raises InputError for a share outside (0, 1], and for a dimension that is not a whole number of at least 1."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"model.coreset={share}: expected a share of the patches, above 0 and at most 1")
+    if dim is not None and (not isinstance(dim, int) or isinstance(dim, bool) or dim < 1):
+        raise InputError(f"model.coreset_dim={dim}: expected at least 1, or null for no projection")
+
+
 @torch.no_grad()
 def coreset(patches: Tensor, share: float, *, seed: int, progress: bool, dim: int | None) -> Tensor:
     """Indices (k,) int64 of `share` of the `patches` (M, C), at least one, in the order in which they are chosen.
@@ -25,10 +33,7 @@ def coreset(patches: Tensor, share: float, *, seed: int, progress: bool, dim: in
 
     Raises InputError for a share outside (0, 1], for a dimension below 1, and without patches.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InputError(f"model.coreset={share}: expected a share of the patches, above 0 and at most 1")
-    if dim is not None and dim < 1:
-        raise InputError(f"model.coreset_dim={dim}: expected at least 1, or null for no projection")
+    check_share(share, dim)
     if len(patches) == 0:
         raise InputError("model.coreset: there are no patches to choose from")
     generator = torch.Generator().manual_seed(seed)

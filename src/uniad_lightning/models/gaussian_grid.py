@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.models.initialization import check_above
 from uniad_lightning.models.layers.state_shapes import follow_state
 from uniad_lightning.types import pair
 
@@ -39,14 +40,11 @@ class GaussianGrid(nn.Module):
     ):
         super().__init__()
         self.grid = pair(grid, "model.grid")
-        if not isinstance(dim, int) or not 1 <= dim <= channels:
+        if not isinstance(dim, int) or isinstance(dim, bool) or not 1 <= dim <= channels:
             raise InputError(
                 f"model.dim={dim}: expected from 1 to {channels}, the channels of the backbone's levels; lower it"
             )
-        if not regularization > 0:
-            raise InputError(f"model.regularization={regularization}: expected more than 0")
-        if not megabytes > 0:
-            raise InputError(f"model.megabytes={megabytes}: expected more than 0")
+        check_above({"regularization": regularization, "megabytes": megabytes})
         self.dim = dim
         self.regularization = regularization
         self.megabytes = megabytes
@@ -99,7 +97,9 @@ class GaussianGrid(nn.Module):
         whitening = torch.empty_like(self.products, dtype=torch.float32)
         eye = torch.eye(self.dim, dtype=torch.float64, device=self.products.device)
         for part in self._parts():
-            factor = torch.linalg.cholesky(self.covariance(part))
+            factor, failed = torch.linalg.cholesky_ex(self.covariance(part))
+            if failed.any():
+                raise InputError(f"model.regularization={self.regularization}: leaves covariances singular; raise it")
             whitening[part] = torch.linalg.solve_triangular(factor, eye, upper=False)
         self.mean, self.whitening = mean, whitening
         self._start()

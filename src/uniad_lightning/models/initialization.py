@@ -1,5 +1,6 @@
 """What the reconstruction networks share when they are built: checks of their sizes, and their first weights."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,8 +15,23 @@ def check_counts(counts: Mapping[str, int], *, least: int = 1) -> None:
     Raises InputError for the first that is not.
     """
     for name, value in counts.items():
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise InputError(f"model.{name}={value}: expected a whole number of at least {least}")
+
+
+def check_above(values: Mapping[str, float], *, least: float = 0, inclusive: bool = False) -> None:
+    """Checks that each value, by its key below `model`, is a finite number above `least`; InputError for the first."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not (value > least or (inclusive and value == least)):
+            raise InputError(f"model.{name}={value}: expected {'at least' if inclusive else 'more than'} {least}")
+
+
+def check_flags(values: Mapping[str, bool]) -> None:
+    """Checks that each value, by its key below `model`, is true or false; InputError for the first that is not."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise InputError(f"model.{name}={value}: expected true or false")
 
 
 def check_transformer(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.models.initialization import check_above, check_counts, check_flags
 from uniad_lightning.models.layers.state_shapes import follow_state
 
 LEAST_PATCHES = 1024  # at a time where memory allows: matrix products of fewer are slow
@@ -37,12 +38,11 @@ class MemoryBank(nn.Module):
 
     def __init__(self, *, channels: int, window: int, neighbors: int, half: bool, megabytes: float):
         super().__init__()
-        if not isinstance(window, int) or window < 1 or window % 2 == 0:
+        if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
             raise InputError(f"model.window={window}: expected an odd number of cells, 1 for no averaging")
-        if not isinstance(neighbors, int) or neighbors < 2:
-            raise InputError(f"model.neighbors={neighbors}: expected a whole number of at least 2")
-        if not megabytes > 0:
-            raise InputError(f"model.megabytes={megabytes}: expected more than 0")
+        check_counts({"neighbors": neighbors}, least=2)
+        check_above({"megabytes": megabytes})
+        check_flags({"half": half})
         self.window = window
         self.neighbors = neighbors
         self.megabytes = megabytes

@@ -42,7 +42,10 @@ def build_module(cfg: DictConfig, *, announce: bool = True) -> AnomalyModule:
     parts |= {name: instantiate(cfg[name]) for name in GROUPS if name in wanted and name != "backbone"}
     if method is FeatureReconstruction:
         return FeatureReconstruction(**parts)
-    return instantiate(cfg.model, _partial_=True)(**parts)
+    try:
+        return instantiate(cfg.model, _partial_=True)(**parts)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"model: {method.__name__} cannot be built from its keys; {one_line(error)}") from error
 
 
 def build_data(cfg: DictConfig, module: AnomalyModule) -> UnifiedDataModule:

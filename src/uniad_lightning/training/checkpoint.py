@@ -12,6 +12,7 @@ from torch import nn
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import image_groups
+from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.errors import InputError, one_line, system_reason
 from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.files.mask_bits import unpack_mask
@@ -63,7 +64,9 @@ class CheckpointConfig(L.Callback):
         level = {"white_level": data.white_level}  # the number in place of `auto`
         checkpoint["format"] = FORMAT
         checkpoint["config"] = {**self.config, "data": {**self.config["data"], **level}}
-        checkpoint["categories"] = sorted({record.category for record in data.splits.train})
+        trained = {record.category for record in data.splits.train}
+        known = pl_module.known_categories(trained) if isinstance(pl_module, AnomalyModule) else sorted(trained)
+        checkpoint["categories"] = known
         if self.images is None:
             self.images = pack_names(image_names(data.splits.train, data.root))
         checkpoint["images"] = self.images

@@ -1,5 +1,7 @@
 """`forget(cfg)`: a category leaves a memory bank."""
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from uniad_lightning.detectors.memory_bank import MemoryBankDetector
@@ -14,6 +16,8 @@ def forget(cfg: DictConfig) -> None:
     The boundaries go with it, since they were set with it. Raises InputError for a checkpoint without a bank and for a
     category that it does not have, or has alone.
     """
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError("-m: forget takes one category at a time, in one call each")
     module, checkpoint = build_saved(cfg.ckpt_path)
     if not isinstance(module, MemoryBankDetector):
         raise InputError(
@@ -23,11 +27,13 @@ def forget(cfg: DictConfig) -> None:
     if module.categories == [cfg.category]:
         raise InputError(f"category={cfg.category}: is the only one of the bank, and without it nothing would be left")
     module.remove(str(cfg.category))
+    config = checkpoint["config"]
     boundaries = "; set new boundaries with uniad calibrate" if "calibration" in checkpoint else ""
     update_checkpoint(
         cfg.ckpt_path,
         state_dict=module.state_dict(),
         categories=list(module.categories),
+        config={**config, "data": {**config["data"], "categories": list(module.categories)}},
         calibration=None,
         familiarity=None,
     )

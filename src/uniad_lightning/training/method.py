@@ -1,11 +1,12 @@
 """Which method a configuration chooses, and which of its groups that method uses."""
 
 from collections.abc import Sequence
-from inspect import signature
+from inspect import Parameter, signature
+from pkgutil import resolve_name
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_class
 from omegaconf import DictConfig, open_dict
+from torch import nn
 
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
@@ -23,34 +24,51 @@ def method_of(cfg: DictConfig) -> type[AnomalyModule]:
     """
     target = cfg.model.get("_target_")
     try:
-        named = get_class(target)
+        named = resolve_name(target)
     except Exception as error:  # importing a user's module may raise anything
         raise InputError(
             f"model._target_={target}: {one_line(error)}; expected a detector or a network that can be imported, such "
             "as uniad_lightning.models.uniad.UniAD; set PYTHONPATH to the folder of your own module"
         ) from error
-    return named if issubclass(named, AnomalyModule) else FeatureReconstruction
+    if not isinstance(named, type) or not issubclass(named, nn.Module):
+        raise InputError(f"model._target_={target}: expected a class that is an AnomalyModule or a torch.nn.Module")
+    if issubclass(named, AnomalyModule):
+        return named
+    if "grid" not in cfg.model:
+        raise InputError(
+            f"model.grid: not set; a network such as {target} reconstructs features on a grid, like [14, 14]"
+        )
+    return FeatureReconstruction
 
 
 def parts_of(method: type[AnomalyModule]) -> frozenset[str]:
-    """The groups and settings that the method's constructor takes."""
-    return frozenset(signature(method).parameters) & {*GROUPS, *SETTINGS}
+    """The groups and settings that the method's constructor takes; all where it takes any keyword."""
+    parameters = signature(method).parameters.values()
+    known = {*GROUPS, *SETTINGS}
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        return frozenset(known)
+    return frozenset(parameter.name for parameter in parameters) & known
+
+
+def overridden() -> dict[str, str]:
+    """The overrides of the command line by their key; none where Python alone composed the configuration."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return {override.partition("=")[0].lstrip("+~"): override for override in overrides}
 
 
 def leave_out_unused(cfg: DictConfig) -> None:
     """Remove from `cfg` what its method does not use; InputError where that was set on the command line."""
     method = method_of(cfg)
     unused = [name for name in (*GROUPS, "standardize") if name not in parts_of(method)]
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    _refuse(overrides, unused, method)
+    _refuse(unused, method)
     with open_dict(cfg):
         for name in unused:
             cfg.pop(name, None)
 
 
-def _refuse(overrides: Sequence[str], unused: Sequence[str], method: type[AnomalyModule]) -> None:
-    for override in overrides:
-        name = override.lstrip("+~").partition("=")[0].partition(".")[0]
+def _refuse(unused: Sequence[str], method: type[AnomalyModule]) -> None:
+    for key, override in overridden().items():
+        name = key.partition(".")[0]
         if name in unused:
             fitted = method.one_pass and name in _OF_GRADIENTS
             reason = "is fitted in one pass, without gradients" if fitted else f"does not use {name}"

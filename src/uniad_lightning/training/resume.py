@@ -16,7 +16,7 @@ from uniad_lightning.settings import flat
 from uniad_lightning.training.build import warn
 from uniad_lightning.training.checkpoint import load_checkpoint
 from uniad_lightning.training.checkpoint_format import upgrade_config
-from uniad_lightning.training.method import method_of
+from uniad_lightning.training.method import method_of, overridden
 from uniad_lightning.training.trusted_targets import refuse_foreign
 
 # What a resumed run may change; everything else decides the result and is compared with the checkpoint.
@@ -53,9 +53,11 @@ def load_initial(cfg: DictConfig) -> dict[str, Any] | None:
     checkpoint = load_checkpoint(cfg.init_from, key="init_from")
     saved = checkpoint["config"]
     refuse_foreign(saved, f"init_from={cfg.init_from}")
+    _refuse_other_method(cfg, saved)
     with open_dict(cfg):
         if method_of(DictConfig(saved)).one_pass:
-            cfg.trainer.update(max_epochs=1, gradient_clip_val=None)
+            neutral = {"max_epochs": 1, "gradient_clip_val": None}
+            cfg.trainer.update({key: value for key, value in neutral.items() if f"trainer.{key}" not in overridden()})
         for name in INHERITED:
             if name in saved:
                 cfg[name] = saved[name]
@@ -67,6 +69,15 @@ def load_initial(cfg: DictConfig) -> dict[str, Any] | None:
         if "backbone" in saved:
             cfg.backbone.weights = "random"  # the checkpoint holds them; nothing is downloaded
     return checkpoint
+
+
+def _refuse_other_method(cfg: DictConfig, saved: dict[str, Any]) -> None:
+    given, kept = cfg.model._target_, saved["model"]["_target_"]
+    if "model" in overridden() and given != kept:
+        raise InputError(
+            f"model: is {given.rpartition('.')[2]}, and init_from={cfg.init_from} is {kept.rpartition('.')[2]}, which "
+            "the training keeps; leave model=... out"
+        )
 
 
 def warn_of_forgetting(initial: dict[str, Any], data: UnifiedDataModule) -> None:

@@ -84,7 +84,7 @@ def train(cfg: DictConfig) -> Evaluation:
     data.check_batch_size(trainer.world_size)
     _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
-    _warn_of_data(trainer, data, initial)
+    _warn_of_data(trainer, module, data, initial)
     with closing(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         _warn_of_early_end(trainer, data, checkpoint, cfg.ckpt_path)
@@ -167,13 +167,16 @@ def _refuse_overwriting_initial(cfg: DictConfig) -> None:
         )
 
 
-def _warn_of_data(trainer: L.Trainer, data: UnifiedDataModule, initial: dict[str, Any] | None) -> None:
+def _warn_of_data(
+    trainer: L.Trainer, module: AnomalyModule, data: UnifiedDataModule, initial: dict[str, Any] | None
+) -> None:
     """Warn of categories that will be forgotten, and where `uniad calibrate` will have no images.
 
     The latter not in a sweep, nor where whole classes are defects.
     """
     if initial is not None:
-        warn_of_forgetting(initial, data)
+        if module.forgets:
+            warn_of_forgetting(initial, data)
         return
     alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
     if trainer.is_global_zero and alone and not data.splits.validation and data.normal_classes is None:
@@ -222,6 +225,8 @@ def _choose_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, 
     validations = epochs // cfg.validate_every if cfg.validate_every else 0
     best = callbacks.get("best")
     if isinstance(best, ModelCheckpoint):
+        if data.one_pass:
+            raise InputError("callbacks=best_on_test: one pass has no epochs to choose from; leave it out")
         if not validations:
             raise InputError(
                 f"callbacks=best_on_test chooses among validations, and validate_every={cfg.validate_every} of "

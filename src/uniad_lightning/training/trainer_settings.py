@@ -123,6 +123,8 @@ def refuse_shifting(callbacks: Mapping[str, L.Callback]) -> None:
 def refuse_for_method(trainer: L.Trainer, module: AnomalyModule) -> None:
     """Raises InputError for settings of the `trainer` that the method of `module` does not allow."""
     name = type(module).__name__
+    if module.one_pass and any(getattr(part, "trainable", False) for part in module.children()):
+        raise InputError(f"backbone.trainable=true: {name} is fitted in one pass, without gradients; leave it at false")
     if module.one_pass and (trainer.max_epochs != 1 or trainer.max_steps != -1):
         raise InputError(
             f"trainer.max_epochs={trainer.max_epochs}, trainer.max_steps={trainer.max_steps}: {name} is fitted in one "

@@ -99,7 +99,8 @@ class Framing:
             self._blend(n, count).to(maps) for n, count in zip(maps.shape[-2:], self.tiles, strict=True)
         )  # (rows, h', h), (columns, w', w)
         tiled = maps.unflatten(0, (-1, *self.tiles))  # (B, rows, columns, h, w)
-        return torch.einsum("ayh,cxw,nachw->nyx", down, across, tiled)
+        rows = torch.einsum("cxw,nachw->nahx", across, tiled)  # both axes at once would take h*w times more
+        return torch.einsum("ayh,nahx->nyx", down, rows)
 
     def ignored(self, size: Size) -> Tensor | None:
         """(H, W) bool of the region at `size` (height, width), True = ignored; None without such pixels."""
