@@ -126,6 +126,7 @@ def test_parts_of_a_mix_are_tested_whole(evaluate, tmp_path):
     assert count == 8
 
 
+@pytest.mark.slow
 def test_moved_data_are_split_as_in_the_training_and_new_ones_in_their_place_are_not(trained, evaluate, tmp_path):
     own = split_of(trained)
     moved = shutil.move(trained / "photos", tmp_path / "moved")

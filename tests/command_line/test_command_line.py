@@ -144,6 +144,7 @@ def test_two_processes_find_the_own_experiment(own, tree):
     assert json.loads(Path("run/metrics.json").read_text())["categories"].keys() == {"bottle", "cable"}
 
 
+@pytest.mark.slow
 def test_jobs_of_an_own_sweep_find_the_own_experiment(own, uniad, tree):
     settings = [word for word in QUICK if not word.startswith("model.hidden_dim")]
     status, _, err = uniad(

@@ -87,6 +87,7 @@ def test_what_is_no_name_stays_what_it_is() -> None:
     assert [getattr(one, "text", one) for one in swept.value().list] == ["1e3", "b"]
 
 
+@pytest.mark.slow
 def test_products_of_such_names_are_trained_and_asked_for(tmp_path, uniad) -> None:
     mvtec_tree(tmp_path / "2024", categories=("4711E2", "0012", "1_000"), train=6, size=(64, 64))
     given = [

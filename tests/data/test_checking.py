@@ -159,6 +159,7 @@ def test_bad_test_images_and_masks_end_a_run_before_it_begins(uniad, copy, tmp_p
     assert "epoch" not in out
 
 
+@pytest.mark.slow
 def test_what_is_found_after_the_training_leaves_it_and_says_how_to_go_on(uniad, copy, tmp_path):
     """Damage in the middle of a file shows when it is decoded."""
     bad = [copy / "cable/test/good/000.png", copy / "bottle/test/hole/000.png"]

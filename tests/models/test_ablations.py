@@ -298,6 +298,7 @@ def test_an_experiment_sizes_every_network(model):
     assert composed("experiment=cifar10", "data.root=x").model.neighbor_size == 5  # B.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", "cnn", "transformer"])
 def test_a_baseline_trains_is_saved_and_says_the_same_again(model, uniad, tree, tmp_path):
     """The CNN's batch norms have a state besides weights."""
@@ -312,6 +313,7 @@ def test_a_baseline_trains_is_saved_and_says_the_same_again(model, uniad, tree, 
     assert (trained / "results.csv").read_text() == (again / "results.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_products_alone_and_together(uniad, tmp_path):
     root = mvtec_tree(tmp_path / "tree", train=4, size=(64, 64))
     words = [*SMALL, f"data.root={root}", "trainer.max_epochs=1", f"output_dir={tmp_path / 'runs'}"]

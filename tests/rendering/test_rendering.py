@@ -184,6 +184,7 @@ def test_panels_of_two_detectors_and_the_learned_queries(made, uniad, tree, tmp_
     assert not (tmp_path / "queries.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "standardized", "tiled"])
 def test_what_is_rendered_are_the_backbones_own_features(made, tree, name):
     own = made.renderer(name)

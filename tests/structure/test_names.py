@@ -202,6 +202,7 @@ def test_markdown_and_latex_show_names_as_they_stand():
     assert r"a\textbackslash{}nb" in tex
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_with_any_name(tmp_path):
     names = NAMES
     scores = {name: {"held out": np.ones(2), "good": np.ones(2), "defective": np.ones(2)} for name in names}
@@ -247,6 +248,7 @@ def odd_run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_products_and_files_with_odd_names_are_trained_on_evaluated_and_calibrated(odd_run, uniad):
     run, last = odd_run / "run", odd_run / "run" / "checkpoints" / "last.ckpt"
     assert [undone(row[0]) for row in read_csv((run / "results.csv").read_text())[1:-2]] == sorted(ODD)

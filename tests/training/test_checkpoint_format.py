@@ -68,6 +68,7 @@ def test_what_the_first_version_names_is_still_there(old):
     assert get_object(target).__name__ == old.rpartition(".")[2]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_first_version_is_evaluated_resumed_and_started_from(uniad, tree, tmp_path):
     words = [*SMALL, f"data.root={tree}"]
     status, _, err = uniad("train", *words, f"output_dir={tmp_path}/run")

@@ -238,6 +238,7 @@ def test_a_sweep_ends_in_one_table_over_its_runs(uniad, tree, tmp_path):
     assert "sweep" in out.strip().splitlines()[-1] or rows[0]["run"] in out
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_a_sweep_and_is_named(uniad, tree, tmp_path):
     status, out, err = uniad(
         "train", *SMALL, "trainer.max_epochs=1", f"data.root={tree}", f"output_dir={tmp_path}", "-m",

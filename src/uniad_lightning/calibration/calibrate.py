@@ -18,6 +18,7 @@ from uniad_lightning.calibration.scores import Scores, score_records
 from uniad_lightning.data.checking import check_files
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.selection import spread_over
+from uniad_lightning.errors import print_stdout
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
 from uniad_lightning.results.output_folder import holds_output_dir
@@ -63,6 +64,7 @@ def calibrate(cfg: DictConfig) -> Calibration:
     write_report(folder, calibration, overall, own, facts)
     draw_scores(folder / SCORES, calibration, by_kind(held_out, test))
     show_calibration(calibration, overall, own)
+    print_stdout(f"report: {folder}")
     return calibration
 
 

@@ -463,6 +463,7 @@ def test_the_command_fills_lists_and_bounds(uniad, command, tree, tmp_path, monk
     assert "data.augmentation" in err
 
 
+@pytest.mark.slow
 def test_evaluation_takes_features_from_the_cache(uniad, losses, tree, tmp_path):
     _, rows, _ = losses("run", "data.cache=disk")
     ckpt = tmp_path / "run" / "checkpoints" / "last.ckpt"

@@ -15,6 +15,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 OFF = {"flip": 0.0, "flip_vertical": 0.0, "rotate": 0.0, "colour": 0.0, "seed": 0}
 
 
+@pytest.mark.slow
 def test_off_returns_the_image_itself_and_does_not_import_albumentations():
     augmentation = Augmentation(**OFF)
     assert not augmentation.is_random
@@ -79,6 +80,7 @@ def test_values_out_of_range_are_refused(name, value):
         Augmentation(**{**OFF, name: value})
 
 
+@pytest.mark.slow
 def test_no_network_is_asked_for_a_newer_version():
     code = (
         "import json, os, socket, sys\n"

@@ -104,6 +104,7 @@ def test_a_detector_sees_both_alike_and_warns_above(trees, trained, capfd):
     assert "values up to 4096, but white is 4095" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_predict_evaluate_and_calibrate_take_the_checkpoints_level(trees, trained, uniad, tmp_path):
     scores = []
     for root, run in zip(trees, trained, strict=True):
@@ -125,6 +126,7 @@ def test_predict_evaluate_and_calibrate_take_the_checkpoints_level(trees, traine
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_a_training_without_deep_images_says_so_of_the_first_and_can_be_told(trees, trained, uniad, tmp_path):
     deep, plain = (root / "bottle/test" for root in trees)
     words = [f"ckpt_path={checkpoint(trained[1])}", "device=cpu"]
@@ -195,6 +197,7 @@ def test_a_resumed_training_goes_on_with_its_level(trees, trained, uniad, tmp_pa
     assert load_checkpoint(str(checkpoint(tmp_path / "again")))["config"]["data"]["white_level"] == 65535
 
 
+@pytest.mark.slow
 def test_a_training_from_a_checkpoint_takes_its_level_or_finds_one(trees, trained, uniad, tmp_path):
     for run, said in zip(trained, (False, True), strict=True):  # the second has seen no deep image
         folder = tmp_path / run.name
@@ -218,6 +221,7 @@ def test_kept_features_are_those_of_the_level(trees, trained, uniad, tmp_path):
     assert levels == [1023, 4095]
 
 
+@pytest.mark.slow
 def test_a_training_on_unfilled_opacity_is_one_on_opaque_images(trees, trained, uniad, tmp_path):
     copy = shutil.copytree(trees[1], tmp_path / "unfilled")
     for path in [path for path in copy.rglob("*.png") if "ground_truth" not in path.parts]:

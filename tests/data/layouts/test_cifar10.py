@@ -203,6 +203,7 @@ def test_a_missing_batch_and_a_wrong_folder_are_named(tmp_path):
         list_cifar10(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_five_classes_against_five(tmp_path, uniad):
     cifar10_binary(tmp_path / "cifar", count=40)
     settings = [*SMALL, "data.image_size=32", "model.grid=[4,4]", "data.normal_classes=02468", "trainer.max_epochs=1"]

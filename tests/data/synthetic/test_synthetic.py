@@ -60,6 +60,7 @@ def test_listing_reads_it(small: Path) -> None:
     assert (len(splits.train), len(splits.test)) == (6 * 2, 6 * 5)
 
 
+@pytest.mark.slow
 def test_same_arguments_same_pixels_and_counts_only_add(small: Path, tmp_path: Path) -> None:
     first = _pixels(small)
     assert _pixels(write_synthetic(tmp_path / "again", **SMALL)) == first
@@ -74,6 +75,7 @@ def test_images_differ_by_seed_split_and_number() -> None:
     assert len({one.image.tobytes() for one in drawn}) == len(drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_mask_is_where_the_defect_shows(category: str, defect: str) -> None:
@@ -168,6 +170,7 @@ def test_unknown_category_and_split_are_refused() -> None:
         render("gear", "rust", 0)
 
 
+@pytest.mark.slow
 def test_script_writes_and_refuses_in_one_line(tmp_path: Path) -> None:
     options = ["--size", "32", "--train-images", "1", "--test-good", "1", "--test-per-defect", "1"]
     command = [sys.executable, str(SCRIPT), str(tmp_path / "set"), *options]
