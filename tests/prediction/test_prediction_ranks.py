@@ -181,7 +181,7 @@ class Stopping(StandIn):
         self.at = at
 
     def predict(self, images, category=None):
-        if len(self.batch_sums) == self.at:
+        if len(self.batches) == self.at:
             raise KeyboardInterrupt
         return super().predict(images, category)
 
