@@ -6,8 +6,10 @@ import timm
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from support.paths import ROOT
 from uniad_lightning.command_line.cli import conf_dir
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
@@ -163,3 +165,23 @@ def test_levels_of_a_vision_transformer_are_patch_tokens_without_the_final_norm(
     assert stream.shape == (1, 1 + 4 + 25, 384)  # class token, registers, patches
     expected = stream[:, 5:].transpose(1, 2).unflatten(2, (5, 5))
     assert torch.allclose(backbone(image)[:, :384], expected, atol=1e-5)
+
+
+def test_the_table_of_backbones_says_the_licence_that_timm_records_and_the_size_of_the_file():
+    rows = {}
+    for line in (ROOT / "docs" / "backbones.md").read_text().splitlines():
+        if line.startswith("| `") and "backbone=" not in line:
+            option, weights, licence, commercial, size, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[option.split("`")[1]] = weights.strip("`"), licence, commercial, size
+    assert set(rows) == set(EXPECTED)
+    for option, (weights, licence, commercial, size) in rows.items():
+        if option == "tiny":
+            continue
+        name = OmegaConf.load(conf_dir() / "backbone" / f"{option}.yaml").name
+        recorded = timm.get_pretrained_cfg(name).license
+        with torch.device("meta"):
+            tensors = timm.create_model(name).state_dict().values()
+        assert weights == name
+        assert licence.lower().replace(" ", "-") == recorded
+        assert (commercial == "yes") == (recorded in ("apache-2.0", "bsd-3-clause"))
+        assert size == f"{sum(tensor.numel() for tensor in tensors) * 4 / 1e6:.0f} MB"

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import timm
 from timm.models import FeatureInfo, PretrainedCfg
-from torch import nn
+from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, did_you_mean, one_line
+from uniad_lightning.models.backbone.installed_weights import INSTALL, has_package, installed_weights
 from uniad_lightning.models.backbone.weights import check_all_loaded, read_weights
 
 # Arguments of `timm.create_model` by which a configuration of unknown origin would have other files read.
@@ -38,8 +39,8 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
     files = [argument for argument in _NAMES_OF_FILES if argument in arguments]
     if files:
         raise InputError(f"backbone.arguments: has {files[0]}; weights are given as backbone.weights alone")
-    state = None if weights in ("random", "pretrained") else read_weights(weights)
-    if weights == "pretrained":
+    state = _given(name, weights)
+    if weights == "pretrained" and state is None:
         _stay_offline_without_network()
     overlay: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
     try:
@@ -57,6 +58,13 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
             getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
     _drop_unused_blocks(model)
     return model
+
+
+def _given(name: str, weights: str) -> dict[str, Tensor] | None:
+    """The tensors of an installed package or a file; None for random weights and those of timm's hub."""
+    if weights == "random":
+        return None
+    return installed_weights(name) if weights == "pretrained" else read_weights(weights)
 
 
 def feature_info(model: nn.Module) -> FeatureInfo:
@@ -114,6 +122,13 @@ def _mistake(error: Exception, name: str, levels: Sequence[int], weights: str, a
     if not wanted:
         return f"backbone.weights=pretrained: timm has no weights for {name}; name a tagged model, a file, or random"
     return (
-        f"backbone.weights=pretrained: {wanted} (for {name}) could not be downloaded ({type(error).__name__}); fetch "
-        "the file on a machine with network and give it as backbone.weights=FILE"
+        f"backbone.weights=pretrained: {wanted} (for {name}) could not be downloaded ({type(error).__name__}); "
+        f"{_remedy(name)}, or fetch the file on a machine with network and give it as backbone.weights=FILE"
     )
+
+
+def _remedy(name: str) -> str:
+    """How to have weights without the hub."""
+    if has_package(name):
+        return f"{INSTALL} has them"
+    return f"use backbone=efficientnet_lite2, whose weights come with {INSTALL}"
