@@ -17,7 +17,7 @@ def rows(quick: bool) -> list[Row]:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn(1, TOKENS, CHANNELS, generator=generator)
     patches = torch.randn(PATCHES // 10 if quick else PATCHES, CHANNELS, generator=generator)
-    bank = MemoryBank(channels=CHANNELS, window=3, neighbors=9, half=False, megabytes=16)
+    bank = MemoryBank(channels=CHANNELS, neighbors=9, half=False, megabytes=16)
     bank.append(patches, torch.zeros(len(patches)))
 
     def search() -> torch.Tensor:

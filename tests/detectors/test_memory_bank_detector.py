@@ -49,10 +49,9 @@ def test_its_map_is_the_distance_to_the_nearest_patch(run, tree):
         features = module.backbone(pixels).double().numpy()[0]  # (C, h, w)
         found = module.anomaly_map({"image": pixels})[0].numpy()
     mean, std = (value.double().numpy()[:, None, None] for value in (module.standardize.mean, module.standardize.std))
-    padded = np.pad((features - mean) / std, ((0, 0), (1, 1), (1, 1)))
-    averaged = sum(padded[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)) / 9
+    patches = ((features - mean) / std).reshape(len(features), -1).T
     nearest = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(module.bank.patches.double().numpy())
-    expected = nearest.kneighbors(averaged.reshape(len(averaged), -1).T)[0].reshape(8, 8)
+    expected = nearest.kneighbors(patches)[0].reshape(8, 8)
     assert np.allclose(found, expected, atol=1e-4)
 
 
@@ -148,8 +147,8 @@ def test_it_is_resumed_when_it_is_finished_and_nothing_changes(uniad, tree, tmp_
         ("model.coreset=2", "model.coreset=2: expected a share of the patches"),
         ("model.coreset=abc", "model.coreset=abc: expected a share of the patches"),
         ("model.coreset_dim=0.5 model.coreset=0.5", "model.coreset_dim=0.5: expected at least 1"),
-        ("model.window=2", "model.window=2: expected an odd number"),
-        ("model.window=true", "model.window=True: expected an odd number"),
+        ("backbone.window=2", "backbone.window=2: expected an odd number"),
+        ("backbone.window=true", "backbone.window=True: expected an odd number"),
         ("model.neighbors=1", "model.neighbors=1: expected a whole number of at least 2"),
         ("model.megabytes=abc", "model.megabytes=abc: expected more than 0"),
         ("model.megabytes=inf", "model.megabytes=inf: expected more than 0"),

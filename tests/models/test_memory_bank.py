@@ -25,7 +25,7 @@ TOKENS = torch.randn(3, 40, CHANNELS, generator=RANDOM) * 3 + 1
 
 
 def empty(**settings):
-    return MemoryBank(**{"channels": CHANNELS, "window": 3, "neighbors": 5, "half": False, "megabytes": 16} | settings)
+    return MemoryBank(**{"channels": CHANNELS, "neighbors": 5, "half": False, "megabytes": 16} | settings)
 
 
 def filled(**settings):
@@ -148,15 +148,6 @@ def test_states_of_other_channels_or_without_owners_are_refused():
         empty().load_state_dict({"patches": PATCHES})
 
 
-def test_the_average_is_of_the_cells_around_with_zeros_outside():
-    features = torch.randn(2, CHANNELS, 5, 4)
-    padded = np.pad(features.numpy(), [(0, 0), (0, 0), (1, 1), (1, 1)])
-    expected = sum(padded[:, :, i : i + 5, j : j + 4] for i in range(3) for j in range(3)) / 9
-    assert np.allclose(empty().average(features), expected, atol=1e-6)
-    assert torch.equal(empty(window=1).average(features), features)
-    assert empty(window=5).average(features).shape == features.shape
-
-
 @pytest.mark.parametrize("megabytes", [0.003, 16])
 def test_reweighting_is_equation_7(megabytes):
     bank = filled(megabytes=megabytes)
@@ -188,7 +179,7 @@ def test_an_empty_bank_and_wrong_values_are_refused_in_one_line():
     bank.append(PATCHES[:1], OWNER[:1])
     with pytest.raises(InputError, match="holds 1 patches; expected 2 or more"):
         bank.reweighted(TOKENS, bank(TOKENS))
-    for wrong in ({"window": 2}, {"window": 0}, {"neighbors": 1}, {"megabytes": 0}):
+    for wrong in ({"neighbors": 1}, {"megabytes": 0}):
         (name,) = wrong
         with pytest.raises(InputError, match=rf"^model\.{name}=[^\n]*$"):
             empty(**wrong)

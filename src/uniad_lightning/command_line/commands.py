@@ -8,12 +8,14 @@ class Command(NamedTuple):
 
     meaning: str
     example: str
-    module: str = "training.train"
+    module: str
 
 
 COMMANDS = {
     "train": Command(
-        "train one model on all categories, then evaluate it", "uniad train experiment=mvtec data.root=mvtec_ad"
+        "train one model on all categories, then evaluate it",
+        "uniad train experiment=mvtec data.root=mvtec_ad",
+        "calibration.after_training",
     ),
     "evaluate": Command(
         "evaluate a checkpoint",

@@ -20,12 +20,12 @@ from uniad_lightning.types import Batch, pair
 
 
 class MemoryBankDetector(OnePass):
-    """Keeps averaged features of good train images; the anomaly map is the distance to the nearest of them.
+    """Keeps features of good train images; the anomaly map is the distance to the nearest of them.
 
-    `window` is the side of the square of cells that features are averaged over. Of the patches a `coreset` share is
-    kept (Algorithm 1: greedy k-center, after a random projection to `coreset_dim` channels), all where it is null. With
-    `reweight` an image's score is weighted by `neighbors` patches around the nearest (Eq. 7). `half` keeps the bank in
-    float16, and `megabytes` bounds the memory of a search.
+    The paper averages features over 3x3 cells (`backbone.window`). Of the patches a `coreset` share is kept (Algorithm
+    1: greedy k-center, after a random projection to `coreset_dim` channels), all where it is null. With `reweight` an
+    image's score is weighted by `neighbors` patches around the nearest (Eq. 7). `half` keeps the bank in float16, and
+    `megabytes` bounds the memory of a search.
 
     A training that starts from a bank (`init_from`) adds the categories it does not know and leaves the others as they
     are.
@@ -41,7 +41,6 @@ class MemoryBankDetector(OnePass):
         standardize: bool,
         seed: int,
         grid: int | list[int],
-        window: int,
         coreset: float | None,
         coreset_dim: int | None,
         reweight: bool,
@@ -57,16 +56,13 @@ class MemoryBankDetector(OnePass):
         self.share = coreset
         self.coreset_dim = coreset_dim
         self.reweight = reweight
-        self.bank = MemoryBank(
-            channels=sum(backbone.channels), window=window, neighbors=neighbors, half=half, megabytes=megabytes
-        )
+        self.bank = MemoryBank(channels=sum(backbone.channels), neighbors=neighbors, half=half, megabytes=megabytes)
         self.categories: list[str] = []  # whose patches the bank holds; `bank.owner` counts in it
         self._collected: list[tuple[Tensor, Tensor, Tensor]] = []  # features, index and category of images
 
     def patches(self, features: Tensor) -> Tensor:
-        """Features (B, C, h, w) as the bank holds them: standardised, averaged, as tokens (B, N, C)."""
-        tokens = self.standardize(features.flatten(2).transpose(1, 2))  # (B, N, C)
-        return self.bank.average(tokens.transpose(1, 2).unflatten(2, self.grid)).flatten(2).transpose(1, 2)
+        """Features (B, C, h, w) as the bank holds them: standardised, as tokens (B, N, C)."""
+        return self.standardize(features.flatten(2).transpose(1, 2))
 
     def anomaly_map(self, batch: Batch) -> Tensor:
         """Distance of each patch to the bank, (B, h, w), at least 0."""

@@ -7,7 +7,6 @@ categories can be added and removed.
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError
@@ -21,8 +20,8 @@ class MemoryBank(nn.Module):
     """Tokens (B, N, C) -> Euclidean distance (B, N) of each to the nearest patch of the bank, at least 0.
 
     `patches` (M, C) are float32, or with `half` float16, and `owner` (M,) int64 is the category of each. Both are in
-    the state dict, which loads with any M. `window` is the side of the square of cells that features are averaged over,
-    `neighbors` the number b of Eq. 7, and `megabytes` bounds what a search takes beside its input and output.
+    the state dict, which loads with any M. `neighbors` is the number b of Eq. 7, and `megabytes` bounds what a search
+    takes beside its input and output.
 
     The search is exhaustive. A matrix product of values centred on the bank's mean ranks the patches, rounding squared
     distances by about 1e-6 of the squared lengths; the distance to the first is then computed from the difference, so
@@ -36,14 +35,11 @@ class MemoryBank(nn.Module):
     center: Tensor
     half_squares: Tensor
 
-    def __init__(self, *, channels: int, window: int, neighbors: int, half: bool, megabytes: float):
+    def __init__(self, *, channels: int, neighbors: int, half: bool, megabytes: float):
         super().__init__()
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
-            raise InputError(f"model.window={window}: expected an odd number of cells, 1 for no averaging")
         check_counts({"neighbors": neighbors}, least=2)
         check_above({"megabytes": megabytes})
         check_flags({"half": half})
-        self.window = window
         self.neighbors = neighbors
         self.megabytes = megabytes
         self.register_buffer("patches", torch.empty(0, channels, dtype=torch.float16 if half else torch.float32))
@@ -53,13 +49,6 @@ class MemoryBank(nn.Module):
         self.register_buffer("half_squares", torch.empty(0), persistent=False)
         follow_state(self, ["patches", "owner"])
         self.register_load_state_dict_post_hook(_measure)
-
-    def average(self, features: Tensor) -> Tensor:
-        """Features (B, C, h, w), each the mean over the window around its cell, of the same shape.
-
-        Cells outside count as zeros, as in anomalib's PatchCore.
-        """
-        return F.avg_pool2d(features, self.window, stride=1, padding=self.window // 2)
 
     def append(self, patches: Tensor, owner: Tensor) -> None:
         """Appends patches (n, C) of the categories `owner` (n,)."""

@@ -37,7 +37,10 @@ _MOVED = {
 _MOVED_CLASSES = {"callbacks.TrainingProgress": "training.progress", "callbacks.HeatmapPanels": "training.heatmaps"}
 
 # Settings that format 1 does not have, with the values that it used.
-_NEW: dict[str, dict[str, Any]] = {"backbone": {"resize": "bilinear"}, "trainer": {"accumulate_grad_batches": 1}}
+_NEW: dict[str, dict[str, Any]] = {
+    "backbone": {"resize": "bilinear", "window": 1},
+    "trainer": {"accumulate_grad_batches": 1},
+}
 
 
 def upgrade(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:

@@ -82,6 +82,8 @@ def train(cfg: DictConfig) -> Evaluation:
     if checkpoint is not None:
         refuse_other_images(checkpoint, initial, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
+    if cfg.calibrate and not data.splits.validation:
+        raise InputError("calibrate=true: no good images are held out to set the boundary on; set data.held_out=0.1")
     _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
     _warn_of_data(trainer, module, data, initial)

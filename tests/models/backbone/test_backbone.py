@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from support.paths import SHARED
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.backbone.fingerprint import fingerprint
 
 LITE0 = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
 SMALL_RESNET = {"channels": [8, 8, 16, 16], "stem_width": 8}
@@ -39,6 +40,20 @@ def test_levels_arrive_on_one_grid(name, levels, channels, strides, arguments):
     features = backbone(torch.randn(2, 3, 64, 64))
     assert features.shape == (2, sum(channels), 4, 5)
     assert features.isfinite().all()
+
+
+def test_levels_are_averaged_over_a_window_with_zeros_outside_before_they_are_resized():
+    torch.manual_seed(0)
+    plain, averaged = resnet(levels=[1]), resnet(levels=[1], window=3)
+    averaged.load_state_dict(plain.state_dict())
+    image = torch.randn(2, 3, 16, 20)
+    (level,) = plain.model(image)
+    assert level.shape == (2, 8, 4, 5)
+    padded = torch.nn.functional.pad(level, (1, 1, 1, 1))
+    mean = sum(padded[:, :, i : i + 4, j : j + 5] for i in range(3) for j in range(3)) / 9
+    expected = torch.nn.functional.interpolate(mean, size=(4, 4), mode="bilinear", align_corners=True)
+    assert torch.allclose(averaged(image), expected, atol=1e-6)
+    assert fingerprint(plain) != fingerprint(averaged)
 
 
 def test_channels_last_levels_are_told_apart_even_where_height_equals_channels():

@@ -33,10 +33,13 @@ class Backbone(nn.Module):
 
     Not in the paper: With `only_deepest` the last of the levels is used alone, which trains faster. `resize` is
     `bilinear`, with aligned corners (the reference), or `nearest`, which repeats the cells of deeper levels (PaDiM).
+    `window` is the side of the square of cells that each level is averaged over, cells outside counting as zeros
+    (PatchCore, Roth et al. 2022, as in anomalib).
     With `padding_for` strided convolutions pad as for images of that size, whatever size comes (as the reference does).
 
     Raises InputError for an unknown model, levels or arguments it does not have, weights that are not available or do
-    not fit, an unknown `resize`, and `padding_for` where the model's padding does not depend on the size of its images.
+    not fit, an unknown `resize`, an even `window`, and `padding_for` where the model's padding does not depend on the
+    size of its images.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class Backbone(nn.Module):
         trainable: bool = False,
         only_deepest: bool = False,
         resize: str = "bilinear",
+        window: int = 1,
         padding_for: int | Sequence[int] | None = None,
     ):
         super().__init__()
         if resize not in ("bilinear", "nearest"):
             raise InputError(f"backbone.resize={resize}: expected bilinear or nearest")
-        self.name, self.resize, self.trainable = name, resize, trainable
+        if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
+            raise InputError(f"backbone.window={window}: expected an odd number of cells, 1 for no averaging")
+        self.name, self.resize, self.window, self.trainable = name, resize, window, trainable
         self.levels = [int(level) for level in (levels[-1:] if only_deepest else levels)]
         self.grid = pair(grid, "model.grid")
         self.model = create_feature_model(name, self.levels, weights, dict(arguments or {}))
@@ -140,6 +146,8 @@ class Backbone(nn.Module):
         """One level, (B, C_l, h_l, w_l) or channels last, on the common grid: (B, C_l, h, w)."""
         if self.channels_last:
             level = level.permute(0, 3, 1, 2)
+        if self.window > 1:
+            level = F.avg_pool2d(level, self.window, stride=1, padding=self.window // 2)
         if tuple(level.shape[-2:]) == self.grid:
             return level
         if self.resize == "nearest":

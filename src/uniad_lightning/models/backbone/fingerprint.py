@@ -20,6 +20,7 @@ def fingerprint(backbone: Backbone) -> dict[str, Any]:
         "channels": backbone.channels,
         "grid": backbone.grid,
         **({} if backbone.resize == "bilinear" else {"resize": backbone.resize}),  # stores of 0.1.0 stay valid
+        **({} if backbone.window == 1 else {"window": backbone.window}),
         "structure": hashlib.blake2b(repr(backbone.model).encode(), digest_size=16).hexdigest(),
         "weights": weights.hexdigest(),
     }
