@@ -22,9 +22,10 @@ from uniad_lightning.training.trusted_targets import refuse_foreign
 # What a resumed run may change; everything else decides the result and is compared with the checkpoint.
 FREE_TO_CHANGE = (
     "name", "output_dir", "overwrite", "ckpt_path", "calibrate", "validate_every", "callbacks", "logger",
-    "backbone.weights", "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare", "trainer.accelerator", "trainer.devices",
-    "data.cache_dir", "data.cache_size", "data.source.train", "data.source.test",
-    "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir", "trainer.log_every_n_steps",
+    "backbone.weights", "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare",
+    "trainer.accelerator", "trainer.devices", "data.cache_dir", "data.cache_size", "data.source.train",
+    "data.source.test", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
 )  # fmt: skip
 
 # Of these, what cannot change the result of a run: a job of a sweep may differ in these from the run in its folder.
