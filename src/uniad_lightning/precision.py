@@ -13,13 +13,28 @@ MIXED = ("bf16-mixed", "16-mixed")  # training steps of the network that learns
 
 @contextmanager
 def in_float32(device: torch.device) -> Iterator[None]:
-    """Switches off autocast on `device`, where it is on."""
+    """Switches off autocast on `device`, where it is on, and on a GPU the rounding of convolutions to TF32."""
     # Even a context without effect would become a node of an exported graph.
     if not torch.amp.is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        with _without_tf32(device):
+            yield
+        return
+    with torch.autocast(device.type, enabled=False), _without_tf32(device):
+        yield
+
+
+@contextmanager
+def _without_tf32(device: torch.device) -> Iterator[None]:
+    """On a GPU cuDNN rounds the inputs of float32 convolutions to 10 bits of mantissa by default."""
+    if device.type != "cuda":
         yield
         return
-    with torch.autocast(device.type, enabled=False):
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
         yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def check_precision(precision: str) -> None:

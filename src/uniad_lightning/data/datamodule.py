@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Sampler
 
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.feature_cache.filling import FeatureCache
-from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader
+from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader, feeds_gpu
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.images.deep_images import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
 from uniad_lightning.data.images.tiling import WHOLE, Framing
@@ -182,7 +181,7 @@ class UnifiedDataModule(L.LightningDataModule):
                 order=order, count=count, position=lambda: self.steps.done, steps=self.steps.per_epoch, **shares
             )
         if "train" in self.cache.splits:
-            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False)
+            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False, pin_memory=self._pins)
         return self._loader(ResumableLoader, self.splits.train, batches)
 
     def test_dataloader(self) -> DataLoader | CachedLoader:
@@ -195,15 +194,11 @@ class UnifiedDataModule(L.LightningDataModule):
         return self.cache.mode != "auto" and "test" in self.cache.splits
 
     def _evaluation_loader(self, *, cached: bool) -> DataLoader | CachedLoader:
-        trainer = self.running_trainer
-        batches = EvaluationBatches(
-            count=len(self.splits.test),
-            batch_size=self.eval_batch_size,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
+        trainer, count = self.running_trainer, len(self.splits.test)
+        shares = {"batch_size": self.eval_batch_size, "rank": trainer.global_rank, "world_size": trainer.world_size}
+        batches = EvaluationBatches(count=count, **shares)
         if cached:
-            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True)
+            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True, pin_memory=self._pins)
         return self._loader(DataLoader, self.splits.test, batches)
 
     def val_dataloader(self) -> DataLoader | CachedLoader:
@@ -216,6 +211,10 @@ class UnifiedDataModule(L.LightningDataModule):
         if self.trainer is None:
             raise RuntimeError("UnifiedDataModule makes loaders for a trainer; hand it to one with datamodule=")
         return self.trainer
+
+    @property
+    def _pins(self) -> bool:
+        return feeds_gpu(self.running_trainer)
 
     def dataset(self, records: Sequence[Record]) -> InspectionDataset:
         """The samples of some records of this data."""
@@ -238,7 +237,7 @@ class UnifiedDataModule(L.LightningDataModule):
             collate_fn=dataset.collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pins,
         )
 
 

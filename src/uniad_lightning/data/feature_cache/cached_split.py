@@ -1,6 +1,7 @@
 """One split of a data set with its features in a store: batches of features, without decoding an image."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,20 +40,16 @@ class CachedSplit:
         images: Sequence[int],
         *,
         extract: Callable[[Tensor], Tensor],
-        batch_size: int,
-        num_workers: int,
         show: bool,
+        **loading: Any,
     ) -> None:
-        """Compute and keep the features of `images`, batch by batch; an interruption loses the current batch alone."""
+        """Compute and keep the features of `images`, batch by batch; an interruption loses the current batch alone.
+
+        `loading` are arguments of the `DataLoader`.
+        """
         if not images:
             return
-        loader: Iterable[Batch] = DataLoader(
-            Subset(self.dataset, images),
-            batch_size=batch_size,
-            collate_fn=self.dataset.collate,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        loader: Iterable[Batch] = DataLoader(Subset(self.dataset, images), collate_fn=self.dataset.collate, **loading)
         with progress_bar("features", total=len(images), shown=show) as bar:
             for batch in loader:
                 chosen = batch["index"].tolist()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.feature_cache.cached_split import CachedSplit
+from uniad_lightning.data.feature_cache.loader import feeds_gpu
 from uniad_lightning.data.feature_cache.store import DiskStore, MemoryStore, StoreError
 from uniad_lightning.data.feature_cache.usage import make_room
 from uniad_lightning.errors import InputError, did_you_mean, print_stderr
@@ -60,7 +61,12 @@ class FeatureCache:
         """
         split = self._agreed(trainer, lambda: self._open(dataset, about, shape, makes_room=trainer.local_rank == 0))
         show = trainer.is_global_zero
-        fill = partial(_fill_share, extract=extract, batch_size=batch_size, num_workers=num_workers, show=show)
+        loading: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "pin_memory": feeds_gpu(trainer),
+        }
+        fill = partial(_fill_share, extract=extract, show=show, **loading)
         # The second time is for a rank on a machine that does not share the others' files.
         for share in (slice(trainer.global_rank, None, trainer.world_size), slice(None)):
             if split is None:
@@ -110,10 +116,9 @@ def _fill_share(
     share: slice,
     *,
     extract: Callable[[Tensor], Tensor],
-    batch_size: int,
-    num_workers: int,
     show: bool,
+    **loading: Any,
 ) -> CachedSplit:
     """`split` after the `share` of its missing features was computed."""
-    split.fill(split.missing()[share], extract=extract, batch_size=batch_size, num_workers=num_workers, show=show)
+    split.fill(split.missing()[share], extract=extract, show=show, **loading)
     return split

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import torch
+import lightning as L
 from torch.utils.data import DataLoader
 
 from uniad_lightning.data.feature_cache.cached_split import CachedSplit
@@ -16,6 +16,11 @@ class Batches(Sized, Protocol):
     """A sampler of batches: the images of each."""
 
     def __iter__(self) -> Iterator[Sequence[int | Draw]]: ...
+
+
+def feeds_gpu(trainer: L.Trainer) -> bool:
+    """Whether batches go to a GPU, so that their memory is worth pinning; elsewhere that would open a CUDA context."""
+    return trainer.strategy.root_device.type == "cuda"
 
 
 class ResumableLoader(DataLoader):
@@ -32,10 +37,11 @@ class ResumableLoader(DataLoader):
 class CachedLoader:
     """Loads `batches` of cached features for Lightning, each while the one before is used."""
 
-    def __init__(self, *, split: CachedSplit, batches: Batches, masks: bool):
+    def __init__(self, *, split: CachedSplit, batches: Batches, masks: bool, pin_memory: bool):
         self.split = split
         self.batches = batches
         self.masks = masks
+        self.pin_memory = pin_memory
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -54,7 +60,7 @@ class CachedLoader:
 
     def _read(self, images: Sequence[int]) -> Batch:
         batch = self.split.batch(images, masks=self.masks)
-        if torch.cuda.is_available() and batch["feature"].device.type == "cpu":
+        if self.pin_memory and batch["feature"].device.type == "cpu":
             batch["feature"] = batch["feature"].pin_memory()
         return batch
 
