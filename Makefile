@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench
+.PHONY: help setup demo test test-all lint format bench paper
 
 help:  ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
@@ -37,3 +37,10 @@ format: setup  ## put the code in the house's style
 
 bench: setup  ## measure speed and memory against what is replaced, as ratios (minutes)
 	$(BIN)/python benchmarks/all.py
+
+MVTEC ?= mvtec_ad
+PAPER := runs/paper/unified_or_separate
+paper: setup  ## run Tables 1 and 2 on MVTec AD, 5 seeds, and print them: make paper MVTEC=mvtec_ad (a GPU; goes on after any end)
+	$(BIN)/uniad train experiment=mvtec name=paper data.root=$(MVTEC) sweep=unified_or_separate seed=0,1,2,3,4
+	$(BIN)/uniad table 1 $(PAPER) out=runs/paper
+	$(BIN)/uniad table 2 $(PAPER) out=runs/paper

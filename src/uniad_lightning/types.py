@@ -28,7 +28,7 @@ class Batch(TypedDict, total=False):
 
     image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
     feature: Tensor  # (B, C, h, w) float16, the backbone's features of the image
-    mask: Tensor  # (B, H, W) bool, True = defective pixel; not in training batches from the cache
+    mask: Tensor  # (B, H, W) bool, True = defective pixel, on the host; not in training batches from the cache
     has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
     label: Tensor  # (B,) int64, 0 = good, 1 = defective
     category: Tensor  # (B,) int64, used by the metrics alone

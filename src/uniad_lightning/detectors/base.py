@@ -169,7 +169,7 @@ class AnomalyModule(L.LightningModule):
         self._refuse_not_finite(output.grid, batch)
         ignored = framing.ignored(self.data.map_size)
         if ignored is not None:
-            batch["mask"] = batch["mask"] & ~ignored.to(batch["mask"].device)  # callbacks see it, too
+            batch["mask"] = batch["mask"] & ~ignored.cpu()  # callbacks see it, too
         metrics.update(
             maps=output.grid,
             scores=output.score,
@@ -179,9 +179,17 @@ class AnomalyModule(L.LightningModule):
             categories=batch["category"],
             indices=batch["index"],
         )
-        unseen = (batch["label"] == 1) & batch["has_mask"] & ~batch["mask"].flatten(1).any(dim=1)
+        marked = (batch["label"] == 1) & batch["has_mask"]
+        unseen = marked.cpu() & ~batch["mask"].flatten(1).any(dim=1)
         self.vanished_masks += int(unseen.sum())
         return {"map": output.map, "score": output.score}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on `device`, but for its masks, which are counted on the host."""
+        moved = super().transfer_batch_to_device(
+            {name: value for name, value in batch.items() if name != "mask"}, device, dataloader_idx
+        )
+        return {**moved, "mask": batch["mask"]} if "mask" in batch else moved
 
     def on_test_epoch_end(self) -> None:
         """Compute and log the metrics of the evaluation."""
