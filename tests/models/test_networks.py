@@ -11,7 +11,7 @@ from uniad_lightning.models.layers.jitter import FeatureJitter
 from uniad_lightning.models.layers.neighbor_mask import neighbor_mask
 from uniad_lightning.models.layers.standardize import Standardize
 from uniad_lightning.models.layers.transformer import Attention, PositionEmbedding
-from uniad_lightning.models.losses import CosineLoss, MSELoss, NormalizedMSELoss
+from uniad_lightning.models.losses import CosineLoss, MSELoss, NormalizedMSELoss, RelativeMSELoss
 from uniad_lightning.models.uniad import UniAD
 from uniad_lightning.randomness import seed_step
 
@@ -321,7 +321,7 @@ def test_standardised_features_have_mean_0_and_deviation_1_and_travel_in_the_sta
     assert torch.equal(copy(tokens), standardize(tokens))
 
 
-@pytest.mark.parametrize("loss", [MSELoss(), NormalizedMSELoss(), CosineLoss()])
+@pytest.mark.parametrize("loss", [MSELoss(), NormalizedMSELoss(), CosineLoss(), RelativeMSELoss()])
 def test_loss_and_map_vanish_where_the_reconstruction_is_the_feature(loss):
     torch.manual_seed(0)
     feature = torch.randn(2, 9, 5)
@@ -341,4 +341,10 @@ def test_losses_are_the_papers_formulas():
     assert MSELoss()(f, r).item() == pytest.approx(((f - r) ** 2).sum(-1).mean().item() / 5)
     unit_f, unit_r = f / f.norm(dim=-1, keepdim=True), r / r.norm(dim=-1, keepdim=True)
     assert NormalizedMSELoss()(f, r).item() == pytest.approx(((unit_f - unit_r) ** 2).sum(-1).mean().item(), rel=1e-5)
+    assert RelativeMSELoss()(f, r) == MSELoss()(f, r)
+    distance, length = (f - r).norm(dim=-1), f.norm(dim=-1)
+    mean = (distance * (distance / length).clamp(max=1)).sqrt()
+    assert (distance > length).any()
+    assert (distance < length).any()
+    assert torch.allclose(RelativeMSELoss().anomaly_map(f, r), mean, rtol=1e-5)
     assert CosineLoss()(f, r).item() == pytest.approx(1 - (unit_f * unit_r).sum(-1).mean().item(), rel=1e-5)

@@ -3,6 +3,7 @@
 `forward(feature, reconstruction)` is the scalar loss of tokens (B, N, C).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,19 @@ class MSELoss(ReconstructionLoss):
     def anomaly_map(self, feature: Tensor, reconstruction: Tensor) -> Tensor:
         """L2 distance of each token, (B, N), at least 0."""
         return (feature - reconstruction).norm(dim=-1)
+
+
+class RelativeMSELoss(MSELoss):
+    """`MSELoss`; the map is the geometric mean of the L2 distance and its ratio to the length of the feature.
+
+    Not in the paper. The distance alone favours long features, which differ more from each other; the ratio alone, like
+    the cosine, short ones. The ratio counts as at most 1.
+    """
+
+    def anomaly_map(self, feature: Tensor, reconstruction: Tensor) -> Tensor:
+        """L2 distance over the square root of the feature's length, (B, N), at least 0."""
+        distance = super().anomaly_map(feature, reconstruction)
+        return distance / torch.maximum(distance, feature.norm(dim=-1)).clamp_min(1e-12).sqrt()
 
 
 class NormalizedMSELoss(MSELoss):

@@ -8,7 +8,7 @@ from uniad_lightning.data.layouts.cifar10 import CLASSES
 Settings = Mapping[str, Any]  # by dotted names
 
 CATEGORIES = "data.categories"
-LOSSES = {"MSELoss": "mse", "NormalizedMSELoss": "normalized_mse", "CosineLoss": "cosine"}
+LOSSES = {"MSELoss": "mse", "NormalizedMSELoss": "normalized_mse", "CosineLoss": "cosine"}  # of Table A4
 
 
 def among(known: Collection[Hashable], row_of: Callable[[Settings], Hashable]) -> Callable[[Settings], Hashable]:
