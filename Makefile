@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench paper
+.PHONY: help setup demo test test-all lint format bench bench-gpu paper
 
 help:  ## list these verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-9s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## make .venv and install the package in it (several GB, once)
 
@@ -37,6 +37,9 @@ format: setup  ## put the code in the house's style
 
 bench: setup  ## measure speed and memory against what is replaced, as ratios (minutes)
 	$(BIN)/python benchmarks/all.py
+
+bench-gpu: setup  ## run on a GPU what is written for one: precisions, processes, memory, throughput (minutes)
+	$(BIN)/python benchmarks/gpu.py runs/gpu
 
 MVTEC ?= mvtec_ad
 PAPER := runs/paper/unified_or_separate
