@@ -169,3 +169,11 @@ def test_a_missing_test_split_is_refused(tmp_path, tree):
     (tmp_path / "bottle" / "train" / "good").symlink_to(tree / "bottle" / "train" / "good")
     with pytest.raises(InputError, match="no test image in bottle"):
         module(tmp_path).setup()
+
+
+def test_masks_stay_on_the_host_where_they_are_counted(tmp_path):
+    data = module(tmp_path)
+    batch = {"image": torch.zeros(2, 3, 4, 4), "mask": torch.zeros(2, 4, 4, dtype=torch.bool)}
+    moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
+    assert (moved["image"].device.type, moved["mask"].device.type) == ("meta", "cpu")
+    assert [*data.transfer_batch_to_device({"image": torch.zeros(1)}, torch.device("meta"), 0)] == ["image"]

@@ -11,8 +11,6 @@ import torch
 from support.checkpoints import weights
 from support.settings import UNIAD
 from uniad_lightning import Detector
-from uniad_lightning.detectors.base import AnomalyModule
-from uniad_lightning.scoring import ImageScore
 
 CLASS = '''
 """An autoencoder of pixels, its halves trained by an optimizer each."""
@@ -176,11 +174,3 @@ def test_precisions_that_it_does_not_promise_are_refused(own, trained, tmp_path,
     status, _, err = command("export", f"ckpt_path={last}", "precision=fp16", f"output_dir={tmp_path}")
     assert status == 2
     assert "precision=fp16: Pixels is exported as fp32" in err
-
-
-def test_masks_stay_on_the_host_where_they_are_counted():
-    module = AnomalyModule(score=ImageScore(kind="max", window=1), seed=0)
-    batch = {"image": torch.zeros(2, 3, 4, 4), "mask": torch.zeros(2, 4, 4, dtype=torch.bool)}
-    moved = module.transfer_batch_to_device(batch, torch.device("meta"), 0)
-    assert (moved["image"].device.type, moved["mask"].device.type) == ("meta", "cpu")
-    assert "mask" not in module.transfer_batch_to_device({"image": batch["image"]}, torch.device("meta"), 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Sampler
 
@@ -28,7 +29,7 @@ from uniad_lightning.data.selection import apart_from, cut_into_tiles, image_gro
 from uniad_lightning.data.steps import TrainingSteps
 from uniad_lightning.errors import InputError, print_stderr
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.types import Size, pair
+from uniad_lightning.types import Batch, Size, pair
 
 
 @dataclass(kw_only=True, eq=False)
@@ -123,11 +124,7 @@ class UnifiedDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """List the records, once, and find the white level, on the first process alone; Lightning shares it."""
         if self._splits is None:
-            for notice in (
-                CLIPPED,
-                DARK,
-                TRANSPARENT,
-            ):  # printed for another run in this process, such as one of a sweep
+            for notice in (CLIPPED, DARK, TRANSPARENT):  # printed for an earlier run of this process
                 notice.reset()
             with counting() as passed_over:
                 splits = self._selected()
@@ -211,6 +208,11 @@ class UnifiedDataModule(L.LightningDataModule):
         if self.trainer is None:
             raise RuntimeError("UnifiedDataModule makes loaders for a trainer; hand it to one with datamodule=")
         return self.trainer
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on `device`, but for its masks, which are counted on the host."""
+        mask: Batch = {"mask": batch.pop("mask")} if "mask" in batch else {}
+        return {**super().transfer_batch_to_device(batch, device, dataloader_idx), **mask}
 
     @property
     def _pins(self) -> bool:

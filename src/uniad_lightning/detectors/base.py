@@ -184,13 +184,6 @@ class AnomalyModule(L.LightningModule):
         self.vanished_masks += int(unseen.sum())
         return {"map": output.map, "score": output.score}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on `device`, but for its masks, which are counted on the host."""
-        moved = super().transfer_batch_to_device(
-            {name: value for name, value in batch.items() if name != "mask"}, device, dataloader_idx
-        )
-        return {**moved, "mask": batch["mask"]} if "mask" in batch else moved
-
     def on_test_epoch_end(self) -> None:
         """Compute and log the metrics of the evaluation."""
         self.evaluation = self._running_metrics.compute()
