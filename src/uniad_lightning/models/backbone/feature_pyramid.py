@@ -25,11 +25,10 @@ class Backbone(nn.Module):
     `name` is a timm model, `levels` the indices of its feature levels, shallow first; they are resized to `grid` and
     concatenated, so C is the sum of their `channels`. The levels of a vision transformer are its blocks, all on one
     grid: their patch tokens as the residual stream holds them, without class and register tokens and without the final
-    norm. `weights` is `pretrained` (an installed package of
-    weights, else timm's hub), a file (.safetensors, or .pth read with `weights_only`; a bare name
-    may be one the package carries), or `random`. `arguments` go to `timm.create_model`. `mean` and `std` are those of
-    the model's own `pretrained_cfg` unless given. Unless `trainable` (Table A5), parameters do not require gradients
-    and the mode stays `eval`.
+    norm. `weights` is `pretrained` (an installed package of weights, else timm's hub), a file (.safetensors, or .pth
+    read with `weights_only`; a bare name may be one the package carries), or `random`. `arguments` go to
+    `timm.create_model`. `mean` and `std` are those of the model's own `pretrained_cfg` unless given. Unless `trainable`
+    (Table A5), parameters do not require gradients and the mode stays `eval`.
 
     Not in the paper: With `only_deepest` the last of the levels is used alone, which trains faster. `resize` is
     `bilinear`, with aligned corners (the reference), or `nearest`, which repeats the cells of deeper levels (PaDiM).
