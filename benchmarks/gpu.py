@@ -171,12 +171,13 @@ def predict(setting: Setting) -> dict[str, Any]:
     setting.train("predict", "data.held_out=0.2", "calibrate=true")
     checkpoint = "predict/checkpoints/last.ckpt"
     folder = "small" if setting.small else "data/synthetic"
-    images = len(list((setting.folder / folder).glob("*/t*/*/*.png")))
+    pattern = f"{folder}/*/test/*/*.png"
+    images = len(list(setting.folder.glob(pattern)))
     found: dict[str, Any] = {"images": images}
     for overlays in ("none", "all"):
-        words = [f"ckpt_path={checkpoint}", f"input={folder}", f"overlays={overlays}", "batch_size=32"]
+        words = [f"ckpt_path={checkpoint}", f"input={pattern}", f"overlays={overlays}", "batch_size=32"]
         out = [f"output_dir=predicted-{overlays}", "overwrite=true", f"device={setting.device}"]
-        found[f"images_per_second, overlays={overlays}"] = images / setting.command("predict", *words, *out)
+        found[f"images_per_second with start, overlays={overlays}"] = images / setting.command("predict", *words, *out)
     found["evaluate_seconds"] = setting.command(
         "evaluate", f"ckpt_path={checkpoint}", "output_dir=evaluated", "overwrite=true"
     )

@@ -9,7 +9,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.layouts.mvtec import list_mvtec
-from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches
+from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches, fitting_batch
 from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import key, permutation, seed_step
 from uniad_lightning.training.heatmaps import draw_panel
@@ -177,3 +177,14 @@ def test_masks_stay_on_the_host_where_they_are_counted(tmp_path):
     moved = data.transfer_batch_to_device(batch, torch.device("meta"), 0)
     assert (moved["image"].device.type, moved["mask"].device.type) == ("meta", "cpu")
     assert [*data.transfer_batch_to_device({"image": torch.zeros(1)}, torch.device("meta"), 0)] == ["image"]
+
+
+def test_a_batch_is_lowered_to_the_images_as_far_as_the_processes_divide_it():
+    assert fitting_batch(64, images=100, processes=2) == 64
+    assert fitting_batch(64, images=60, processes=8) == 56
+    assert fitting_batch(64, images=60, processes=1) == 60
+    assert fitting_batch(64, images=None, processes=1) == 64
+    with pytest.raises(InputError, match="data.batch_size=10 cannot be divided by the 4 processes"):
+        fitting_batch(10, images=100, processes=4)
+    with pytest.raises(InputError, match="has 3 train images, fewer than the 4 processes"):
+        fitting_batch(8, images=3, processes=4)

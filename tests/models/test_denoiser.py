@@ -97,3 +97,11 @@ def test_it_changes_what_is_rare_more_than_what_is_frequent():
 def test_sizes_that_do_not_fit_are_refused(changes, said):
     with pytest.raises(InputError, match=said):
         denoiser(**changes)
+
+
+def test_attention_stays_finite_in_float16_on_a_fine_grid():
+    torch.manual_seed(0)
+    attention, x = LinearAttention(64, 2), 30 * torch.randn(1, 56 * 56, 64)
+    exact, half = attention(x), attention.half()(x.half())
+    assert half.isfinite().all()
+    assert torch.allclose(half.float(), exact, atol=0.02 * exact.abs().max().item())

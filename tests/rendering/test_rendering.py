@@ -18,7 +18,7 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.engines.checkpoint import load_engine
 from uniad_lightning.models.cnn import BasicBlock
 from uniad_lightning.models.feature_decoder import FeatureDecoder
-from uniad_lightning.rendering.decoder_checkpoint import load_decoder
+from uniad_lightning.rendering.decoder_checkpoint import RENDERS, load_decoder, refuse_other_features
 from uniad_lightning.rendering.renderer import Renderer, learned_queries
 from uniad_lightning.rendering.train_decoder import DecoderTraining
 
@@ -248,3 +248,13 @@ def test_bad_input_is_one_line(made, uniad, tmp_path, command, words, said):
     assert said in err
     assert len(err.strip().splitlines()) == 1, err
     assert not (tmp_path / "out/panels").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "rendered"), [({}, {"window": 3}), ({"window": 3}, {}), ({"window": 3}, {"window": 5})]
+)
+def test_a_decoder_of_features_with_another_setting_is_refused_whichever_has_it(given, rendered):
+    checkpoint = {RENDERS: {"grid": [4, 4], **rendered}}
+    with pytest.raises(InputError, match="decoder=d: is for window="):
+        refuse_other_features({"grid": [4, 4], **given}, checkpoint, "d", ckpt_path="c")
+    refuse_other_features({"grid": [4, 4], **rendered}, checkpoint, "d", ckpt_path="c")

@@ -5,9 +5,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.calibration.calibrate import calibrate
+from uniad_lightning.errors import InputError
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.results.output_folder import is_first
-from uniad_lightning.results.run_folder import LAST
+from uniad_lightning.results.run_folder import CALIBRATION, LAST, read_metrics
 from uniad_lightning.settings import conf_dir
 from uniad_lightning.training import train as training
 
@@ -21,17 +22,34 @@ def train(cfg: DictConfig) -> Evaluation:
     """
     evaluation = training.train(cfg)
     if cfg.calibrate and is_first():
-        folder = Path(cfg.output_dir)
-        calibrate(_settings(ckpt_path=folder / LAST, output_dir=folder / FOLDER))
+        set_boundary(cfg)
     return evaluation
 
 
-def _settings(**paths: Path) -> DictConfig:
-    """The defaults of `uniad calibrate`; a report from before the training went on is replaced."""
+def set_boundary(cfg: DictConfig) -> None:
+    """Calibrate the checkpoint that the finished training of `cfg` has reported, on the device of the training."""
+    folder = Path(cfg.output_dir)
+    metrics = read_metrics(folder)
+    if metrics is None:
+        raise InputError(f"{folder}: holds no finished training to calibrate")
     settings = DictConfig(OmegaConf.load(conf_dir() / "calibrate.yaml"))
     settings.pop("defaults")
     settings.data = OmegaConf.load(conf_dir() / "data" / "from_checkpoint.yaml")
-    settings.overwrite = True
-    for key, path in paths.items():
-        settings[key] = str(path)
-    return settings
+    settings.overwrite = True  # a report from before the training went on
+    settings.ckpt_path = str((folder / LAST).with_stem(metrics["checkpoint"]))
+    settings.output_dir = str(folder / FOLDER)
+    settings.device = _device(cfg.trainer)
+    calibrate(settings)
+
+
+def set_missing_boundary(cfg: DictConfig) -> None:
+    """Calibrate a finished training that ended before its calibration, or was not to be calibrated then."""
+    if cfg.calibrate and not (Path(cfg.output_dir) / FOLDER / CALIBRATION).is_file():
+        set_boundary(cfg)
+
+
+def _device(trainer: DictConfig) -> str:
+    if trainer.accelerator == "cpu":
+        return "cpu"
+    numbered = OmegaConf.is_list(trainer.devices) and len(trainer.devices) > 0
+    return f"cuda:{trainer.devices[0]}" if numbered else "auto"

@@ -91,6 +91,7 @@ class Jobs:
                     return self._call(cfg), ""
             _refuse_processes(cfg, self.name)
             if self.name == "train" and _is_finished(cfg):
+                import_module("uniad_lightning.calibration.after_training").set_missing_boundary(cfg)
                 print_stdout(f"{cfg.output_dir}: finished before with the same settings, left as it is")
                 return DONE, ""
             with _device(cfg):

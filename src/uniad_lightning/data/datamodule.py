@@ -24,7 +24,7 @@ from uniad_lightning.data.layouts.patterns import on_disk
 from uniad_lightning.data.layouts.skipped import counting
 from uniad_lightning.data.listing import list_records
 from uniad_lightning.data.records import Record, Splits
-from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches, named_sampling
+from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches, fitting_batch, named_sampling
 from uniad_lightning.data.selection import apart_from, cut_into_tiles, image_groups, select
 from uniad_lightning.data.steps import TrainingSteps
 from uniad_lightning.errors import InputError, print_stderr
@@ -148,17 +148,15 @@ class UnifiedDataModule(L.LightningDataModule):
         return select(splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed)
 
     def check_batch_size(self, world_size: int) -> None:
-        """Raises InputError when the batch cannot be divided over the processes, or an epoch has no step."""
+        """Lower a batch that is larger than the train images, with a warning.
+
+        Raises InputError when the batch cannot be divided over the processes, or an epoch has no step.
+        """
         count = len(self.splits.train)
-        if self.batch_size % world_size:
-            raise InputError(
-                f"data.batch_size={self.batch_size} cannot be divided by the {world_size} processes of the trainer; "
-                f"choose a multiple of {world_size}"
-            )
-        if count < self.batch_size and not self.one_pass:
-            raise InputError(
-                f"data.batch_size={self.batch_size} exceeds the {count} train images below {self.root}; lower it"
-            )
+        fitting = fitting_batch(self.batch_size, images=None if self.one_pass else count, processes=world_size)
+        if fitting < self.batch_size:
+            _warn(f"data.batch_size={self.batch_size} exceeds the {count} train images; batches have {fitting}")
+            self.batch_size = fitting
         if not self.steps.per_epoch:
             raise InputError(
                 f"trainer.limit_train_batches={self.running_trainer.limit_train_batches}: leaves none of the "

@@ -69,6 +69,24 @@ def named_sampling(name: str) -> type[AllImages] | type[Balanced]:
     return SAMPLING[name]
 
 
+def fitting_batch(batch_size: int, *, images: int | None, processes: int) -> int:
+    """The `batch_size`, or where there are fewer `images` the largest that the `processes` can divide.
+
+    Without `images` a batch may be larger than they are. Raises InputError where the processes cannot divide it, and
+    where there are fewer images than processes.
+    """
+    if batch_size % processes:
+        raise InputError(
+            f"data.batch_size={batch_size} cannot be divided by the {processes} processes of the trainer; "
+            f"choose a multiple of {processes}"
+        )
+    if images is None or images >= batch_size:
+        return batch_size
+    if images < processes:
+        raise InputError(f"data: has {images} train images, fewer than the {processes} processes of the trainer")
+    return images - images % processes
+
+
 class TrainBatches(Sampler[list[Draw]]):
     """This rank's slice of each global batch: step k of an epoch takes `order(epoch)[k*B:(k+1)*B]`, for any world size.
 

@@ -32,9 +32,9 @@ class LinearAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, E) -> (B, N, E)."""
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
-        q, k = F.elu(q) + 1, F.elu(k) + 1  # (B, heads, N, E/heads), above 0
+        q, k = F.elu(q) + 1, (F.elu(k) + 1) / x.shape[1]  # (B, heads, N, E/heads); over N, as sums would leave float16
         mixed = q @ (k.transpose(-1, -2) @ v)  # (B, heads, N, E/heads)
-        weight = q @ k.sum(dim=-2).unsqueeze(-1)  # (B, heads, N, 1)
+        weight = (q @ k.sum(dim=-2).unsqueeze(-1)).clamp_min(1e-6)  # (B, heads, N, 1)
         return self.out((mixed / weight).transpose(1, 2).flatten(2))
 
 

@@ -47,10 +47,11 @@ def refuse_other_features(features: dict[str, Any], checkpoint: dict[str, Any], 
     remedy = f"train one with uniad train_decoder ckpt_path={ckpt_path}"
     if RENDERS not in checkpoint:
         raise InputError(f"decoder={path}: is a detector, no decoder; {remedy}")
-    for name, value in features.items():
-        rendered = checkpoint[RENDERS][name]
-        if rendered != value:
-            raise InputError(f"decoder={path}: is for {name}={rendered}, and {ckpt_path} has {value}; {remedy}")
+    rendered = checkpoint[RENDERS]
+    for name in sorted(features.keys() | rendered.keys()):  # a setting at its default is in neither
+        if rendered.get(name) != features.get(name):
+            found, value = rendered.get(name, "its default"), features.get(name, "its default")
+            raise InputError(f"decoder={path}: is for {name}={found}, and {ckpt_path} has {value}; {remedy}")
 
 
 def reconstructing(module: AnomalyModule, path: str) -> FeatureReconstruction:
@@ -58,6 +59,6 @@ def reconstructing(module: AnomalyModule, path: str) -> FeatureReconstruction:
     if not isinstance(module, FeatureReconstruction):
         raise InputError(
             f"ckpt_path={path}: {type(module).__name__} reconstructs no features that could be shown; expected a "
-            "detector trained with model=uniad, mlp, cnn or transformer"
+            "detector trained with model=uniad, denoiser, mlp, cnn or transformer"
         )
     return module

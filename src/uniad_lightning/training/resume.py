@@ -34,6 +34,8 @@ WITHOUT_INFLUENCE = tuple(
     if not name.startswith(("validate_every", "callbacks", "backbone", "data.root", "data.prepare", "data.source"))
 )  # fmt: skip
 
+DEFAULT_MODEL = "uniad_lightning.models.uniad.UniAD"  # of conf/train.yaml; it counts as none chosen
+
 # What a training with init_from takes from the checkpoint, besides its weights and its image size, white level and
 # framing.
 INHERITED = ("model", "backbone", "loss", "score", "standardize")
@@ -74,10 +76,10 @@ def load_initial(cfg: DictConfig) -> dict[str, Any] | None:
 
 def _refuse_other_method(cfg: DictConfig, saved: dict[str, Any]) -> None:
     given, kept = cfg.model._target_, saved["model"]["_target_"]
-    if "model" in overridden() and given != kept:
+    if given != kept and ("model" in overridden() or given != DEFAULT_MODEL):  # an experiment may choose one, too
         raise InputError(
             f"model: is {given.rpartition('.')[2]}, and init_from={cfg.init_from} is {kept.rpartition('.')[2]}, which "
-            "the training keeps; leave model=... out"
+            "the training keeps; leave model=... out, or the experiment that chooses it"
         )
 
 

@@ -19,12 +19,7 @@ from uniad_lightning.errors import InputError, message_of, print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.precision import check_precision
 from uniad_lightning.results.output_folder import holds_output_dir, is_first
-from uniad_lightning.results.run_folder import (
-    CONFIG,
-    LAST,
-    is_within,
-    refuse_occupied,
-)
+from uniad_lightning.results.run_folder import CONFIG, LAST, is_within, refuse_occupied
 from uniad_lightning.tracking.loggers import FaultTolerantLogger
 from uniad_lightning.tracking.monitors import EvaluationMonitor
 from uniad_lightning.training.build import build_data, build_module, warn
@@ -47,7 +42,7 @@ from uniad_lightning.training.resume import (
     warn_of_forgetting,
 )
 from uniad_lightning.training.session import begin, build_callbacks, closing, prepare, run_test
-from uniad_lightning.training.train_images import refuse_other_images
+from uniad_lightning.training.train_images import refuse_none_held_out, refuse_other_images
 from uniad_lightning.training.trainer_settings import (
     check_end,
     check_trainer,
@@ -60,6 +55,8 @@ from uniad_lightning.training.trainer_settings import (
 @holds_output_dir
 def train(cfg: DictConfig) -> Evaluation:
     """Train on all categories, evaluate the last weights, and write the run folder `cfg.output_dir`.
+
+    `cfg.calibrate` is checked here, and done by `calibration.after_training.train`.
 
     Raises InputError for what cannot be used in `cfg`, the data or the checkpoint to resume from.
     """
@@ -82,14 +79,14 @@ def train(cfg: DictConfig) -> Evaluation:
     if checkpoint is not None:
         refuse_other_images(checkpoint, initial, data.splits.train, data.root, cfg.ckpt_path)
     data.check_batch_size(trainer.world_size)
-    if cfg.calibrate and not data.splits.validation:
-        raise InputError("calibrate=true: no good images are held out to set the boundary on; set data.held_out=0.1")
+    if cfg.calibrate:
+        refuse_none_held_out(data.splits.validation, initial)
     _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
     _warn_of_data(trainer, module, data, initial)
     with closing(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-        _warn_of_early_end(trainer, data, checkpoint, cfg.ckpt_path)
+        _warn_of_early_end(trainer, data, checkpoint, cfg)
         unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
         chosen = _save_last(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
         with _naming_the_checkpoint(folder, data):
@@ -151,13 +148,15 @@ def _build_trainer(
 
 
 def _warn_of_early_end(
-    trainer: L.Trainer, data: UnifiedDataModule, checkpoint: dict[str, Any] | None, path: str | None
+    trainer: L.Trainer, data: UnifiedDataModule, checkpoint: dict[str, Any] | None, cfg: DictConfig
 ) -> None:
     """Warn where the training ended early, and where the boundaries of the resumed one are no longer valid."""
     if data.steps.done < data.steps.total:
         warn(f"ended after {data.steps.done} of {data.steps.total} batches, before the end of its learning rates")
-    if checkpoint is not None and "calibration" in checkpoint and trainer.global_step > checkpoint["global_step"]:
-        warn(f"the boundaries in {path} belong to the shorter training; set new ones with uniad calibrate")
+    if checkpoint is None or "calibration" not in checkpoint or cfg.calibrate:
+        return
+    if trainer.global_step > checkpoint["global_step"]:
+        warn(f"the boundaries in {cfg.ckpt_path} belong to the shorter training; set new ones with uniad calibrate")
 
 
 def _refuse_overwriting_initial(cfg: DictConfig) -> None:

@@ -73,6 +73,13 @@ def refuse_other_images(
             _refuse(path, added, missing_count, [])
 
 
+def refuse_none_held_out(held_out: Iterable[Record], initial: dict[str, Any] | None) -> None:
+    """Raises InputError where no image is held out that `initial`, the checkpoint started from, was not trained on."""
+    known = set((initial or {}).get("trained", torch.zeros(0)).tolist())
+    if known.issuperset(image_groups(held_out).tolist()):
+        raise InputError("calibrate=true: no good images are held out to set the boundary on; set data.held_out=0.1")
+
+
 def _differences(current: Sequence[str], saved: Sequence[str]) -> tuple[Counter[str], Counter[str]]:
     return Counter(current) - Counter(saved), Counter(saved) - Counter(current)
 
