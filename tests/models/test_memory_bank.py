@@ -195,7 +195,7 @@ class Whole(torch.nn.Module):
         self.bank = bank
 
     def forward(self, features):
-        tokens = self.bank.average(features).flatten(2).transpose(1, 2)
+        tokens = features.flatten(2).transpose(1, 2)
         distances = self.bank(tokens)
         return distances, self.bank.reweighted(tokens, distances)
 
