@@ -93,10 +93,6 @@ def test_even_or_too_large_neighbor_size(expect_refusal, tree, size, said):
     expect_refusal([f"data.root={tree}", f"model.neighbor_size={size}"], "model.neighbor_size", said)
 
 
-def test_batch_larger_than_the_data(expect_refusal, tree):
-    expect_refusal([f"data.root={tree}", "data.batch_size=64"], "data.batch_size=64", "18 train images")
-
-
 @pytest.mark.slow
 def test_batch_that_the_processes_do_not_divide(tree, tmp_path):
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=5"]
