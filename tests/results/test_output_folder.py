@@ -187,7 +187,9 @@ def test_a_folder_of_other_runs_hidden_files_and_the_calls_own_output_are_no_obs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mistake", ["data.root=nowhere", "data.batch_size=1000", "data.categories=[nut]", "damaged"])
+@pytest.mark.parametrize(
+    "mistake", ["data.root=nowhere", "+trainer.limit_train_batches=0.01", "data.categories=[nut]", "damaged"]
+)
 def test_a_mistake_loses_nothing_of_the_run_that_was_to_be_overwritten(uniad, tree, run, tmp_path, mistake):
     before, root = contents(run), tree
     if mistake == "damaged":
@@ -198,7 +200,7 @@ def test_a_mistake_loses_nothing_of_the_run_that_was_to_be_overwritten(uniad, tr
     status, _, err = uniad("train", *QUICK, *words, *given)
     assert (status, contents(run)) == (2, before), err
     shutil.copy(run / "checkpoints/last.ckpt", tmp_path / "last.ckpt")
-    given = [] if mistake == "data.batch_size=1000" else given
+    given = [] if mistake == "+trainer.limit_train_batches=0.01" else given
     status, _, err = uniad("evaluate", f"ckpt_path={tmp_path / 'last.ckpt'}", "trainer=cpu", *words, *given)
     assert (status, contents(run)) == ((2, before) if given or mistake == "damaged" else (0, contents(run))), err
 
