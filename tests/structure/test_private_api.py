@@ -165,10 +165,11 @@ def _places(name: str) -> str:
 
 def test_the_table_holds_every_private_name_and_no_other():
     used = set().union(*(private_names(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")))
-    for name in sorted(used - USES.keys()):
-        pytest.fail(f"{_places(name)}: uses {name}, private to its library; use public API, or add it to USES here")
-    for name in sorted(USES.keys() - used):
-        pytest.fail(f"{name}: is in USES here and nowhere in the package; take it out")
+    unlisted, unused = sorted(used - USES.keys()), sorted(USES.keys() - used)
+    assert not unlisted, (
+        f"{_places(unlisted[0])}: uses {unlisted[0]}, private to its library; use public API, or add it to USES here"
+    )
+    assert not unused, f"{unused[0]}: is in USES here and nowhere in the package; take it out"
 
 
 @pytest.mark.parametrize("name", USES)
@@ -178,11 +179,10 @@ def test_a_private_name_still_works(name):
         works, reason = use.works(), "it does something else"
     except Exception as error:
         works, reason = False, f"{type(error).__name__}: {error}"
-    if not works:
-        pytest.fail(
-            f"{use.library} {version(use.library)} has changed {name} of {use.owner}, by which {_places(name)} "
-            f"{use.purpose} ({reason}); change it there, or require an earlier release in pyproject.toml"
-        )
+    assert works, (
+        f"{use.library} {version(use.library)} has changed {name} of {use.owner}, by which {_places(name)} "
+        f"{use.purpose} ({reason}); change it there, or require an earlier release in pyproject.toml"
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,11 @@ def test_hydra_has_its_plugins_by_name():
     """Undocumented, though without an underscore: `sweeps/search.py` registers its sweeper there."""
     from hydra.core.plugins import Plugins
 
-    if not isinstance(getattr(Plugins.instance(), "class_name_to_class", None), dict):
-        pytest.fail(f"hydra-core {version('hydra-core')} has no Plugins.class_name_to_class: change sweeps/search.py")
+    known = getattr(Plugins.instance(), "class_name_to_class", None)
+    assert isinstance(known, dict), f"hydra-core {version('hydra-core')} has none: change sweeps/search.py"
 
 
 def test_a_change_is_one_sentence(monkeypatch):
     monkeypatch.setitem(USES, "_version", USES["_version"]._replace(works=lambda: torch.zeros(2)._absent))
-    with pytest.raises(pytest.fail.Exception, match=r"torch \d.* has changed _version of Tensor, by which models/"):
+    with pytest.raises(AssertionError, match=r"torch \d.* has changed _version of Tensor, by which models/"):
         test_a_private_name_still_works("_version")

@@ -1,11 +1,11 @@
 """A network that removes noise from features; where it changes a feature most, the feature is anomalous.
 
-Not in the paper. The difference between an input and what the best denoiser makes of it is the gradient of the log
-density of good features, times the variance of the noise (Alain and Bengio 2014, Theorem 1): it is small where features
-are frequent and grows with the distance from them, so that nothing needs to keep the network from copying. UniAD's
-feature jitter (Eq. 3) is the noise. Its blocks normalise before each sublayer (Xiong et al. 2020), which bears
-a learning rate that is an order of magnitude higher than UniAD's, and their attention is linear (Katharopoulos et al.
-2020).
+Not in the paper. For small noise the difference between an input and what the best denoiser makes of it is the gradient
+of the log density of good features, times the variance of the noise (Alain and Bengio 2014, Theorem 1): it is small
+where features are frequent and grows with the distance from them, so that nothing needs to keep the network from
+copying. UniAD's feature jitter (Eq. 3) is the noise. Its blocks normalise before each sublayer (Xiong et al. 2020),
+which bears a learning rate that is an order of magnitude higher than UniAD's, and their attention is linear
+(Katharopoulos et al. 2020).
 """
 
 from collections.abc import Sequence

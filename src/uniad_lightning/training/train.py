@@ -42,7 +42,7 @@ from uniad_lightning.training.resume import (
     warn_of_forgetting,
 )
 from uniad_lightning.training.session import begin, build_callbacks, closing, prepare, run_test
-from uniad_lightning.training.train_images import refuse_none_held_out, refuse_other_images
+from uniad_lightning.training.train_images import check_images
 from uniad_lightning.training.trainer_settings import (
     check_end,
     check_trainer,
@@ -76,11 +76,8 @@ def train(cfg: DictConfig) -> Evaluation:
     refuse_for_method(trainer, module)
     check_precision(trainer.precision)
     prepare(trainer, data, folder)
-    if checkpoint is not None:
-        refuse_other_images(checkpoint, initial, data.splits.train, data.root, cfg.ckpt_path)
+    check_images(cfg, data, checkpoint, initial)
     data.check_batch_size(trainer.world_size)
-    if cfg.calibrate:
-        refuse_none_held_out(data.splits.validation, initial)
     _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
     _warn_of_data(trainer, module, data, initial)

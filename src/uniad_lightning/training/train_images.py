@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
+from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.data.selection import image_groups
 from uniad_lightning.errors import InputError
@@ -44,6 +46,16 @@ def unpack_names(packed: Tensor) -> list[str]:
     return zlib.decompress(packed.numpy().tobytes()).decode("utf-8", "surrogateescape").split("\0")
 
 
+def check_images(
+    cfg: DictConfig, data: UnifiedDataModule, checkpoint: dict[str, Any] | None, initial: dict[str, Any] | None
+) -> None:
+    """Raises InputError for other train images than those of the resumed training, and for none to calibrate on."""
+    if checkpoint is not None:
+        refuse_other_images(checkpoint, initial, data.splits.train, data.root, cfg.ckpt_path)
+    if cfg.calibrate:
+        _refuse_none_held_out(data.splits.validation, initial)
+
+
 def refuse_other_images(
     checkpoint: dict[str, Any], initial: dict[str, Any] | None, records: Sequence[Record], root: Path, path: str
 ) -> None:
@@ -73,7 +85,7 @@ def refuse_other_images(
             _refuse(path, added, missing_count, [])
 
 
-def refuse_none_held_out(held_out: Iterable[Record], initial: dict[str, Any] | None) -> None:
+def _refuse_none_held_out(held_out: Iterable[Record], initial: dict[str, Any] | None) -> None:
     """Raises InputError where no image is held out that `initial`, the checkpoint started from, was not trained on."""
     known = set((initial or {}).get("trained", torch.zeros(0)).tolist())
     if known.issuperset(image_groups(held_out).tolist()):

@@ -60,8 +60,7 @@ class Backbone(nn.Module):
         super().__init__()
         if resize not in ("bilinear", "nearest"):
             raise InputError(f"backbone.resize={resize}: expected bilinear or nearest")
-        if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
-            raise InputError(f"backbone.window={window}: expected an odd number of cells, 1 for no averaging")
+        _check_window(window)
         self.name, self.resize, self.window, self.trainable = name, resize, window, trainable
         self.levels = [int(level) for level in (levels[-1:] if only_deepest else levels)]
         self.grid = pair(grid, "model.grid")
@@ -152,6 +151,11 @@ class Backbone(nn.Module):
         if self.resize == "nearest":
             return F.interpolate(level, size=self.grid, mode="nearest")
         return F.interpolate(level, size=self.grid, mode="bilinear", align_corners=True)
+
+
+def _check_window(window: int) -> None:
+    if not isinstance(window, int) or isinstance(window, bool) or window < 1 or window % 2 == 0:
+        raise InputError(f"backbone.window={window}: expected an odd number of cells, 1 for no averaging")
 
 
 def _nothing(_: nn.Module) -> nn.Module:
