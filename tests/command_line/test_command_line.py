@@ -90,6 +90,11 @@ def test_another_primary_configuration(own):
         (["--config-dir", "my", "experiment=misspelt"], "backbone=tinny: no such option. Did you mean 'tiny'?"),
         (["experiment=without_package", "--config-dir=my", "data.root=x"], "# @package _global_"),
         (["modle.x=1", "--config-dir", "my"], "modle.x: no such key"),
+        (
+            ["model=memory_bank", "model.coreste=1"],
+            "model.coreste: no such key or group. Did you mean 'model.coreset'?",
+        ),
+        (["model=cnn", "model.num_heads=4"], "Did you mean 'model.grid'?"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )

@@ -446,7 +446,8 @@ def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path,
     assert check_agreement(tmp_path / "out") == [f"a/{i}.png" for i in range(3)]
 
 
-def test_rows_are_there_before_the_next_batch(line, tmp_path):
+def test_rows_are_written_while_the_next_batch_is_inspected_and_kept_when_that_fails(line, tmp_path):
+    """So that no batch waits for the overlays of the one before."""
     row_counts = []
 
     class Looking(StandIn):
@@ -455,7 +456,17 @@ def test_rows_are_there_before_the_next_batch(line, tmp_path):
             return super().predict(images, category)
 
     predict(line, tmp_path / "out", detector=Looking(), batch_size=4)
-    assert row_counts == [0, 0, 4, 8]  # the first call asks about the category only
+    assert row_counts == [0, 0, 0, 4]  # the first call asks about the category only
+
+    class Failing(StandIn):
+        def predict(self, images, category=None):
+            if len(self.batches) == 2:
+                raise RuntimeError("out of memory")
+            return super().predict(images, category)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        predict(line, tmp_path / "failed", detector=Failing(), batch_size=4)
+    assert len(check_agreement(tmp_path / "failed")) == 8
 
 
 def test_full_batches_but_never_waiting_for_one(tmp_path):

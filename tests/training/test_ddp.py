@@ -1,5 +1,6 @@
 """Real processes (gloo), launched in each way that there is, give the numbers of one."""
 
+import csv
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import torch
 
 from support.checkpoints import weights
 from support.paths import TESTS
-from support.settings import SMALL, UNIAD
+from support.settings import FEATURES, SMALL, UNIAD
 from support.trees import mvtec_tree
 
 pytestmark = pytest.mark.slow
@@ -218,3 +219,14 @@ def test_one_rank_without_room_for_features_is_all_without(root, tmp_path, mode)
         assert process.returncode != 0
         assert "choose another folder, or data.cache=off" in err
         assert "Traceback" not in err
+
+
+def test_statistics_of_batch_norms_are_those_of_the_first_process_when_an_evaluation_starts(root, tmp_path):
+    """What each process has gathered of its own images would otherwise score its part of the test images."""
+    more = ["model=cnn", "model.hidden_dim=16", "validate_every=2", "trainer.max_epochs=2", "data.cache=off"]
+    settings = [*FEATURES, *DDP, "trainer.devices=2", f"data.root={root}", f"output_dir={tmp_path}/run"]
+    finish(started([UNIAD, "train", *settings, *more]))
+    with (tmp_path / "run/logs/version_0/metrics.csv").open(newline="") as file:
+        logged = [float(row["mean/pixel_auroc"]) for row in csv.DictReader(file) if row["mean/pixel_auroc"]]
+    assert len(logged) == 2  # while training, and at the end of the checkpoint
+    assert logged[0] == pytest.approx(logged[1], abs=1e-6)

@@ -91,6 +91,7 @@ def _known_keys(line: CommandLine) -> list[str]:
     """Every group, and every key of the configuration without its overrides, dotted."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
     from omegaconf import OmegaConf
 
     folders = [line.folder, *([line.own_folder] if line.own_folder else [])]
@@ -100,7 +101,11 @@ def _known_keys(line: CommandLine) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(line.folder, version_base="1.3"):
         searched = [f"hydra.searchpath=['file://{line.own_folder}']"] if line.own_folder else []
-        cfg = compose(line.config_name, searched)
+        chosen = [word for word in line.overrides if word.partition("=")[0] in groups]  # model=cnn has keys of its own
+        try:
+            cfg = compose(line.config_name, [*searched, *chosen])
+        except HydraException:  # what is chosen is not there either
+            cfg = compose(line.config_name, searched)
     return [*_keys(OmegaConf.to_container(cfg, resolve=False)), *groups]
 
 

@@ -147,6 +147,7 @@ class AnomalyModule(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start an evaluation of the whole test split."""
+        share_statistics(self)
         splits = self.data.splits
         self.metrics = AnomalyMetrics(
             categories=splits.categories,
@@ -213,3 +214,16 @@ class AnomalyModule(L.LightningModule):
     on_validation_epoch_start = on_test_epoch_start
     validation_step = test_step
     on_validation_epoch_end = on_test_epoch_end
+
+
+def share_statistics(module: nn.Module) -> None:
+    """Give all processes the running statistics of the first, which are those that a checkpoint keeps.
+
+    Each process gathers its own while training, of its part of the batches. What is frozen has the same everywhere.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    for part in module.modules():
+        if getattr(part, "track_running_stats", False) and any(weight.requires_grad for weight in part.parameters()):
+            for statistic in part.buffers(recurse=False):
+                torch.distributed.broadcast(statistic, 0)

@@ -38,19 +38,22 @@ class Detector:
         path: str | PathLike,
         *,
         device: str = "auto",
+        precision: str = "fp32",
         max_pixels: int = MAX_PIXELS,
         trust: str | Sequence[str] = (),
     ) -> "Detector":
         """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
-        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`. A checkpoint with classes
-        of your own is loaded where `trust` names their packages. Raises InputError for a file that cannot be used, and
-        for a device that is not available.
+        `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`, `precision` of a checkpoint's
+        inference `fp32`, `bf16` or `fp16`. A checkpoint with classes of your own is loaded where `trust` names their
+        packages. Raises InputError for a file that cannot be used, and for a device that is not available.
         """
         path = expand(path)
         if path.suffix == ".onnx":
+            if precision != "fp32":
+                raise InputError(f"precision={precision}: {path} has the precision that uniad export gave it")
             return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
-        return cls(engine=load_engine(str(path), find_device(device), trust), max_pixels=max_pixels)
+        return cls(engine=load_engine(str(path), find_device(device), trust, precision), max_pixels=max_pixels)
 
     @property
     def calibration(self) -> Calibration | None:

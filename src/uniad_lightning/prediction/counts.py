@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from uniad_lightning.prediction.rows import Row
+
 
 @dataclass
 class Counts:
@@ -32,6 +34,15 @@ class Counts:
     failed_before: int = 0
     passed_over: int = 0
     seconds: float = 0.0
+
+    def add(self, row: Row) -> None:
+        """Count an image by its row."""
+        self.good += row["decision"] == "good"
+        self.defective += row["decision"] == "defective"
+        self.unfamiliar += row["familiar"] is False
+        self.failed += bool(row["error"])
+        self.temporary += row["temporary"]
+        self.inspected += not row["error"]
 
     @property
     def incomplete(self) -> bool:

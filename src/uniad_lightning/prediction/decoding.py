@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import Condition
 from typing import NamedTuple
 
@@ -97,7 +98,6 @@ class Prefetcher:
         self._pool = ThreadPoolExecutor(workers, "decode")
         self.memory = MemoryBudget(max(MEMORY, workers * MEMORY_PER_WORKER))
         self._waiting: deque[Reading] = deque()
-        self._in_use = 0  # bytes of the last batch
         self._needed: int | None = None  # bytes of the next image, when it did not fit into that batch
         self._count = 0
 
@@ -110,6 +110,11 @@ class Prefetcher:
         held = sum(reading.item.held for reading in self._waiting)
         return len(self._waiting) >= _BATCHES_AHEAD * self.batch_size or held >= self.memory.size
 
+    @property
+    def ready(self) -> bool:
+        """Whether the images of the next batch are read, so that `next_batch` waits for nothing."""
+        return all(reading.decoded.done() for reading in islice(self._waiting, self.batch_size))
+
     def add(self, place: int, item: Item) -> None:
         """Start to read an image."""
         decoded = self._pool.submit(self._decode, self._count, item)
@@ -117,10 +122,10 @@ class Prefetcher:
         self._count += 1
 
     def next_batch(self) -> list[tuple[Reading, Decoded]]:
-        """The next images, at least one; call `release` when nothing refers to them any more."""
+        """The next images, at least one; call `release` with their bytes when nothing refers to them any more."""
         batch: list[tuple[Reading, Decoded]] = []
         taken = 0
-        # No deadlock: what fits here also fits into the budget, where only this batch is before it.
+        # No deadlock: what fits here also fits into the budget, where only this batch is before it, or all are read.
         while self._waiting and len(batch) < self.batch_size:
             if self._needed is None:
                 self._needed = self.memory.need_of(self._waiting[0].number)
@@ -131,12 +136,11 @@ class Prefetcher:
             decoded = reading.decoded.result()
             taken += decoded.nbytes
             batch.append((reading, decoded))
-        self._in_use = taken
         return batch
 
-    def release(self) -> None:
-        """Free the memory of the last batch."""
-        self.memory.release(self._in_use)
+    def release(self, nbytes: int) -> None:
+        """Free the memory of a batch."""
+        self.memory.release(nbytes)
 
     def close(self) -> None:
         """Stop reading."""

@@ -65,12 +65,18 @@ class OverlayFiles:
                     continue
                 try:
                     for place in places:
-                        place.parent.mkdir(parents=True, exist_ok=True)
+                        self._make(place.parent)
                 except (FileExistsError, NotADirectoryError):
                     continue
                 self._taken.add(name.casefold())
                 return name
         raise FileExistsError(errno.EEXIST, "a file has the name of a folder that is needed", str(self._folder))
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder below that of the results, which is not made again where it has been removed."""
+        for parent in reversed([folder, *folder.parents]):
+            if self._folder in parent.parents:
+                parent.mkdir(exist_ok=True)
 
     def _write(self, name: str, image: Image.Image) -> None:
         path = self._folder / name

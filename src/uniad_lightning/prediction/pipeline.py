@@ -1,14 +1,12 @@
 """Inspect a stream of images: decode ahead, inspect in batches, write rows as they come, in constant memory."""
 
 import sys
-import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -20,9 +18,9 @@ from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.decoding import MEMORY, Decoded, Prefetcher, Reading
 from uniad_lightning.prediction.files import PredictionWriter
 from uniad_lightning.prediction.merging import PartWriter
+from uniad_lightning.prediction.progress import counted_bar, without_warnings
 from uniad_lightning.prediction.rows import Row
 from uniad_lightning.prediction.sources.items import Item, Source
-from uniad_lightning.progress_bar import progress_bar
 
 _DRAWN = 32  # bytes of a pixel at the peak of drawing its overlay
 _FAILURES_SHOWN = 10
@@ -74,7 +72,7 @@ def _check_numbers(**settings: object) -> None:
 def _run(loop: "_Loop", source: Source) -> None:
     began = time.perf_counter()
     try:
-        with _without_warnings(), _bar(source, loop) as loop.bar:
+        with without_warnings(), counted_bar(source, loop.processes, loop.batch_size, shown=loop.show) as loop.bar:
             try:
                 loop.run(source)
             finally:
@@ -85,6 +83,14 @@ def _run(loop: "_Loop", source: Source) -> None:
                     close()
     finally:
         loop.counts.seconds = time.perf_counter() - began
+
+
+class _Drawing(NamedTuple):
+    """A row that is written once its overlay is drawn."""
+
+    place: int  # of the item in the source
+    row: Future[Row]
+    nbytes: int  # of its image
 
 
 class _Loop:
@@ -113,19 +119,35 @@ class _Loop:
         self.ahead = Prefetcher(batch_size=batch_size, workers=workers)
         # Its own threads: those that decode may be waiting for the memory of images that are to be drawn.
         self.drawing = ThreadPoolExecutor(workers, "draw")
+        self.drawn: list[_Drawing] = []  # of the batch before, which are drawn while the next one is inspected
         self._warned = False
 
     def run(self, source: Source) -> None:
         own, ended = self._own(source.items), False
         while not ended or self.ahead:
-            ended = ended or self._read_ahead(own)
-            if self.ahead:
-                rows = self._inspect_batch(self.ahead.next_batch())
-                self.ahead.release()
-                self.writer.add(rows)
-                for row in rows:
-                    self._count(row)
-                self.bar.update(len(rows))
+            try:
+                ended = ended or self._read_ahead(own)
+                if not self.ahead.ready:
+                    self._write()  # its memory may be what is waited for
+                drawn = self._inspect_batch(self.ahead.next_batch()) if self.ahead else []
+            except BaseException:  # also an interrupt
+                self._write()
+                raise
+            self._write()
+            self.drawn = drawn
+            if not self.ahead:  # the next image may be long in coming
+                self._write()
+
+    def _write(self) -> None:
+        """Write and count the rows of the batch before, once they are drawn, and free its memory."""
+        drawn, self.drawn = self.drawn, []
+        rows: list[Row] = [{**drawing.row.result(), "place": drawing.place} for drawing in drawn]
+        self.ahead.release(sum(drawing.nbytes for drawing in drawn))
+        if rows:
+            self.writer.add(rows)
+        for row in rows:
+            self._count(row)
+        self.bar.update(len(rows))
 
     def _own(self, items: Iterator[Item | None]) -> Iterator[tuple[int, Item] | None]:
         """The items of this process, each with its place among all; None where there is none at the moment."""
@@ -159,8 +181,8 @@ class _Loop:
             self.ahead.add(place, item)
         return False
 
-    def _inspect_batch(self, batch: list[tuple[Reading, Decoded]]) -> list[Row]:
-        """The rows of a batch, its overlays and masks drawn."""
+    def _inspect_batch(self, batch: list[tuple[Reading, Decoded]]) -> list[_Drawing]:
+        """Inspect a batch and start to draw its overlays and masks."""
         images = [decoded.image for _, decoded in batch if decoded.image is not None]
         began = time.perf_counter()
         inspections = deque(self._inspect(images))
@@ -169,22 +191,24 @@ class _Loop:
             raise RuntimeError(f"the detector gave {len(inspections)} results for {len(images)} images")
         largest = max((image.shape[0] * image.shape[1] for image in images), default=1)
         at_once = max(MEMORY // (_DRAWN * largest), 1)
-        rows: list[Future[Row]] = []
+        drawn: list[_Drawing] = []
         for reading, decoded in batch:
             inspection = None if decoded.image is None else inspections.popleft()
             time_taken = decoded.milliseconds + (0.0 if inspection is None else share)
             error = decoded.error
             if isinstance(inspection, InputError):
                 inspection, error = None, str(inspection)
-            if len(rows) >= at_once:
-                rows[-at_once].result()
+            if len(drawn) >= at_once:
+                drawn[-at_once].row.result()
             # The pool drops its references once a row is done: only `at_once` full-size maps are alive.
             future = self.drawing.submit(
                 self.writer.row, reading.item, inspection,
                 milliseconds=time_taken, error=error, temporary=decoded.temporary,
             )  # fmt: skip
-            rows.append(future)
-        return [{**row.result(), "place": reading.place} for row, (reading, _) in zip(rows, batch, strict=True)]
+            drawn.append(_Drawing(reading.place, future, decoded.nbytes))
+        if at_once < 2 * len(drawn):  # large images: no memory for those of two batches
+            wait([drawing.row for drawing in drawn])
+        return drawn
 
     def _inspect(self, images: Sequence[np.ndarray]) -> list[Inspection | InputError]:
         """The inspection of each image or its error; one by one where the detector refuses the batch."""
@@ -196,17 +220,9 @@ class _Loop:
         return [*inspections]
 
     def _count(self, row: Row) -> None:
-        counts = self.counts
-        counts.unfamiliar += row["familiar"] is False
-        counts.good += row["decision"] == "good"
-        counts.defective += row["decision"] == "defective"
-        if not row["error"]:
-            counts.inspected += 1
-            return
-        counts.failed += 1
-        counts.temporary += row["temporary"]
-        if self.show and counts.failed <= _FAILURES_SHOWN:
-            more = "; further ones are in the files only" if counts.failed == _FAILURES_SHOWN else ""
+        self.counts.add(row)
+        if row["error"] and self.show and self.counts.failed <= _FAILURES_SHOWN:
+            more = "; further ones are in the files only" if self.counts.failed == _FAILURES_SHOWN else ""
             tqdm.write(printable(f"uniad: {row['path']} failed: {row['error']}{more}"), file=sys.stderr)
 
     def _warn_uncalibrated(self, uncalibrated: bool) -> None:
@@ -217,31 +233,3 @@ class _Loop:
                 "empty; uniad calibrate ckpt_path=... sets one",
                 file=sys.stderr,
             )
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Without warnings of Pillow and watchdog: a row has the error, or they do not matter here."""
-    with warnings.catch_warnings():
-        for package in ("PIL", "watchdog"):
-            warnings.filterwarnings("ignore", module=package)
-        yield
-
-
-@contextmanager
-def _bar(source: Source, loop: _Loop) -> Iterator[tqdm]:
-    """A progress bar of the first process; its total is set when a thread beside the work has counted the images."""
-    shown = loop.show and loop.processes.first
-    among = f" (1 of {loop.processes.count} processes)" if loop.processes.count > 1 else ""
-    with progress_bar(f"predict{among}", shown=shown) as bar:
-        if shown:
-            threading.Thread(target=_count_ahead, args=(source, loop, bar), daemon=True).start()
-        yield bar
-
-
-def _count_ahead(source: Source, loop: _Loop, bar: tqdm) -> None:
-    try:
-        total = source.total()
-    except InputError:  # the main thread meets and reports the same error
-        return
-    bar.total = None if total is None else loop.processes.share(total, loop.batch_size)

@@ -66,7 +66,9 @@ def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector
         cfg.input, watch=cfg.watch, stop_after_idle=cfg.stop_after_idle, every=cfg.every, max_pixels=max_pixels,
         without=Path(cfg.output_dir),
     )  # fmt: skip
-    detector = Detector.load(cfg.ckpt_path, device=processes.device(cfg.device), max_pixels=max_pixels)
+    detector = Detector.load(
+        cfg.ckpt_path, device=processes.device(cfg.device), precision=cfg.precision, max_pixels=max_pixels
+    )
     white_level = detector.white_level if cfg.white_level is None else as_number(check_white_level(cfg.white_level))
     return at_white_level(source, white_level), detector
 
@@ -80,6 +82,7 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
         "input": cfg.input if cfg.input == "-" else os.path.abspath(expand(cfg.input)),
         "category": cfg.category,
         "every": cfg.every,
+        **({} if cfg.precision == "fp32" else {"precision": cfg.precision}),
         **({} if cfg.white_level is None else {"white_level": cfg.white_level}),
     }
     refuse_in_the_way(folder, [CONFIG])

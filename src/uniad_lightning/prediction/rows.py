@@ -55,10 +55,13 @@ class Rows:
             return row
         row.update(_inspection_fields(inspection))
         if self._overlays == "all" or (self._overlays == "defective" and inspection.defective):
-            if not self._folder.is_dir():  # drawing would make it again, without the rows
-                raise lost(self._folder)
-            with explained(self._folder):
-                row["overlay"], row["mask"] = self._files.draw(item, inspection)
+            try:
+                with explained(self._folder):
+                    row["overlay"], row["mask"] = self._files.draw(item, inspection)
+            except InputError:
+                if not self._folder.is_dir():
+                    raise lost(self._folder) from None
+                raise
         return row
 
 

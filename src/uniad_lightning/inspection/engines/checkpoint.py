@@ -15,6 +15,7 @@ from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.models.backbone.batch_norm_folding import GATE
+from uniad_lightning.precision import at_precision
 from uniad_lightning.training.build import as_saved, build_saved, build_saved_data
 from uniad_lightning.types import Batch, Size
 
@@ -22,7 +23,8 @@ from uniad_lightning.types import Batch, Size
 class TorchEngine:
     """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`.
 
-    `white_level` is the white of images of more than 8 bits, as in the training.
+    `white_level` is the white of images of more than 8 bits, as in the training; `precision` one of
+    `precision.INFERENCE`.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class TorchEngine:
         calibration: Calibration | None,
         familiarity: Familiarity | None,
         white_level: int = FULL_RANGE,
+        precision: str = "fp32",
     ):
         self.module = module.eval().to(device)
         self.framing = framing
@@ -48,12 +51,13 @@ class TorchEngine:
         self.device = device
         self.calibration = calibration
         self.familiarity = familiarity
+        self.precision = precision
         module.prepare()
 
     @torch.inference_mode()
     def inspect(self, images: Sequence[np.ndarray]) -> Output:
         """Inspect images, each (H, W, 3) uint8 RGB of any size."""
-        with GATE.running():
+        with GATE.running(), at_precision(self.device, self.precision):
             return self._inspect(images)
 
     def _inspect(self, images: Sequence[np.ndarray]) -> Output:
@@ -72,8 +76,12 @@ class TorchEngine:
         return EngineOutput(output.map.cpu().numpy(), output.score.cpu().numpy(), distances)
 
 
-def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()) -> TorchEngine:
+def load_engine(
+    path: str, device: torch.device, trust: str | Sequence[str] = (), precision: str = "fp32"
+) -> TorchEngine:
     """The detector in a checkpoint, on `device`; arguments and errors as of `Detector.load`."""
+    with at_precision(device, precision):  # refuses an unknown one before anything is loaded
+        pass
     module, checkpoint = build_saved(path, trust)
     with as_saved(path):
         data = build_saved_data(checkpoint, module)
@@ -86,6 +94,7 @@ def load_engine(path: str, device: torch.device, trust: str | Sequence[str] = ()
         mean=data.mean,
         std=data.std,
         device=device,
+        precision=precision,
         calibration=Calibration.from_plain(calibration) if calibration else None,
         familiarity=Familiarity.from_plain(familiarity) if familiarity else None,
     )
