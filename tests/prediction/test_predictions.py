@@ -66,6 +66,17 @@ def test_rows_and_overlays(line, tmp_path):
     assert drawn == [f"{kind}/b/{name}.png" for kind in ("masks", "overlays") for name in ("7.png", "8.jpg.png")]
 
 
+def test_what_is_unfamiliar_is_never_good(tmp_path, capfd):
+    part(tmp_path / "line/a.png")
+    part(tmp_path / "line/b.png", colour=(0, 0, 255))
+    counts = predict(tmp_path / "line", tmp_path / "out", category="bottle", show=True)
+    assert (counts.good, counts.unknown) == (1, 1)
+    assert [row["decision"] for row in journal(tmp_path / "out")] == ["good", "unknown"]
+    assert [row["category"] for row in journal(tmp_path / "out")] == ["bottle", "bottle"]
+    check_agreement(tmp_path / "out")
+    assert capfd.readouterr().out.startswith("2 images: 1 good, 1 unknown; 1 of them unfamiliar; ")
+
+
 def test_overlays_of_all_or_none(line, tmp_path):
     predict(line, tmp_path / "all", overlays="all")
     predict(line, tmp_path / "none", overlays="none")
@@ -85,13 +96,13 @@ def test_a_detector_without_boundary_is_said_once(line, tmp_path, capfd):
     assert (row["decision"], row["normalised_score"], row["familiar"], row["regions"]) == ("", None, None, [])
     assert (row["overlay"], row["mask"]) == ("overlays/b/7.png.png", "")
     assert not (tmp_path / "out/masks").exists()
-    assert out.startswith("10 images: not decided, 1 failed; ")
+    assert out.startswith("10 images: 9 not decided, 1 failed; ")
 
 
 def test_the_terminal_shows_failures_and_counts(line, tmp_path, capfd):
     predict(line, tmp_path / "out", show=True)
     out, err = capfd.readouterr()
-    assert out.startswith("10 images: 7 good, 2 defective, 1 unfamiliar, 1 failed; ")
+    assert out.startswith("10 images: 7 good, 2 defective, 1 failed; 1 of them unfamiliar; ")
     assert out.endswith(f" images/s; {tmp_path / 'out'}\n")
     assert f"uniad: b/9.png failed: {line / 'b/9.png'}: not an image" in err
     assert "10/10" in err
@@ -424,7 +435,7 @@ def test_an_interrupt_leaves_whole_files_and_says_the_counts(line, tmp_path, cap
     with pytest.raises(KeyboardInterrupt):
         predict(line, tmp_path / "out", detector=Impatient(), show=True)
     assert check_agreement(tmp_path / "out") == [f"a/{i}.png" for i in range(6)]
-    assert capfd.readouterr().out.startswith("6 images: 6 good, 0 defective; ")
+    assert capfd.readouterr().out.startswith("6 images: 6 good; ")
     assert predict(line, tmp_path / "out", resume=True).skipped == 6
 
 

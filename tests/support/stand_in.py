@@ -21,6 +21,7 @@ class Region(NamedTuple):
 class Inspection:
     image: np.ndarray
     calibrated: bool
+    category: str | None = None
 
     @property
     def red(self):
@@ -41,6 +42,12 @@ class Inspection:
     @property
     def familiar(self):
         return bool((self.image[0, 0] != (0, 0, 255)).any()) if self.calibrated else None
+
+    @property
+    def decision(self):
+        if not self.calibrated:
+            return None
+        return "defective" if self.defective else "good" if self.familiar else "unknown"
 
     @property
     def mask(self):
@@ -72,7 +79,7 @@ class StandIn:
         if images:
             self.batches.append(len(images))
         time.sleep(self.seconds * len(images))
-        return [Inspection(image, self.calibrated) for image in images]
+        return [Inspection(image, self.calibrated, category) for image in images]
 
 
 def part(path, *, defect=None, colour=(90, 90, 90), size=(20, 30)):

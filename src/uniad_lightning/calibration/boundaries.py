@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.errors import InputError
@@ -17,15 +18,19 @@ from uniad_lightning.inspection.boundary import (
 )
 
 METHODS = ("rate", "f1", "recall")
+DECIDING = ("category", "one")
 
 
-def check_settings(*, by: str, **shares: float) -> None:
-    """Raises InputError for an unknown method, and for shares outside (0, 1)."""
-    if by not in METHODS:
-        raise InputError(f"by={by}: expected one of {', '.join(METHODS)}")
-    for name, value in shares.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-            raise InputError(f"{name}={value}: expected a share above 0 and below 1, such as 0.01")
+def check_settings(*, by: str, boundaries: str, folds: Any, **shares: float) -> None:
+    """Raises InputError for an unknown method, a number of folds that is none, and for shares outside (0, 1)."""
+    for key, value, known in (("by", by, METHODS), ("boundaries", boundaries, DECIDING)):
+        if value not in known:
+            raise InputError(f"{key}={value}: expected one of {', '.join(known)}")
+    if folds is not None and (isinstance(folds, bool) or not isinstance(folds, int) or folds < 2):
+        raise InputError(f"folds={folds}: expected a whole number of at least 2, or null for none")
+    for name, share in shares.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise InputError(f"{name}={share}: expected a share above 0 and below 1, such as 0.01")
 
 
 def warn_without_held_out(held_out: Scores) -> list[str]:
@@ -35,8 +40,10 @@ def warn_without_held_out(held_out: Scores) -> list[str]:
     return ["no held-out images: the false-alarm rate and the table are of the images that the boundary was chosen on"]
 
 
-def set_boundaries(held_out: Scores, test: Scores, *, by: str, rate: float, recall: float) -> Calibration:
-    """The boundary for all categories and one for each, set `by` one of `METHODS`.
+def set_boundaries(
+    held_out: Scores, test: Scores, *, by: str, rate: float, recall: float, by_category: bool
+) -> Calibration:
+    """The boundary for all categories and one for each, set `by` one of `METHODS`; `by_category`: which decides.
 
     `rate` takes good images alone; `f1` and `recall` choose the score on the labelled images of `test`. Raises
     InputError where the images that it needs are missing.
@@ -55,7 +62,7 @@ def set_boundaries(held_out: Scores, test: Scores, *, by: str, rate: float, reca
         if own is not None:
             categories[name] = own
     method = {"rate": f"rate={rate}", "f1": "f1", "recall": f"recall={recall}"}[by]
-    return Calibration(method, overall, categories)
+    return Calibration(method, overall, categories, by_category)
 
 
 def _by_rate(good: Scores, rate: float) -> Boundary | None:

@@ -11,12 +11,33 @@ from uniad_lightning.calibration.boundaries import (
     warn_of_too_few,
     warn_without_held_out,
 )
-from uniad_lightning.calibration.images import further_good, not_trained_on, refuse_without_images, without_further
-from uniad_lightning.calibration.outcomes import by_kind, learn_familiar, outcomes, share_unfamiliar
-from uniad_lightning.calibration.report import draw_scores, show_calibration, write_report
+from uniad_lightning.calibration.cross_fitting import can_cross_fit, cross_fit
+from uniad_lightning.calibration.images import (
+    further_good,
+    not_trained_on,
+    refuse_without_images,
+    without_defects,
+    without_further,
+)
+from uniad_lightning.calibration.outcomes import at_rates, by_kind, outcomes, warn_of_blind
+from uniad_lightning.calibration.recognition import (
+    Recognition,
+    learn,
+    share_unfamiliar,
+    warn_of_useless,
+    with_categories,
+)
+from uniad_lightning.calibration.report import (
+    draw_scores,
+    show_calibration,
+    show_deciding,
+    show_highest,
+    show_rates,
+    write_report,
+)
 from uniad_lightning.calibration.scores import Scores, score_records
 from uniad_lightning.data.checking import check_files
-from uniad_lightning.data.records import Record
+from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.selection import spread_over
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.inspection.boundary import Calibration
@@ -26,14 +47,22 @@ from uniad_lightning.results.run_folder import SCORES, claim
 from uniad_lightning.training.build import build_saved_data, warn
 from uniad_lightning.training.checkpoint import load_checkpoint, update_checkpoint
 
-REFERENCES = 1000  # train images whose mean features are stored, to distinguish familiar images from others
+REFERENCES = 1000  # train images whose mean features are stored, to find an image's category and unfamiliar images
 
 
 class _Images(NamedTuple):
+    splits: Splits  # of the training
     held_out: list[Record]  # good images that were not trained on, further ones of `good` included
     test: list[Record]
     train: list[Record]  # at most `REFERENCES`
     reused: int  # test images that are among those of `good`, and are therefore not in `test`
+    cross_fitted: bool  # whether the train images set the boundary, too
+
+
+class _Scored(NamedTuple):
+    good: Scores  # what the boundaries are set on
+    test: Scores
+    recognition: Recognition | None
 
 
 @holds_output_dir
@@ -43,48 +72,75 @@ def calibrate(cfg: DictConfig) -> Calibration:
     Raises InputError for what cannot be used, and where there are no good images that were not trained on.
     """
     folder = Path(cfg.output_dir)
-    check_settings(by=cfg.by, rate=cfg.rate, recall=cfg.recall, unfamiliar_rate=cfg.unfamiliar_rate)
-    engine = load_engine(cfg.ckpt_path, find_device(cfg.device))
-    images = _list_images(cfg, engine)
+    check_settings(
+        by=cfg.by, boundaries=cfg.boundaries, folds=cfg.folds, rate=cfg.rate, recall=cfg.recall,
+        unfamiliar_rate=cfg.unfamiliar_rate,
+    )  # fmt: skip
+    engine, checkpoint = load_engine(cfg.ckpt_path, find_device(cfg.device)), load_checkpoint(cfg.ckpt_path)
+    images = _list_images(cfg, engine, checkpoint)
     claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
-    held_out = score_records(engine, images.held_out, label="held out")
-    test = score_records(engine, images.test, label="test")
-    calibration = set_boundaries(held_out, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall)
-    entries: dict[str, Any] = {"calibration": calibration.plain()}
-    facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path)}
-    known = score_records(engine, images.train, label="train")
-    if held_out.descriptor is not None and known.descriptor is not None:
-        familiarity = learn_familiar(known.descriptor, held_out.descriptor, cfg.unfamiliar_rate)
-        entries["familiarity"] = familiarity.plain()
-        facts["unfamiliar"] = share_unfamiliar(familiarity, test)
+    good, test, recognition = _score(cfg, engine, checkpoint, images)
+    by_category = cfg.boundaries == "category" and recognition is not None and recognition.reliable
+    calibration = set_boundaries(
+        good, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall, by_category=by_category
+    )  # fmt: skip
+    entries: dict[str, Any] = {"calibration": calibration.plain(), "familiarity": None}
+    facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path), "cross_fitted": images.cross_fitted}
+    warnings = _warnings(cfg, calibration, good, images.reused)
+    if recognition is not None:
+        entries["familiarity"] = recognition.familiarity.plain()
+        facts["category_found"] = {"right": recognition.right, "images": recognition.images}
+        facts["unfamiliar"] = share_unfamiliar(recognition.familiarity, test)
+        warnings += warn_of_useless(engine, recognition.familiarity, facts["unfamiliar"])
     update_checkpoint(cfg.ckpt_path, **entries)
-    for line in _warnings(cfg, calibration, held_out, images.reused):
-        warn(line)
     overall, own = outcomes(calibration, test)
     write_report(folder, calibration, overall, own, facts)
-    draw_scores(folder / SCORES, calibration, by_kind(held_out, test))
+    draw_scores(folder / SCORES, calibration, by_kind(good, test))
     show_calibration(calibration, overall, own)
+    show_deciding(calibration, recognition, asked=cfg.boundaries)
+    show_highest(good, calibration)
+    if cfg.by == "rate" and any(record.label for record in test.records):
+        show_rates(at_rates(good, test, by_category=by_category))
+    for line in [*warnings, *warn_of_blind(overall, own)]:
+        warn(line)
     print_stdout(f"report: {folder}")
     return calibration
 
 
-def _list_images(cfg: DictConfig, engine: TorchEngine) -> _Images:
+def _list_images(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any]) -> _Images:
     """The images to score, none of them unreadable. Raises InputError where there are too few."""
-    checkpoint = load_checkpoint(cfg.ckpt_path)
     data = build_saved_data(checkpoint, engine.module, cfg.data, evaluates=True)
     data.prepare_data()
     data.setup()
     untrained = data.splits if data.is_other else not_trained_on(data.splits, checkpoint)
     further = [] if cfg.good is None else further_good(cfg.good, known=data.splits)
     untrained, reused = without_further(untrained, further)
-    good = [*untrained.validation, *further]
-    refuse_without_images(good, untrained.test, by=cfg.by)
-    images = _Images(good, list(untrained.test), list(spread_over(data.splits.train, REFERENCES)), reused)
-    check_files([*images.held_out, *images.test, *images.train])
-    return images
+    good, test = [*untrained.validation, *further], list(untrained.test)
+    cross_fitted = (
+        cfg.by == "rate" and not data.is_other and can_cross_fit(engine.module, checkpoint, data.splits, cfg.folds)
+    )
+    if cfg.by == "rate":
+        more, test = without_defects(test)
+        good += more
+    refuse_without_images(good, test, by=cfg.by, cross_fitted=cross_fitted)
+    train = list(spread_over(data.splits.train, REFERENCES))
+    check_files([*good, *test, *(data.splits.train if cross_fitted else train)])
+    return _Images(data.splits, good, test, train, reused, cross_fitted)
 
 
-def _warnings(cfg: DictConfig, calibration: Calibration, held_out: Scores, reused: int) -> list[str]:
+def _score(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any], images: _Images) -> _Scored:
+    """Score all images, and learn to recognise categories; train images by detectors fitted without them."""
+    good = score_records(engine, images.held_out, label="held out")
+    test = score_records(engine, images.test, label="test")
+    recognition = learn(score_records(engine, images.train, label="train"), good, cfg.unfamiliar_rate)
+    if images.cross_fitted:
+        good = Scores.joined([good, cross_fit(engine, checkpoint, cfg.data, images.splits, cfg.folds)])
+    if recognition is not None and recognition.reliable:
+        good = with_categories(good, recognition.familiarity)
+    return _Scored(good, test, recognition)
+
+
+def _warnings(cfg: DictConfig, calibration: Calibration, good: Scores, reused: int) -> list[str]:
     shared = f"good={cfg.good}: {reused} of these are test images; they set the boundary and are left out of the report"
-    few = warn_of_too_few(calibration, cfg.rate) if cfg.by == "rate" else warn_without_held_out(held_out)
+    few = warn_of_too_few(calibration, cfg.rate) if cfg.by == "rate" else warn_without_held_out(good)
     return [shared, *few] if reused else few

@@ -41,10 +41,17 @@ def not_trained_on(splits: Splits, checkpoint: dict[str, Any]) -> Splits:
     return splits._replace(validation=untrained(splits.validation), test=untrained(splits.test))
 
 
-def refuse_without_images(good: Sequence[Record], test: Sequence[Record], *, by: str) -> None:
+def refuse_without_images(good: Sequence[Record], test: Sequence[Record], *, by: str, cross_fitted: bool) -> None:
     """Raises InputError where the images are missing that a boundary set `by` needs, before any of them is scored."""
-    if not (good if by == "rate" else {0, 1} == {record.label for record in test}):
+    if not (good or cross_fitted if by == "rate" else {0, 1} == {record.label for record in test}):
         raise InputError(missing_images_message(by))
+
+
+def without_defects(test: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The test images of categories of which none is defective, so that they tell nothing of misses; and the others."""
+    with_defects = {record.category for record in test if record.label}
+    good = [record for record in test if record.category not in with_defects]
+    return good, [record for record in test if record.category in with_defects]
 
 
 def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:

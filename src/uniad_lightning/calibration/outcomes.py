@@ -1,16 +1,16 @@
-"""False alarms and misses of boundaries on test images, and which images are familiar."""
+"""False alarms and misses of boundaries on test images."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
+from uniad_lightning.calibration.boundaries import set_boundaries
 from uniad_lightning.calibration.report import Outcome
 from uniad_lightning.calibration.scores import Scores
-from uniad_lightning.inspection.boundary import (
-    Boundary,
-    Calibration,
-    at_rate,
-)
-from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.inspection.boundary import Boundary, Calibration
+
+_RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+_BLIND = 0.9  # share of the defective images of a category; a boundary that misses more is useless there
 
 
 def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], list[Outcome]]:
@@ -35,12 +35,30 @@ def _with_sum(rows: list[Outcome]) -> list[Outcome]:
     return [*rows, Outcome("all", boundary, *counts)]
 
 
-def learn_familiar(known: Tensor, held_out: Tensor, rate: float) -> Familiarity:
-    """The mean features `known` (n, C) of train images as what is familiar; its boundary is set on `held_out` ones."""
-    measure = Familiarity(references=known.half(), boundary=1.0)  # half precision, as checkpoints store them
-    distances = measure.distance(held_out).double().numpy()
-    measure.boundary = at_rate(distances, distances, rate).score
-    return measure
+def at_rates(good: Scores, test: Scores, *, by_category: bool) -> dict[float, Outcome]:
+    """False alarms and misses on the test images, all together, by the rate that the boundaries might be set for."""
+    found = {}
+    for rate in _RATES:
+        calibration = set_boundaries(good, test, by="rate", rate=rate, recall=1.0, by_category=by_category)
+        rows = outcomes(calibration, test)[1 if by_category else 0]
+        if rows and rows[-1].category == "all":
+            found[rate] = rows[-1]
+    return found
+
+
+def warn_of_blind(overall: Sequence[Outcome], own: Sequence[Outcome]) -> list[str]:
+    """Warnings where the one boundary, or a category's own, misses nearly all defective images of a category."""
+    lines = []
+    for rows, boundary, why in (
+        (overall, "with one boundary for all", "the scores of the categories differ"),
+        (own, "with its own boundary", "see the table of other rates, or train a better detector"),
+    ):
+        for row in rows:
+            if row.category != "all" and row.defective and row.misses >= _BLIND * row.defective:
+                lines.append(
+                    f"{boundary} {row.misses} of {row.defective} defective images of {row.category} are missed; {why}"
+                )
+    return lines
 
 
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
@@ -53,13 +71,3 @@ def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
         }
         for name in sorted({record.category for record in (*held_out.records, *test.records)})
     }
-
-
-def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]:
-    """Share of the good and of the defective test images that are called unfamiliar; for both that is a false alarm."""
-    shares = {}
-    for name, label in (("good", 0), ("defective", 1)):
-        descriptor = test.labelled(label).descriptor
-        if descriptor is not None and len(descriptor):
-            shares[name] = float((familiarity.distance(descriptor) > familiarity.boundary).float().mean())
-    return shares

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from uniad_lightning.calibration.recognition import Recognition
+from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
@@ -57,6 +59,48 @@ def show_calibration(calibration: Calibration, overall: Sequence[Outcome], own: 
         counts = (own_row.false_alarms, own_row.misses) if own_row else ("", "")
         rows.append([row.category, row.good, row.defective, row.false_alarms, row.misses, *counts])
     print_table("on the test images", [("category", LEFT), *((title, RIGHT) for title in numbers)], rows)
+
+
+def show_deciding(calibration: Calibration, recognition: Recognition | None, *, asked: str) -> None:
+    """Print which boundary decides on an image whose category is not given, and why."""
+    one = "one boundary decides for all categories"
+    if recognition is None:
+        print_stdout(f"{one}: this detector cannot tell them apart" if asked == "category" else one)
+        return
+    right = (
+        f"the category of the nearest train image is right for {recognition.right} of {recognition.images} good images"
+    )
+    if calibration.by_category:
+        print_stdout(f"each image is decided by its category's own boundary; {right}")
+    elif asked == "category":
+        print_stdout(f"{one}: {right} only; category=NAME tells it to uniad predict")
+    else:
+        print_stdout(f"{one} (boundaries=one)")
+
+
+def show_rates(rates: Mapping[float, Outcome]) -> None:
+    """Print the false alarms and misses that boundaries for other rates would have."""
+    titles = ("rate", "false alarms", "of good", "misses", "of defective")
+    rows: list[Sequence[object] | None] = [
+        [f"{rate:g}", row.false_alarms, row.good, row.misses, row.defective] for rate, row in rates.items()
+    ]
+    print_table("the test images at other rates (uniad calibrate rate=...)", [(title, RIGHT) for title in titles], rows)
+
+
+def show_highest(good: Scores, calibration: Calibration) -> None:
+    """Print the good images with the highest scores, by category, since they set the boundaries."""
+    rows: list[Sequence[object] | None] = []
+    for name in sorted(calibration.categories):
+        own = good.of(name)
+        if len(own.score):
+            order = np.argsort(-own.score)
+            following = f"{own.score[order[1]]:.4f}" if len(order) > 1 else ""
+            image = "/".join(Path(str(own.records[order[0]].image)).parts[-2:])
+            highest = f"{own.score[order[0]]:.4f}"
+            rows.append([name, len(order), f"{calibration.categories[name].score:.4f}", highest, following, image])
+    if rows:
+        columns = [("category", LEFT), *((title, RIGHT) for title in ("images", "boundary", "highest", "next"))]
+        print_table("good images with the highest scores: is each really good?", [*columns, ("image", LEFT)], rows)
 
 
 def write_report(

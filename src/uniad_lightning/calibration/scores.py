@@ -41,6 +41,17 @@ class Scores(NamedTuple):
         """Those of good images (0) or of defective ones (1)."""
         return self._at([i for i, record in enumerate(self.records) if record.label == label])
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Scores]") -> "Scores":
+        """Those of several together, at least one."""
+        known = [part.descriptor for part in parts if part.descriptor is not None]
+        return cls(
+            tuple(record for part in parts for record in part.records),
+            np.concatenate([part.score for part in parts]),
+            np.concatenate([part.peak for part in parts]),
+            torch.cat(known) if known else None,
+        )
+
     def _at(self, places: list[int]) -> "Scores":
         part = None if self.descriptor is None else self.descriptor[places]
         return Scores(tuple(self.records[i] for i in places), self.score[places], self.peak[places], part)

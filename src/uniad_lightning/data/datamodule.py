@@ -1,6 +1,6 @@
 """`UnifiedDataModule`: the good images of all categories to train on, everything else to test on."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import InitVar, dataclass
 from functools import partial
 from inspect import signature
@@ -105,6 +105,10 @@ class UnifiedDataModule(L.LightningDataModule):
             raise RuntimeError("UnifiedDataModule.setup() lists the records; call it first")
         return self._splits
 
+    def train_on(self, records: Iterable[Record]) -> None:
+        """Train on these of the train images alone; to be called after `setup`."""
+        self._splits = self.splits._replace(train=tuple(records))
+
     @property
     def map_size(self) -> Size:
         """(height, width) at which anomaly maps are scored and compared with masks."""
@@ -167,10 +171,8 @@ class UnifiedDataModule(L.LightningDataModule):
         """This process's training batches."""
         trainer, count = self.running_trainer, len(self.splits.train)
         shares = {"batch_size": self.batch_size, "rank": trainer.global_rank, "world_size": trainer.world_size}
-        batches: EachImage | TrainBatches
-        if self.one_pass:
-            batches = EachImage(count=count, **shares)
-        else:
+        batches: EachImage | TrainBatches = EachImage(count=count, **shares)
+        if not self.one_pass:
             order = self.sample(categories=[record.category for record in self.splits.train], seed=self.seed)
             batches = TrainBatches(
                 order=order, count=count, position=lambda: self.steps.done, steps=self.steps.per_epoch, **shares

@@ -142,6 +142,7 @@ def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[s
         "region": list(engine.region),
         "tiles": engine.framing.count,
         "categories": list(categories),
+        "found": [] if engine.familiarity is None else list(engine.familiarity.names),
         "calibration": None if engine.calibration is None else engine.calibration.plain(),
     }
 

@@ -16,17 +16,19 @@ AXES = ("batch", "height", "width")
 
 
 class DetectorGraph(nn.Module):
-    """The inspection of images by `engine` as tensor operations alone: {score, map, distance, defective}.
+    """The inspection of images by `engine` as tensor operations: {score, map, distance, category, defective}.
 
     `image` (B, H, W, 3) uint8 RGB, any B, H and W. `score` (B,) float32; `map` (B, h, w) float32, the region at the
-    size that is scored; `distance` (B,) float32, the distance from the training images, relative to its boundary at 1,
-    if calibrated; `defective` (B,) bool, the score above the boundary for all categories, if calibrated.
+    size that is scored; if calibrated, `distance` (B,) float32, the distance from the training images, relative to its
+    boundary at 1, `category` (B,) int64, that of the nearest of them, and `defective` (B,) bool, the score above the
+    boundary (`Calibration.deciding`).
     """
 
     rows: Tensor
     columns: Tensor
     mean: Tensor
     std: Tensor
+    boundaries: Tensor
 
     def __init__(self, engine: TorchEngine):
         super().__init__()
@@ -41,8 +43,12 @@ class DetectorGraph(nn.Module):
         self.register_buffer("mean", engine.mean.clone())
         self.register_buffer("std", engine.std.clone())
         self.requires_grad_(False)
-        self.boundary = None if engine.calibration is None else engine.calibration.overall.score
-        self.distance = None if engine.familiarity is None else Distance(engine.familiarity)
+        self.nearest = None if engine.familiarity is None else Nearest(engine.familiarity)
+        self.calibrated = engine.calibration is not None
+        names = () if engine.familiarity is None else engine.familiarity.names
+        if engine.calibration is not None:  # of each category, and last that of an image whose category is not known
+            deciding = [engine.calibration.deciding(name).score for name in (*names, None)]
+            self.register_buffer("boundaries", torch.tensor(deciding, dtype=torch.float64))
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(B, H, W, 3) -> the outputs of the class docstring."""
@@ -52,31 +58,37 @@ class DetectorGraph(nn.Module):
             tiles = tiles.unflatten(0, (-1, self.framing.count))
         output = self.module.inspect(Batch(image=tiles), framing=self.framing, size=self.map_size)
         outputs = {"score": output.score, "map": output.map}
-        if self.distance is not None and output.descriptor is not None:
-            outputs["distance"] = self.distance(output.descriptor)
-        if self.boundary is not None:
-            outputs["defective"] = output.score.double() > self.boundary
+        boundary = self.boundaries[-1:] if self.calibrated else None
+        if self.nearest is not None and output.descriptor is not None:
+            outputs["distance"], outputs["category"] = self.nearest(output.descriptor)
+            if boundary is not None:
+                boundary = self.boundaries[outputs["category"]]
+        if boundary is not None:
+            outputs["defective"] = output.score.double() > boundary
         return outputs
 
 
-class Distance(nn.Module):
-    """`Familiarity.distance` relative to its boundary, (B, C) -> (B,), without `cdist`, which ONNX lacks."""
+class Nearest(nn.Module):
+    """`Familiarity.nearest`, distances relative to their boundary, without `cdist`, which ONNX lacks."""
 
     mean: Tensor
     std: Tensor
     known: Tensor
+    owners: Tensor
 
     def __init__(self, familiarity: Familiarity):
         super().__init__()
         self.register_buffer("mean", familiarity.mean.clone())
         self.register_buffer("std", familiarity.std.clone())
         self.register_buffer("known", (familiarity.references - familiarity.mean) / familiarity.std)  # (n, C)
+        self.register_buffer("owners", familiarity.owners.clone())  # (n,)
         self.boundary = familiarity.boundary
 
-    def forward(self, descriptor: Tensor) -> Tensor:
-        """(B, C) -> (B,)."""
+    def forward(self, descriptor: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C) -> distances (B,) and places of categories (B,)."""
         scaled = ((descriptor - self.mean) / self.std)[:, None]  # (B, 1, C)
-        return (scaled - self.known).square().mean(dim=2).amin(dim=1).sqrt() / self.boundary
+        distance, place = (scaled - self.known).square().mean(dim=2).min(dim=1)
+        return distance.sqrt() / self.boundary, self.owners[place]
 
 
 def trace(engine: TorchEngine) -> ExportedProgram:

@@ -47,27 +47,39 @@ class Calibration(NamedTuple):
         method: how they were set, such as `rate=0.01`.
         overall: for all categories.
         categories: by category.
+        by_category: whether an image whose category is not given is decided by the boundary of the category that is
+            found in it, rather than by the overall one.
     """
 
     method: str
     overall: Boundary
     categories: dict[str, Boundary]
+    by_category: bool = False
 
     def of(self, category: str | None) -> Boundary:
         """The boundary of a category, or without one the overall one; KeyError for a category without a boundary."""
         return self.overall if category is None else self.categories[category]
 
+    def deciding(self, found: str | None) -> Boundary:
+        """The boundary for an image in which the category `found` was found, None where it is not known."""
+        return self.categories.get(found or "", self.overall) if self.by_category else self.overall
+
     def plain(self) -> dict[str, Any]:
         """Plain values, as checkpoints store them."""
         categories = {name: boundary._asdict() for name, boundary in self.categories.items()}
-        return {"method": self.method, "overall": self.overall._asdict(), "categories": categories}
+        return {
+            "method": self.method,
+            "overall": self.overall._asdict(),
+            "categories": categories,
+            "by_category": self.by_category,
+        }
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Calibration":
         """The opposite of `plain`."""
         stored = values["categories"] if "categories" in values else values["products"]  # of 0.1.0
         categories = {name: Boundary(**boundary) for name, boundary in stored.items()}
-        return cls(values["method"], Boundary(**values["overall"]), categories)
+        return cls(values["method"], Boundary(**values["overall"]), categories, values.get("by_category", False))
 
 
 def rank_at_rate(count: int, rate: float) -> int:

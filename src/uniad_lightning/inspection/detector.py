@@ -81,7 +81,7 @@ class Detector:
         An image is a file; a Pillow image; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) with opacity, of
         uint8, uint16 or floats in [0, 1]; or a tensor (H, W), (1, H, W) or (3, H, W) of the same types. Of uint16,
         `white_level` is white, as in files of more than 8 bits. With `category` the boundary of that category decides,
-        without it the one for all.
+        without it that of the category found in the image, or the one for all, as the calibration has it.
 
         Raises InputError for an image that cannot be read, a category without boundary, and a score that is not finite.
         """
@@ -90,7 +90,7 @@ class Detector:
         return self._inspect([self._pixels(image)], category)[0]
 
     def _inspect(self, images: list[np.ndarray], category: str | None) -> list[Inspection]:
-        boundary = self._boundary(category)
+        given = self._boundary(category)
         if not images:
             return []
         output = self.engine(images)
@@ -103,13 +103,15 @@ class Detector:
                 score=float(output.scores[i]),
                 scored_map=output.maps[i],
                 region=self.engine.region,
-                boundary=boundary,
+                category=output.categories[i] if category is None else category,
+                boundary=given or (self.calibration and self.calibration.deciding(output.categories[i])),
                 familiar=None if output.distances is None else bool(output.distances[i] <= 1),
             )
             for i, image in enumerate(images)
         ]
 
     def _boundary(self, category: str | None) -> Boundary | None:
+        """That of a given `category`; None without one."""
         calibration = self.calibration
         if calibration is None:
             if category is not None:
@@ -124,7 +126,7 @@ class Detector:
             known = ", ".join(calibration.categories) or "none"
             near = did_you_mean(category, calibration.categories)
             raise InputError(f"category={category}: has no boundary of its own.{near} Categories that have: {known}")
-        return calibration.of(category)
+        return None if category is None else calibration.of(category)
 
     def _pixels(self, image: ImageInput) -> np.ndarray:
         if isinstance(image, str | PathLike):

@@ -1,8 +1,9 @@
-"""Whether an image resembles any category that the detector was trained on: a distance in feature space.
+"""Which category of the training an image resembles, and whether it resembles any: distances in feature space.
 
 Not in the paper. The anomaly score of an unfamiliar image has no meaning.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,28 +14,55 @@ class Familiarity:
     """Distance of an image's mean feature to the nearest of `references` (n, C), mean features of good train images.
 
     Channels are standardised by the references; the distance is the root mean square over channels, at least 0. An
-    image whose distance is above `boundary` is unfamiliar.
+    image whose distance is above `boundary` is unfamiliar. `names` are the categories, and `owners` (n,) the place of
+    each reference's category among them; checkpoints of earlier versions have neither.
     """
 
-    def __init__(self, *, references: Tensor, boundary: float):
+    def __init__(self, *, references: Tensor, boundary: float, names: Sequence[str] = (), owners: Tensor | None = None):
         self.references = references.float()
         self.boundary = boundary
+        self.names = tuple(names)
+        self.owners = torch.full((len(references),), -1) if owners is None else owners.long()
         self.mean = self.references.mean(dim=0)
         # A channel that hardly varies over the references would dominate the distance.
         std = self.references.std(dim=0, correction=0)
         self.std = std.clamp(min=max(1e-3 * std.mean().item(), 1e-12))
+        self._known = (self.references - self.mean) / self.std
+
+    def nearest(self, descriptor: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances (B,) of mean features (B, C) to the nearest reference, and its category's place (B,), on the CPU.
+
+        The place is -1 where categories are not known.
+        """
+        scaled = ((descriptor.float().cpu() - self.mean) / self.std)[:, None]  # (B, 1, C)
+        distance, place = torch.cdist(scaled, self._known[None])[:, 0].min(dim=1)
+        return distance / self.references.shape[1] ** 0.5, self.owners[place]
 
     def distance(self, descriptor: Tensor) -> Tensor:
         """Distances (B,), on the CPU, of mean features (B, C)."""
-        scaled = ((descriptor.float().cpu() - self.mean) / self.std)[:, None]  # (B, 1, C)
-        known = ((self.references - self.mean) / self.std)[None]  # (1, n, C)
-        return torch.cdist(scaled, known)[:, 0].amin(dim=1) / self.references.shape[1] ** 0.5
+        return self.nearest(descriptor)[0]
+
+    def apart(self) -> tuple[Tensor, Tensor]:
+        """As `nearest` of each reference among all the others, as if it were a new image."""
+        distances = torch.cdist(self._known, self._known).fill_diagonal_(float("inf"))
+        distance, place = distances.min(dim=1)
+        return distance / self.references.shape[1] ** 0.5, self.owners[place]
 
     def plain(self) -> dict[str, Any]:
         """Plain values and tensors, as checkpoints store them."""
-        return {"references": self.references.half(), "boundary": self.boundary}
+        return {
+            "references": self.references.half(),
+            "boundary": self.boundary,
+            "names": list(self.names),
+            "owners": self.owners,
+        }
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Familiarity":
         """The opposite of `plain`, which rounds to half precision."""
-        return cls(references=values["references"].float(), boundary=values["boundary"])
+        return cls(
+            references=values["references"].float(),
+            boundary=values["boundary"],
+            names=values.get("names", ()),
+            owners=values.get("owners"),
+        )

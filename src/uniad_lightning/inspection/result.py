@@ -21,6 +21,7 @@ from uniad_lightning.scoring import upsample
 from uniad_lightning.types import Box
 
 _ROWS = 256  # blended at once: a pixel takes several times its final memory meanwhile
+_EXTENT = 0.75  # measured on real defects, beside quantiles of good images' pixels: docs/inspection.md
 _NEIGHBOURS = np.ones((3, 3), dtype=bool)  # regions are joined across corners, as in AUPRO
 
 
@@ -55,6 +56,7 @@ class Inspection:
         score: image score, larger = more anomalous; its scale is the detector's own.
         scored_map: anomaly map (h, w) float32 of `region`, at the size at which the image was scored.
         region: the part of the image that was inspected, in fractions of it.
+        category: the category that was given, or found in the image; None where the detector cannot tell.
         boundary: boundary of the decision; None for a detector that is not calibrated.
         familiar: False where the image resembles no category of the training; None where that is not known.
     """
@@ -63,6 +65,7 @@ class Inspection:
     score: float
     scored_map: np.ndarray
     region: Box
+    category: str | None
     boundary: Boundary | None
     familiar: bool | None
 
@@ -78,8 +81,10 @@ class Inspection:
 
     @property
     def decision(self) -> str | None:
-        """`defective` or `good`; None without a boundary."""
-        return None if self.defective is None else "defective" if self.defective else "good"
+        """`defective`, `good`, or `unknown`: below the boundary, but unfamiliar. None without a boundary."""
+        if self.defective is None:
+            return None
+        return "defective" if self.defective else "unknown" if self.familiar is False else "good"
 
     @cached_property
     def anomaly_map(self) -> np.ndarray:
@@ -95,17 +100,25 @@ class Inspection:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(H, W) bool, True = defective pixel: above the boundary's `pixel` in a defective image."""
+        """(H, W) bool, True = defective pixel, of which a defective image has at least one.
+
+        Marked are the regions of the map that hold a pixel above the boundary's `pixel`, or its largest value where
+        none is. They extend down to that boundary, or to `_EXTENT` of the way from the map's median to its peak where
+        that is lower.
+        """
+        heat = self.anomaly_map
         if self.boundary is None or not self.defective:
-            return np.zeros(self.image.shape[:2], dtype=bool)
-        return self.anomaly_map > self.boundary.pixel
+            return np.zeros(heat.shape, dtype=bool)
+        peak, median, boundary = float(heat.max()), float(np.median(self.scored_map)), self.boundary.pixel
+        certain = heat > boundary if peak > boundary else heat >= peak
+        labels, _ = ndimage.label(
+            certain | (heat > min(boundary, median + _EXTENT * (peak - median))), structure=_NEIGHBOURS
+        )
+        return np.isin(labels, np.unique(labels[certain]))
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
-        """The 8-connected regions of `mask`, the highest peak first; none in a good image.
-
-        A defective image may have none: its score is a pooled or mean value, the mask's boundary one of single pixels.
-        """
+        """The 8-connected regions of `mask`, the highest peak first; none in a good image."""
         if not self.mask.any():
             return ()
         labels, count = ndimage.label(self.mask, structure=_NEIGHBOURS)

@@ -13,8 +13,10 @@ class Counts:
 
     Attributes:
         good: without a defect.
-        defective: with one. Both are 0 for a detector that is not calibrated.
-        unfamiliar: unlike every category of the training, good or defective.
+        defective: with one.
+        unknown: below the boundary, but unlike every category of the training. These three are 0 for a detector that is
+            not calibrated.
+        unfamiliar: unlike every category of the training, whatever the decision.
         failed: could not be inspected; their rows hold the reason.
         temporary: of those that failed, for a reason that may pass: worth another try.
         inspected: all that this call inspected, without failed ones.
@@ -26,6 +28,7 @@ class Counts:
 
     good: int = 0
     defective: int = 0
+    unknown: int = 0
     unfamiliar: int = 0
     failed: int = 0
     temporary: int = 0
@@ -39,6 +42,7 @@ class Counts:
         """Count an image by its row."""
         self.good += row["decision"] == "good"
         self.defective += row["decision"] == "defective"
+        self.unknown += row["decision"] == "unknown"
         self.unfamiliar += row["familiar"] is False
         self.failed += bool(row["error"])
         self.temporary += row["temporary"]
@@ -58,12 +62,20 @@ class Counts:
 
     def summary(self, place: Path) -> str:
         """The line for the terminal; `place` is where the rows are."""
-        decided = f"{self.good} good, {self.defective} defective" if self.good or self.defective else "not decided"
-        parts = [f"{self.inspected + self.failed} images: {decided}"]
-        parts += [f"{self.unfamiliar} unfamiliar"] if self.unfamiliar else []
+        undecided = self.inspected - self.good - self.defective - self.unknown
         again = f" ({self.temporary} worth another try: resume=true)" if self.temporary else ""
-        parts += [f"{self.failed} failed{again}"] if self.failed else []
+        kinds = {
+            "good": self.good,
+            "defective": self.defective,
+            "unknown": self.unknown,
+            "not decided": undecided,
+            f"failed{again}": self.failed,
+        }
+        total = self.inspected + self.failed
+        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "none inspected"
+        parts = [f"{total} image{'' if total == 1 else 's'}: {listed}"]
+        parts += [f"{self.unfamiliar} of them unfamiliar"] if self.unfamiliar else []
         before = f" ({self.failed_before} of them failed)" if self.failed_before else ""
         parts += [f"{self.skipped} done before{before}"] if self.skipped else []
         parts += [f"{self.passed_over} passed over"] if self.passed_over else []
-        return f"{', '.join(parts)}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"
+        return f"{'; '.join(parts)}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"

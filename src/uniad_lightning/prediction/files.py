@@ -37,9 +37,9 @@ class PredictionWriter:
     """Writes the results of a detector into `folder`.
 
     - `predictions.jsonl` has one row per image: path, size and mtime_ns of its file, score, normalised_score (0.5 =
-      boundary), decision (`good`, `defective`, or empty without a boundary), familiar, regions (box, area, peak),
-      milliseconds, overlay and mask (files in `folder`, empty where none is drawn), error, temporary (whether the
-      reason of a failure may pass).
+      boundary), decision (`good`, `defective`, `unknown`, or empty without a boundary), category (given, or found),
+      familiar, regions (box, area, peak), milliseconds, overlay and mask (files in `folder`, empty where none is
+      drawn), error, temporary (whether the reason of a failure may pass).
     - `predictions.csv` has the same as a table, without size, mtime_ns and temporary; regions as JSON and their number.
     - `overlays/` and `masks/` have images of the size of the source, of `overlays`: `defective` ones, `all` or `none`.
 

@@ -16,8 +16,8 @@ from uniad_lightning.prediction.sources.items import Item
 
 Row = dict[str, Any]
 _COLUMNS = (
-    "path", "score", "normalised_score", "decision", "familiar", "num_regions", "regions", "milliseconds", "overlay",
-    "mask", "error",
+    "path", "score", "normalised_score", "decision", "category", "familiar", "num_regions", "regions", "milliseconds",
+    "overlay", "mask", "error",
 )  # fmt: skip
 _IDENTITY = {"path", "size", "mtime_ns"}
 _PLACE = "place"  # number in the input, by which the rows of several processes are put in order
@@ -74,6 +74,7 @@ def empty_row(item: Item, milliseconds: float, error: str, *, temporary: bool = 
         "score": None,
         "normalised_score": None,
         "decision": "",
+        "category": "",
         "familiar": None,
         "regions": [],
         "milliseconds": round(milliseconds, 1),
@@ -89,7 +90,8 @@ def _inspection_fields(inspection: Inspection) -> Row:
     return {
         "score": inspection.score,
         "normalised_score": inspection.normalised,
-        "decision": "" if inspection.defective is None else "defective" if inspection.defective else "good",
+        "decision": inspection.decision or "",
+        "category": inspection.category or "",
         "familiar": None if inspection.familiar is None else bool(inspection.familiar),
         "regions": [{"box": list(r.box), "area": r.area, "peak": r.peak} for r in inspection.regions],
     }
@@ -143,7 +145,10 @@ def _parsed(line: bytes) -> Row | None:
         row = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    return row if isinstance(row, dict) and row.keys() >= {*_COLUMNS, *_IDENTITY} - {"num_regions"} else None
+    if not isinstance(row, dict):
+        return None
+    row = {"category": "", **row}  # which rows of earlier versions lack
+    return row if row.keys() >= {*_COLUMNS, *_IDENTITY} - {"num_regions"} else None
 
 
 def table_line(row: Row) -> bytes:

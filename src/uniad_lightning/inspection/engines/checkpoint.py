@@ -12,7 +12,7 @@ from uniad_lightning.data.images.white_level import as_number
 from uniad_lightning.detectors.base import AnomalyModule, Output
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.boundary import Calibration
-from uniad_lightning.inspection.engines.base import EngineOutput
+from uniad_lightning.inspection.engines.base import EngineOutput, names_of
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.models.backbone.batch_norm_folding import GATE
 from uniad_lightning.precision import at_precision
@@ -70,10 +70,12 @@ class TorchEngine:
     def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
         """See `Engine`."""
         output = self.inspect(images)
-        distances = None
+        distances, found = None, names_of((), [-1] * len(images))
         if self.familiarity is not None and output.descriptor is not None:
-            distances = (self.familiarity.distance(output.descriptor) / self.familiarity.boundary).numpy()
-        return EngineOutput(output.map.cpu().numpy(), output.score.cpu().numpy(), distances)
+            distance, places = self.familiarity.nearest(output.descriptor)
+            distances = (distance / self.familiarity.boundary).numpy()
+            found = names_of(self.familiarity.names, places.tolist())
+        return EngineOutput(output.map.cpu().numpy(), output.score.cpu().numpy(), distances, found)
 
 
 def load_engine(

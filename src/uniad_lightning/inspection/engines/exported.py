@@ -15,11 +15,11 @@ from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.errors import InputError, did_you_mean, one_line, system_reason
 from uniad_lightning.files import sealed
 from uniad_lightning.inspection.boundary import Calibration
-from uniad_lightning.inspection.engines.base import EngineOutput
+from uniad_lightning.inspection.engines.base import EngineOutput, names_of
 from uniad_lightning.models.backbone.feature_pyramid import PIXELS_AT_ONCE
 from uniad_lightning.types import Box, Size
 
-FORMAT = 2  # of the file: raised when an older reader would misread it; 2: has a white level
+FORMAT = 3  # of the file: raised when an older reader would misread it; 2: has a white level, 3: finds the category
 KEY = "uniad."  # prefix of the metadata of an .onnx file
 ABOUT = "uniad.json"  # the metadata in a .pt2 file
 CUDA = "CUDAExecutionProvider"
@@ -52,7 +52,7 @@ class OnnxEngine:
 
     def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
         """See `Engine`."""
-        return in_batches(images, self._run, at_once=self.at_once)
+        return in_batches(images, self._run, at_once=self.at_once, names=self.about.get("found", ()))
 
     def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         return dict(zip(self.outputs, self.session.run(self.outputs, {"image": images}), strict=True))
@@ -80,7 +80,7 @@ class ProgramEngine:
 
     def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
         """See `Engine`."""
-        return in_batches(images, self._run, at_once=self.at_once)
+        return in_batches(images, self._run, at_once=self.at_once, names=self.about.get("found", ()))
 
     @torch.inference_mode()
     def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -93,12 +93,16 @@ def at_once(image_size: Size, tiles: int) -> int:
 
 
 def in_batches(
-    images: Sequence[np.ndarray], run: Callable[[np.ndarray], Mapping[str, np.ndarray]], *, at_once: int
+    images: Sequence[np.ndarray],
+    run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+    *,
+    at_once: int,
+    names: Sequence[str] = (),
 ) -> EngineOutput:
     """The results of `run` for images (H, W, 3) uint8 of any size.
 
     `run` takes (B, H, W, 3) of one size, at most `at_once`, and returns `map` (B, h, w), `score` (B,) and perhaps
-    `distance` (B,).
+    `distance` (B,) and `category` (B,), a place among `names`.
     """
     results: dict[int, Mapping[str, np.ndarray]] = {}
     for places in _alike(images, at_once):
@@ -108,7 +112,9 @@ def in_batches(
     def column(name: str) -> np.ndarray:
         return np.stack([results[place][name] for place in range(len(images))])
 
-    return EngineOutput(column("map"), column("score"), column("distance") if "distance" in results[0] else None)
+    distances = column("distance") if "distance" in results[0] else None
+    places = column("category").tolist() if "category" in results[0] else [-1] * len(images)
+    return EngineOutput(column("map"), column("score"), distances, names_of(names, places))
 
 
 def _alike(images: Sequence[np.ndarray], at_once: int) -> Iterator[list[int]]:
