@@ -128,6 +128,7 @@ def assert_same(checkpoint, file, pictures):
     np.testing.assert_allclose(found.maps, expected.maps, atol=5e-5 * span)
     np.testing.assert_allclose(found.scores, expected.scores, atol=5e-5 * span)
     np.testing.assert_allclose(found.distances, expected.distances, atol=1e-3)
+    assert found.categories == expected.categories
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -209,11 +210,14 @@ def test_a_file_runs_where_this_package_is_not(name, walled, program, folder, tm
     checkpoint = load_engine(str(folder / "whole.ckpt"), CPU)
     for key, batch in batches.items():
         outputs, expected = np.load(tmp_path / f"{key}.npz"), checkpoint(list(batch))
-        assert set(outputs) == {"score", "map", "distance", "defective"}
+        assert set(outputs) == {"score", "map", "distance", "category", "defective"}
         assert outputs["score"].shape == outputs["defective"].shape == outputs["distance"].shape == (len(batch),)
         np.testing.assert_allclose(outputs["map"], expected.maps, atol=1e-4)
         np.testing.assert_allclose(outputs["score"], expected.scores, atol=1e-4)
-        assert outputs["defective"].tolist() == (expected.scores > checkpoint.calibration.overall.score).tolist()
+        found = [checkpoint.familiarity.names[place] for place in outputs["category"]]
+        assert found == expected.categories
+        boundaries = np.array([checkpoint.calibration.deciding(name).score for name in found])
+        assert outputs["defective"].tolist() == (expected.scores > boundaries).tolist()
 
 
 def test_the_onnx_file_is_plain_and_says_what_it_is(folder, tree):
@@ -462,7 +466,7 @@ def test_pillow_pictures_are_judged_alike(folder):
 
 def test_a_distance_of_thousands_of_boundaries_is_compared_by_its_share():
     def engine(distance):
-        return lambda images: EngineOutput(np.ones((1, 2, 2), np.float32), np.ones(1), np.array([distance]))
+        return lambda images: EngineOutput(np.ones((1, 2, 2), np.float32), np.ones(1), np.array([distance]), [None])
 
     batches = [[np.zeros((4, 4, 3), np.uint8)]]
     refuse_disagreement(agreement(engine(33143.0), engine(33143.006), batches))

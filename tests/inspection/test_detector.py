@@ -102,7 +102,7 @@ def test_the_decision_is_that_of_the_score_that_evaluation_gives(calibrated, det
         result = detector.predict(str(kept["path"]))
         assert result.score == pytest.approx(float(kept["score"]), abs=1e-5)
         np.testing.assert_allclose(result.scored_map, kept["map"], atol=1e-4)
-        assert result.defective == (result.score > detector.calibration.overall.score)
+        assert result.defective == (result.score > detector.calibration.deciding(result.category).score)
         own = detector.predict(str(kept["path"]), category=str(kept["category"]))
         assert own.defective == (own.score > detector.calibration.categories[str(kept["category"])].score)
 
@@ -152,7 +152,7 @@ def test_results_are_at_the_size_of_the_image(detector, categories):
 
 def inspection(scored_map, size, score=10.0, **changes):
     boundary = Boundary(score=5.0, pixel=5.0, spread=1.0, images=100, rate=0.01, low=0.0, high=0.03)
-    given = {"region": (0.0, 0.0, 1.0, 1.0), "boundary": boundary, "familiar": None, **changes}
+    given = {"region": (0.0, 0.0, 1.0, 1.0), "category": None, "boundary": boundary, "familiar": None, **changes}
     return Inspection(np.zeros((*size, 3), np.uint8), score, np.asarray(scored_map, dtype=np.float32), **given)
 
 
@@ -170,6 +170,31 @@ def test_regions_are_boxes_in_pixels_of_the_image():
     unknown = inspection(scored, (20, 30), boundary=None)
     assert (unknown.defective, unknown.normalised, unknown.decision, unknown.regions) == (None, None, None, ())
     assert unknown.overlay().size == (30, 20)
+
+
+@pytest.mark.parametrize("peak", [4.0, 5.0, 1e-6])
+def test_a_defective_image_has_a_region_though_no_pixel_is_above_the_boundary_of_pixels(peak):
+    """Its score is a pooled value, and the boundary of pixels is that of good images' peaks."""
+    scored = np.zeros((16, 16))
+    scored[4:7, 4:7] = peak * 0.8  # above three quarters of the way to the peak
+    scored[5, 5] = peak
+    scored[12, 12] = peak * 0.9  # as high, but elsewhere
+    (region,) = inspection(scored, (16, 16)).regions
+    assert (region.box, region.area) == ((4, 4, 7, 7), 9)
+    assert region.peak == pytest.approx(peak)
+    assert inspection(np.full((4, 4), peak), (4, 4)).mask.all()  # a map without a peak
+
+
+def test_what_is_below_the_boundary_but_unfamiliar_is_unknown():
+    scored = np.zeros((4, 4))
+    decisions = {
+        (score, familiar): inspection(scored, (4, 4), score=score, familiar=familiar).decision
+        for score in (4.0, 6.0) for familiar in (True, False, None)
+    }  # fmt: skip
+    assert decisions == {
+        (4.0, True): "good", (4.0, False): "unknown", (4.0, None): "good",
+        (6.0, True): "defective", (6.0, False): "defective", (6.0, None): "defective",
+    }  # fmt: skip
 
 
 def test_outside_the_region_nothing_is_inspected():
@@ -205,7 +230,19 @@ def test_foreign_images_are_unfamiliar_and_good_ones_are_not(detector, categorie
     rng = np.random.default_rng(0)
     stripes = np.repeat((np.arange(72) % 8 < 4)[None, :, None] * np.uint8(255), 80, axis=0).repeat(3, axis=2)
     foreign = [rng.integers(0, 256, (80, 72, 3), dtype=np.uint8), stripes, np.full((80, 72, 3), 255, np.uint8)]
-    assert [detector.predict(one).familiar for one in foreign] == [False] * 3
+    foreign += [np.zeros((80, 72, 3), np.uint8), np.full((1, 1, 3), 128, np.uint8)]
+    assert [detector.predict(one).familiar for one in foreign] == [False] * 5
+    assert not {"good"} & {detector.predict(one).decision for one in foreign}
+
+
+def test_the_category_found_in_an_image_chooses_its_boundary(detector, categories):
+    calibration = detector.calibration
+    assert calibration.by_category
+    for path in categories.rglob("test/*/*.png"):
+        result = detector.predict(str(path))
+        assert result.category == path.parents[2].name or path.parent.name != "good"
+        assert result.boundary == calibration.categories[result.category]
+        assert result.decision == detector.predict(str(path), category=result.category).decision
 
 
 def test_familiarity_is_the_distance_to_the_nearest_reference():
@@ -213,6 +250,12 @@ def test_familiarity_is_the_distance_to_the_nearest_reference():
     measure = Familiarity(references=known, boundary=0.5)
     torch.testing.assert_close(measure.distance(known), torch.zeros(2))
     torch.testing.assert_close(measure.distance(torch.tensor([[1.0, 10.0]])), torch.tensor([1 / 2**0.5]))
+    distance, found = measure.nearest(known)
+    assert found.tolist() == [-1, -1]  # a checkpoint of an earlier version has no categories
+    named = Familiarity(references=known, boundary=0.5, names=("a", "b"), owners=torch.tensor([1, 0]))
+    assert named.nearest(known + 1)[1].tolist() == [1, 0]
+    assert [part.tolist() for part in named.apart()] == [pytest.approx([2.0, 2.0]), [0, 1]]
+    assert Familiarity.from_plain(named.plain()).nearest(known)[1].tolist() == [1, 0]
     again = Familiarity.from_plain(measure.plain())
     torch.testing.assert_close(again.distance(known + 1), measure.distance(known + 1), atol=1e-3, rtol=1e-3)
 

@@ -1,0 +1,94 @@
+"""Finding an image's category by the nearest train image, and saying when that is of no use."""
+
+import numpy as np
+import pytest
+import torch
+
+from uniad_lightning.calibration.outcomes import warn_of_blind
+from uniad_lightning.calibration.recognition import learn, warn_of_useless, with_categories
+from uniad_lightning.calibration.report import Outcome
+from uniad_lightning.calibration.scores import Scores
+from uniad_lightning.data.records import Record
+from uniad_lightning.detectors.base import Output
+
+
+def scored(descriptors, categories):
+    records = tuple(Record(f"{i}.png", (), name, "good", 0) for i, name in enumerate(categories))
+    return Scores(records, np.zeros(len(records)), np.zeros(len(records)), torch.as_tensor(descriptors).float())
+
+
+def clouds(count, distance, seed=0):
+    """Mean features of two categories that are so far apart, in units of their deviation."""
+    features = np.random.default_rng(seed).normal(size=(2 * count, 8))
+    features[count:] += distance
+    return scored(features, ["bottle"] * count + ["cable"] * count)
+
+
+def test_categories_that_differ_are_found_and_choose_the_boundary():
+    found = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01)
+    assert (found.right, found.images) == (240, 240)
+    assert found.reliable
+    unnamed = scored(clouds(5, 10, seed=2).descriptor, [""] * 5 + ["given"] * 5)
+    names = [record.category for record in with_categories(unnamed, found.familiarity).records]
+    assert names == ["bottle"] * 5 + ["given"] * 5
+
+
+def test_categories_that_look_alike_do_not_choose_the_boundary():
+    found = learn(clouds(100, 0.5), clouds(20, 0.5, seed=1), rate=0.01)
+    assert 0.5 * found.images < found.right < 0.95 * found.images
+    assert not found.reliable
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_the_share_of_good_images_that_look_unfamiliar_is_the_rate(rate):
+    found = learn(clouds(300, 10), clouds(50, 10, seed=1), rate=rate)
+    new = clouds(3000, 10, seed=2).descriptor
+    share = float((found.familiarity.distance(new) > found.familiarity.boundary).float().mean())
+    assert share == pytest.approx(rate, rel=0.6)
+
+
+def test_train_images_alone_set_what_is_familiar_where_none_are_held_out():
+    nothing = Scores((), np.zeros(0), np.zeros(0), None)
+    found = learn(clouds(100, 10), nothing, rate=0.01)
+    assert found.images == 200
+    assert found.familiarity.boundary > 0
+    assert learn(scored(np.zeros((1, 8)), ["bottle"]), nothing, rate=0.01) is None
+    assert learn(nothing, nothing, rate=0.01) is None
+
+
+class Looking:
+    """An engine to which images without a part look like `descriptor`."""
+
+    def __init__(self, descriptor):
+        self.descriptor = descriptor
+
+    def inspect(self, images):
+        assert all(image.shape == (256, 256, 3) for image in images)
+        return Output(None, None, None, self.descriptor)
+
+
+def test_it_is_said_where_familiarity_is_of_no_use():
+    familiarity = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01).familiarity
+    far, near = torch.full((4, 8), 100.0), clouds(2, 10, seed=3).descriptor
+    assert warn_of_useless(Looking(far), familiarity, {"good": 0.1}) == []
+    (line,) = warn_of_useless(Looking(far), familiarity, {"good": 0.85})
+    assert line.startswith("85% of the good test images look unfamiliar")
+    (line,) = warn_of_useless(Looking(torch.cat([near[:1], far[:3]])), familiarity, {})
+    assert line.startswith("a black image looks familiar to this detector")
+    (line,) = warn_of_useless(Looking(near), familiarity, {})
+    assert line.startswith("a black image, a grey image, a white image or noise looks familiar")
+
+
+def test_a_boundary_that_misses_nearly_everything_is_named():
+    def rows(*misses):
+        return [
+            Outcome(name, 1.0, 20, 0, 60, missed) for name, missed in zip(("mono", "poly", "all"), misses, strict=True)
+        ]
+
+    (line,) = warn_of_blind(rows(60, 30, 90), rows(10, 20, 30))
+    assert line == (
+        "with one boundary for all 60 of 60 defective images of mono are missed; the scores of the categories differ"
+    )
+    (line,) = warn_of_blind([], rows(0, 55, 55))
+    assert line.startswith("with its own boundary 55 of 60 defective images of poly are missed")
+    assert warn_of_blind([Outcome("mono", 1.0, 20, 0, 0, 0)], []) == []
