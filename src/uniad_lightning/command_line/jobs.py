@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+import uniad_lightning.training.resolvers  # noqa: F401 - registers them
 from uniad_lightning.command_line.commands import COMMANDS
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.job_folders import free_folder, varied

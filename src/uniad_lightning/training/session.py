@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -90,3 +92,12 @@ def run_test(
 def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
     """The callbacks of a configuration by name."""
     return {str(name): instantiate(callback) for name, callback in cfg.items()}
+
+
+def build_logger(cfg: DictConfig) -> list[FaultTolerantLogger]:
+    """The logger of `cfg`, if any; runs of a sweep are grouped by the sweep's folder, others by their name."""
+    if cfg.logger.get("group", "") is None:
+        swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        cfg.logger.group = Path(cfg.output_dir).parent.name if swept else cfg.name
+    logger = instantiate(cfg.logger, _convert_="all")
+    return [FaultTolerantLogger(logger)] if logger else []
