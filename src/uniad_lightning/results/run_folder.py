@@ -69,7 +69,7 @@ def _refuse_other_run(folder: Path, *, resuming: bool) -> None:
         return
     if (folder / LAST).is_file():
         raise InputError(
-            f"output_dir={folder} already holds an unfinished run; resume it with ckpt_path={folder / LAST}, choose "
+            f"output_dir={folder} already holds an unfinished run; resume it with uniad train resume={folder}, choose "
             "another output_dir, or overwrite=true"
         )
     of_begun_run = {CONFIG, *_OUTCOME, "checkpoints", *(Path(name).parts[0] for name in logs(folder))}

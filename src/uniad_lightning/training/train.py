@@ -93,6 +93,8 @@ def train(cfg: DictConfig) -> Evaluation:
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
     """Raises InputError for settings that a training cannot have, and for an output folder that it cannot use."""
+    if config.get("resume") is not None:
+        raise InputError(f"resume={config['resume']}: is read by the command line alone; in Python give ckpt_path")
     check_trainer(config["trainer"])
     check_end(config["trainer"])
     check_validations(cfg.validate_every)
