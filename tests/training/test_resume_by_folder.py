@@ -9,9 +9,13 @@ import time
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 
 from support.checkpoints import weights
+from support.configs import CONF
 from support.settings import SMALL, UNIAD
+from uniad_lightning.errors import InputError
+from uniad_lightning.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +137,10 @@ def test_the_line_that_an_interrupted_training_prints_goes_on_when_it_is_pasted(
     one, other = weights(tmp_path / "straight"), weights(folder)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert (tmp_path / "straight/results.csv").read_text() == (folder / "results.csv").read_text()
+
+
+def test_python_is_told_what_to_give_instead(tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["data.root=x", "resume=run", f"output_dir={tmp_path}"])
+    with pytest.raises(InputError, match="resume=run: is read by the command line alone; in Python give ckpt_path"):
+        train(cfg)

@@ -18,12 +18,22 @@ METRICS = "metrics.json"
 CALIBRATION = "calibration.json"
 OUTCOMES = "outcomes.csv"
 SCORES = "scores.png"
+LOSS = "loss.png"
 JOURNAL = "predictions.jsonl"
 HEATMAPS, MAPS = "heatmaps", "maps"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
-_OUTCOME = (METRICS, RESULTS, CALIBRATION, OUTCOMES, SCORES, HEATMAPS, MAPS)  # results, from which no training resumes
+_OUTCOME = (
+    METRICS,
+    RESULTS,
+    CALIBRATION,
+    OUTCOMES,
+    SCORES,
+    LOSS,
+    HEATMAPS,
+    MAPS,
+)  # results, from which no training resumes
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 

@@ -27,6 +27,8 @@ from uniad_lightning.results.run_folder import (
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.tracking.loggers import FaultTolerantLogger
 from uniad_lightning.training.launcher import end_ranks, watch_ranks
+from uniad_lightning.training.learning import show_learned
+from uniad_lightning.training.yardstick import measured
 
 
 def prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
@@ -82,9 +84,10 @@ def run_test(
     if trainer.is_global_zero:
         features = "float16" if data.tests_on_cache else "float32"
         precision = {"training": trained_in, "evaluation": EVALUATION, "test_features": features}
-        facts |= {"vanished_masks": module.vanished_masks, "precision": precision}
+        facts |= {"vanished_masks": module.vanished_masks, "precision": precision, **measured(trainer)}
         write_evaluation(folder, evaluation, facts=facts)
         show_evaluation(evaluation)
+        show_learned(facts)
         print_stdout(f"run folder: {folder}   heatmaps: {folder / 'heatmaps'}")
     return evaluation
 

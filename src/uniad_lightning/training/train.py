@@ -30,7 +30,7 @@ from uniad_lightning.training.checkpoint import (
     load_weights,
     unpack_ignored,
 )
-from uniad_lightning.training.learning import announce
+from uniad_lightning.training.learning import announce, learned
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.monitored_metrics import RefuseUndefined, check_monitors, choose_monitor
 from uniad_lightning.training.resume import (
@@ -50,6 +50,7 @@ from uniad_lightning.training.trainer_settings import (
     refuse_for_method,
     refuse_shifting,
 )
+from uniad_lightning.training.yardstick import Yardstick, wants_yardstick
 
 
 @holds_output_dir
@@ -87,8 +88,9 @@ def train(cfg: DictConfig) -> Evaluation:
         _warn_of_early_end(trainer, data, checkpoint, cfg)
         unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
         chosen = _save_last(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
+        facts = {"checkpoint": chosen, **learned(trainer, module, folder)}
         with _naming_the_checkpoint(folder, data):
-            return run_test(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
+            return run_test(trainer, module, data, folder, facts=facts, trained_in=trainer.precision)
 
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
@@ -136,6 +138,7 @@ def _build_trainer(
         callbacks=[
             *callbacks.values(),
             EndWhenInterrupted(),
+            *([Yardstick()] if wants_yardstick(cfg) else []),
             RefuseUndefined(callbacks=callbacks),
             CheckpointConfig(config=config, initial=initial),
             EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
