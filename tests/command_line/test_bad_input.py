@@ -158,7 +158,7 @@ def test_an_unfinished_run_is_not_written_over_either(uniad, tree, finished, tmp
     (copy / "metrics.json").unlink()
     status, _, err = uniad("train", *SMALL, f"data.root={tree}", f"output_dir={copy}")
     assert status == 2
-    assert f"ckpt_path={copy}/checkpoints/last.ckpt" in err
+    assert f"uniad train resume={copy}, choose" in err
     status, _, err = uniad("train", *SMALL, f"data.root={tree}", f"output_dir={copy}", "overwrite=true")
     assert status == 0, err
 

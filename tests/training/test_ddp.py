@@ -179,7 +179,7 @@ def test_a_killed_process_ends_the_run_which_goes_on_with_another_number_of_them
     assert time.monotonic() - begun < 60
     assert process.returncode == 1
     assert "uniad: process 1 of 2 was killed by signal 9" in err.splitlines()[-1]
-    assert f"resume it with ckpt_path={last}" in err
+    assert f"resume it with: uniad train resume={tmp_path / 'run'}" in err
     assert 0 < torch.load(last, weights_only=True)["global_step"] < 50
     finish(started([UNIAD, *words(root, folder, "trainer.devices=3", f"ckpt_path={last}")]))
     assert_same_weights(runs / "1", folder)

@@ -101,15 +101,17 @@ def run_script(file: str, name: str) -> None:
 
 def _run(name: str, line: CommandLine) -> int:
     from uniad_lightning.command_line.jobs import Jobs
+    from uniad_lightning.command_line.resuming import remedy, separate
     from uniad_lightning.sweeps.search import Undefined
 
+    if name == "train":
+        line = separate(line)
     jobs = Jobs(name, line)
     try:
         start(line, jobs.run)
     except KeyboardInterrupt:
         jobs.finish()
-        how = "resume=true" if name in ("predict", "train_decoder") else "ckpt_path=... if it has left a checkpoint"
-        print_stderr(f"interrupted; continue with {how}")
+        print_stderr(f"interrupted; {remedy(name, jobs.folder)}")
         return INTERRUPTED
     except Undefined as error:
         jobs.finish()

@@ -24,6 +24,7 @@ from uniad_lightning.command_line.commands import COMMANDS
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.job_folders import free_folder, varied
 from uniad_lightning.command_line.parsing import CommandLine
+from uniad_lightning.command_line.resuming import settled
 from uniad_lightning.errors import InputError, print_stderr, print_stdout
 from uniad_lightning.exit_status import DONE, FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.files.user_path import expand
@@ -55,6 +56,7 @@ class Jobs:
         self.process = os.getpid()
         self.call = uuid.uuid4().hex
         self.status: int | None = None
+        self.folder: Path | None = None  # of the one job where there is no sweep
         SweepFolder.path = None
 
     def run(self, cfg: Any) -> dict[str, float] | None:
@@ -84,10 +86,12 @@ class Jobs:
         """Run a job; returns its exit status and, where it failed, the reason."""
         try:
             _refuse_without_package(cfg, hydra_cfg.runtime.choices)
+            cfg = settled(cfg, self.line)
             if OmegaConf.select(cfg, "ckpt_path") is not None:
                 cfg.ckpt_path = str(expand(cfg.ckpt_path))
             if not swept:
                 with free_folder(cfg, hydra_cfg):
+                    self.folder = Path(cfg.output_dir)
                     return self._call(cfg), ""
             _refuse_processes(cfg, self.name)
             if self.name == "train" and _is_finished(cfg):
@@ -239,6 +243,7 @@ def _quieten() -> None:
         ".*LeafSpec.* is deprecated",  # Lightning uses it, not this package
         ".*configure_optimizers` returned `None`",  # a method that is fitted in one pass
         ".*exists and is not empty",  # a resumed run
+        ".*dirpath has changed",  # a resumed run whose folder was moved
         ".*smaller than the logging interval",  # small data sets
     ):
         warnings.filterwarnings("ignore", message=message)

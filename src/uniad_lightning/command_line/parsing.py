@@ -24,6 +24,7 @@ class CommandLine(NamedTuple):
     own_folder: str | None  # --config-dir: the user's own YAML files
     overrides: list[str]
     options: list[str]  # of Hydra, one argument each, such as --cfg=job
+    kept: list[str] | None = None  # with resume=RUN the overrides of that run's settings, which are not for Hydra
 
 
 def data_options() -> list[str]:
@@ -87,6 +88,7 @@ def start(line: CommandLine, task: Callable[[Any], object]) -> None:
     """
     import hydra
 
+    import uniad_lightning.training.resolvers  # noqa: F401 - registers what the YAML files compute
     from uniad_lightning.sweeps.search import register
 
     register()

@@ -18,12 +18,22 @@ METRICS = "metrics.json"
 CALIBRATION = "calibration.json"
 OUTCOMES = "outcomes.csv"
 SCORES = "scores.png"
+LOSS = "loss.png"
 JOURNAL = "predictions.jsonl"
 HEATMAPS, MAPS = "heatmaps", "maps"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
-_OUTCOME = (METRICS, RESULTS, CALIBRATION, OUTCOMES, SCORES, HEATMAPS, MAPS)  # results, from which no training resumes
+_OUTCOME = (
+    METRICS,
+    RESULTS,
+    CALIBRATION,
+    OUTCOMES,
+    SCORES,
+    LOSS,
+    HEATMAPS,
+    MAPS,
+)  # results, from which no training resumes
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 
@@ -69,7 +79,7 @@ def _refuse_other_run(folder: Path, *, resuming: bool) -> None:
         return
     if (folder / LAST).is_file():
         raise InputError(
-            f"output_dir={folder} already holds an unfinished run; resume it with ckpt_path={folder / LAST}, choose "
+            f"output_dir={folder} already holds an unfinished run; resume it with uniad train resume={folder}, choose "
             "another output_dir, or overwrite=true"
         )
     of_begun_run = {CONFIG, *_OUTCOME, "checkpoints", *(Path(name).parts[0] for name in logs(folder))}

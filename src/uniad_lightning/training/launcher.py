@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from shlex import quote
 
 import lightning as L
 
@@ -94,8 +95,8 @@ class WatchedLauncher(_SubprocessScriptLauncher):
         os._exit(MISTAKE if code == MISTAKE else FAILED)
 
     def _remedy(self) -> str:
-        last = self.folder / LAST
-        return f"; resume it with ckpt_path={last}" if last.is_file() else ""
+        command = f"uniad train {quote(f'resume={self.folder}')}"
+        return f"; resume it with: {command}" if (self.folder / LAST).is_file() else ""
 
 
 def _describe(code: int) -> str:

@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
+import uniad_lightning.training.resolvers  # noqa: F401 - registers them
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import InputError, one_line

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,6 +27,8 @@ from uniad_lightning.results.run_folder import (
 from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.tracking.loggers import FaultTolerantLogger
 from uniad_lightning.training.launcher import end_ranks, watch_ranks
+from uniad_lightning.training.learning import show_learned
+from uniad_lightning.training.yardstick import measured
 
 
 def prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
@@ -80,9 +84,10 @@ def run_test(
     if trainer.is_global_zero:
         features = "float16" if data.tests_on_cache else "float32"
         precision = {"training": trained_in, "evaluation": EVALUATION, "test_features": features}
-        facts |= {"vanished_masks": module.vanished_masks, "precision": precision}
+        facts |= {"vanished_masks": module.vanished_masks, "precision": precision, **measured(trainer)}
         write_evaluation(folder, evaluation, facts=facts)
         show_evaluation(evaluation)
+        show_learned(facts)
         print_stdout(f"run folder: {folder}   heatmaps: {folder / 'heatmaps'}")
     return evaluation
 
@@ -90,3 +95,12 @@ def run_test(
 def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
     """The callbacks of a configuration by name."""
     return {str(name): instantiate(callback) for name, callback in cfg.items()}
+
+
+def build_logger(cfg: DictConfig) -> list[FaultTolerantLogger]:
+    """The logger of `cfg`, if any; runs of a sweep are grouped by the sweep's folder, others by their name."""
+    if cfg.logger.get("group", "") is None:
+        swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        cfg.logger.group = Path(cfg.output_dir).parent.name if swept else cfg.name
+    logger = instantiate(cfg.logger, _convert_="all")
+    return [FaultTolerantLogger(logger)] if logger else []

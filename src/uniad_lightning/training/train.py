@@ -20,7 +20,6 @@ from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.precision import check_precision
 from uniad_lightning.results.output_folder import holds_output_dir, is_first
 from uniad_lightning.results.run_folder import CONFIG, LAST, is_within, refuse_occupied
-from uniad_lightning.tracking.loggers import FaultTolerantLogger
 from uniad_lightning.tracking.monitors import EvaluationMonitor
 from uniad_lightning.training.build import build_data, build_module, warn
 from uniad_lightning.training.callbacks import EndWhenInterrupted
@@ -31,6 +30,7 @@ from uniad_lightning.training.checkpoint import (
     load_weights,
     unpack_ignored,
 )
+from uniad_lightning.training.learning import announce, learned
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.monitored_metrics import RefuseUndefined, check_monitors, choose_monitor
 from uniad_lightning.training.resume import (
@@ -41,7 +41,7 @@ from uniad_lightning.training.resume import (
     resume_white_level,
     warn_of_forgetting,
 )
-from uniad_lightning.training.session import begin, build_callbacks, closing, prepare, run_test
+from uniad_lightning.training.session import begin, build_callbacks, build_logger, closing, prepare, run_test
 from uniad_lightning.training.train_images import check_images
 from uniad_lightning.training.trainer_settings import (
     check_end,
@@ -50,6 +50,7 @@ from uniad_lightning.training.trainer_settings import (
     refuse_for_method,
     refuse_shifting,
 )
+from uniad_lightning.training.yardstick import Yardstick, wants_yardstick
 
 
 @holds_output_dir
@@ -81,17 +82,21 @@ def train(cfg: DictConfig) -> Evaluation:
     _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
     _warn_of_data(trainer, module, data, initial)
+    announce(trainer, data, done=checkpoint["global_step"] if checkpoint else 0)
     with closing(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         _warn_of_early_end(trainer, data, checkpoint, cfg)
         unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
         chosen = _save_last(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
+        facts = {"checkpoint": chosen, **learned(trainer, module, folder)}
         with _naming_the_checkpoint(folder, data):
-            return run_test(trainer, module, data, folder, facts={"checkpoint": chosen}, trained_in=trainer.precision)
+            return run_test(trainer, module, data, folder, facts=facts, trained_in=trainer.precision)
 
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
     """Raises InputError for settings that a training cannot have, and for an output folder that it cannot use."""
+    if config.get("resume") is not None:
+        raise InputError(f"resume={config['resume']}: is read by the command line alone; in Python give ckpt_path")
     check_trainer(config["trainer"])
     check_end(config["trainer"])
     check_validations(cfg.validate_every)
@@ -133,12 +138,13 @@ def _build_trainer(
         callbacks=[
             *callbacks.values(),
             EndWhenInterrupted(),
+            *([Yardstick()] if wants_yardstick(cfg) else []),
             RefuseUndefined(callbacks=callbacks),
             CheckpointConfig(config=config, initial=initial),
             EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
         ],
         plugins=[AtomicCheckpointIO()],
-        logger=_logger(cfg),
+        logger=build_logger(cfg),
         check_val_every_n_epoch=cfg.validate_every or 1,
         limit_val_batches=1.0 if cfg.validate_every else 0,
     )
@@ -235,12 +241,3 @@ def _choose_monitors(callbacks: dict[str, L.Callback], data: UnifiedDataModule, 
             if data.running_trainer.is_global_zero:
                 print_stdout(f"callbacks=best_on_test: the best epoch is that of the highest {best.monitor} ({reason})")
     check_monitors(callbacks, data.splits, validations=validations)
-
-
-def _logger(cfg: DictConfig) -> list[FaultTolerantLogger]:
-    """The logger of `cfg`, if any; runs of a sweep are grouped by the sweep's folder, others by their name."""
-    if cfg.logger.get("group", "") is None:
-        swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-        cfg.logger.group = Path(cfg.output_dir).parent.name if swept else cfg.name
-    logger = instantiate(cfg.logger, _convert_="all")
-    return [FaultTolerantLogger(logger)] if logger else []

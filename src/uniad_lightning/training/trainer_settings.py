@@ -28,7 +28,7 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "max_time": (
         (None,),
         "the learning rate depends on the number of steps; give max_epochs or max_steps, and resume a training that is "
-        "interrupted with ckpt_path=...",
+        "interrupted with resume=RUN",
     ),
     "limit_test_batches": ((None, 1.0), _WHOLE_SPLIT),
     "limit_val_batches": ((None, 1.0), f"{_WHOLE_SPLIT}, for no evaluation while training validate_every=null"),

@@ -1,0 +1,68 @@
+"""`uniad train resume=RUN`: the other words change the settings of that run, not those that conf/ composes."""
+
+import re
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from uniad_lightning.command_line.parsing import CommandLine
+from uniad_lightning.errors import InputError
+
+_QUOTED = re.compile(r"""(['"])(.*)\1""", re.DOTALL)
+
+
+def separate(line: CommandLine) -> CommandLine:
+    """`line` as it is, or with `resume=RUN` as one for Hydra, and in `kept` what is for the settings of that run.
+
+    Raises InputError where there is no such run.
+    """
+    given = {word: _key(word) for word in line.overrides}
+    runs = [word.partition("=")[2] for word, key in given.items() if key == "resume"]
+    if not runs or runs[-1] in ("", "null"):
+        return line
+    from uniad_lightning.training.resumed_settings import FREE_GROUPS, unfinished_run
+
+    if "--multirun" in line.options:
+        raise InputError(f"resume={runs[-1]}: goes on with one training, a sweep by its own command; leave -m out")
+    quoted = _QUOTED.fullmatch(runs[-1])
+    path = quoted[2] if quoted else runs[-1]
+    folder = unfinished_run(path).folder
+    kept = [word for word, key in given.items() if key != "resume" and key.partition(".")[0] != "hydra"]
+    chosen = {given[word] for word in kept} & {*FREE_GROUPS}
+    hydras = [word for word, key in given.items() if key.startswith("hydra.") or key.partition(".")[0] in chosen]
+    if "hydra.run.dir" not in map(_key, hydras):  # Lightning gives it to the processes that it starts
+        hydras.append(f"hydra.run.dir={_for_hydra(str(folder))}")
+    return line._replace(overrides=[*hydras, f"resume={_for_hydra(path)}"], kept=kept)
+
+
+def settled(cfg: Any, line: CommandLine) -> Any:
+    """`cfg`, which Hydra composed of `line`; with `resume=RUN` the settings of that run with what `line` changes."""
+    if line.kept is None:
+        return cfg
+    from uniad_lightning.training.resumed_settings import resumed_settings
+
+    return resumed_settings(cfg, cfg.resume, line.kept)
+
+
+def remedy(command: str, folder: Path | None) -> str:
+    """How to go on after an interrupt of a command in its output `folder`, None for that of a sweep."""
+    from uniad_lightning.results.run_folder import LAST, METRICS
+
+    if command in ("predict", "train_decoder"):
+        return "continue with resume=true"
+    if folder is None:
+        return "the same command goes on with what is not done"
+    if command != "train" or not (folder / LAST).is_file():
+        return "start it again" if command != "train" else "it has left no checkpoint yet, start it again"
+    if (folder / METRICS).is_file():
+        return f"the training is done; continue with: uniad calibrate {quote(f'ckpt_path={folder / LAST}')}"
+    return f"continue with: uniad train {quote(f'resume={folder}')}"
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
+
+
+def _for_hydra(text: str) -> str:
+    """`text` as a quoted string of Hydra's grammar, in which backslashes count before a quote alone."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
