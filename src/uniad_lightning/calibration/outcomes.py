@@ -3,7 +3,6 @@
 import numpy as np
 from torch import Tensor
 
-from uniad_lightning.calibration.report import Outcome
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.inspection.boundary import (
     Boundary,
@@ -11,6 +10,7 @@ from uniad_lightning.inspection.boundary import (
     at_rate,
 )
 from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.results.outcomes import Outcome, with_sum
 
 
 def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], list[Outcome]]:
@@ -24,15 +24,7 @@ def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], lis
 
     overall = [outcome(name, calibration.overall) for name in names]
     own = [outcome(name, calibration.categories[name]) for name in names if name in calibration.categories]
-    return _with_sum(overall), _with_sum(own) if len(own) == len(overall) else own
-
-
-def _with_sum(rows: list[Outcome]) -> list[Outcome]:
-    if not rows:
-        return rows
-    boundary = rows[0].boundary if len({row.boundary for row in rows}) == 1 else float("nan")
-    counts = [sum(column) for column in zip(*(row[2:] for row in rows), strict=True)]
-    return [*rows, Outcome("all", boundary, *counts)]
+    return with_sum(overall), with_sum(own) if len(own) == len(overall) else own
 
 
 def learn_familiar(known: Tensor, held_out: Tensor, rate: float) -> Familiarity:
