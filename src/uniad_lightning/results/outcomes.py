@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from uniad_lightning.files.csv_text import csv_text
-from uniad_lightning.results.decisions import ScoredRecord
+from uniad_lightning.results.decisions import LABELS, ScoredRecord
 from uniad_lightning.results.run_folder import OUTCOMES, TEST_SCORES, write_text
 from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 
@@ -43,8 +43,7 @@ def report_decisions(folder: Path, images: Sequence[ScoredRecord]) -> list[Outco
     """Write `test_scores.csv` and, where a boundary decides, `outcomes.csv`; returns the rows of the latter."""
     heads = ["path", "category", "label", "score", "decision"]
     rows = [
-        [str(i.record.image), i.record.category, ("good", "defective")[i.record.label], f"{i.score:.9g}", i.decision]
-        for i in images
+        [str(i.record.image), i.record.category, LABELS[i.record.label], f"{i.score:.9g}", i.decision] for i in images
     ]
     write_text(folder / TEST_SCORES, csv_text([heads, *rows]))
     outcomes, kinds = _count(images)

@@ -28,9 +28,8 @@ def draw_sheet(
     Above each row stands its label and, above its last two columns, its note; what does not fit is cut in the middle.
     Above all stand the heading and a bar of the colours of the `scale`. Small images are enlarged.
     """
-    height, width = next(iter(columns.values()))[0].shape[:2]
-    times = -(-_NARROWEST // width)
-    height, width = times * height, times * width
+    times = -(-_NARROWEST // next(iter(columns.values()))[0].shape[1])
+    height, width = (times * side for side in next(iter(columns.values()))[0].shape[:2])
     font = ImageFont.truetype(str(_FONT), max(11, width // 16))
     line = round(1.5 * font.size)
     top = (2 * line if scale else line if heading else 0) + _GAP
@@ -39,23 +38,24 @@ def draw_sheet(
     aside = lefts[-2] if notes or scale else lefts[-1] + width + _GAP  # where notes and the bar begin
     sheet = Image.new("RGB", (lefts[-1] + width + _GAP, top + line + len(labels) * step), "white")
     draw = ImageDraw.Draw(sheet)
-
-    def write(text: str, left: float, upper: float, right: float) -> None:
-        draw.text((left, upper), fitting(text, right - left, font), fill="black", font=font)
-
-    write(heading, _GAP, _GAP, aside - _GAP)
+    _write(draw, heading, font, _GAP, _GAP, aside - _GAP)
     if scale is not None:
         _draw_bar(draw, sheet, scale, (aside, _GAP, sheet.width - _GAP, 2 * line), font)
     for title, left in zip(columns, lefts, strict=True):
-        write(title, left, top, left + width)
-    for row, label in enumerate(labels):
+        _write(draw, title, font, left, top, left + width)
+    for row, (label, note) in enumerate(zip(labels, notes or [""] * len(labels), strict=True)):
         upper = top + line + row * step
-        write(label, _GAP, upper, aside - _GAP)
-        if notes:
-            write(notes[row], aside, upper, sheet.width - _GAP)
+        _write(draw, label, font, _GAP, upper, aside - _GAP)
+        _write(draw, note, font, aside, upper, sheet.width - _GAP)
         for images, left in zip(columns.values(), lefts, strict=True):
             sheet.paste(Image.fromarray(images[row].repeat(times, 0).repeat(times, 1)), (left, upper + line))
     return sheet
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, left: int, upper: int, right: int
+) -> None:
+    draw.text((left, upper), fitting(text, right - left, font), fill="black", font=font)
 
 
 def fitting(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
