@@ -12,6 +12,7 @@ from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches, fitting_batch
 from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import key, permutation, seed_step
+from uniad_lightning.results.decisions import ScoredRecord
 from uniad_lightning.training.heatmaps import draw_panel
 
 UNCHANGED = Augmentation(flip=0, flip_vertical=0, rotate=0, colour=0, seed=0)
@@ -137,10 +138,22 @@ def test_a_record_may_have_several_masks_or_none(tree):
 def test_a_defect_that_is_not_marked_is_drawn_grey(tree):
     hole = next(r for r in list_mvtec(tree).test if r.defect == "hole")
     maps = [torch.zeros(4, 4)] * 2
-    sheet = np.asarray(draw_panel([hole, hole._replace(masks=())], maps, (40, 24), (0, 0, 1, 1)))
-    marked, unmarked = (sheet[22 + i * 62 : 62 + i * 62, 32:56] for i in range(2))
+    images = [ScoredRecord(record, 0.0, None) for record in (hole, hole._replace(masks=()))]
+    sheet = np.asarray(draw_panel(images, maps, (200, 120), (0, 0, 1, 1), heading="x"))
+    bottom = len(sheet) - 4
+    unmarked, marked = (sheet[end - 200 : end, 128:248] for end in (bottom, bottom - 220))
     assert set(np.unique(marked)) == {0, 255}
     assert set(np.unique(unmarked)) == {128}
+
+
+def test_a_sheet_without_a_mask_has_no_column_for_it(tree):
+    hole = next(r for r in list_mvtec(tree).test if r.defect == "hole")
+    images = [ScoredRecord(record, 0.0, None) for record in (hole, hole._replace(masks=()))]
+    maps = [torch.zeros(4, 4)] * 2
+    with_masks, without = (
+        draw_panel(shown, maps, (200, 120), (0, 0, 1, 1), heading="x") for shown in (images, [images[1]] * 2)
+    )
+    assert with_masks.width - without.width == 120 + 4
 
 
 def test_only_draws_are_augmented_and_by_their_number_alone(tree):

@@ -80,7 +80,10 @@ def write_checkpoint(path, tree, words):
     middle = output.score.sort().values[4:6].mean().item()  # no image's own score, which rounding would decide
     boundary = Boundary(middle, output.map.max().item() / 2, 1.0, 20, 0.05, 0.01, 0.2)
     checkpoint["calibration"] = Calibration("rate=0.01", boundary, {"bottle": boundary}).plain()
-    checkpoint["familiarity"] = Familiarity(references=output.descriptor[3:6], boundary=0.7).plain()
+    owners = torch.tensor([1, 0, 1])
+    checkpoint["familiarity"] = Familiarity(
+        references=output.descriptor[3:6], boundary=0.7, names=("bottle", "cable"), owners=owners
+    ).plain()
     torch.save(checkpoint, path)
     return path
 

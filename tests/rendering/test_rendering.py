@@ -170,9 +170,9 @@ def test_panels_of_two_detectors_and_the_learned_queries(made, uniad, tree, tmp_
     assert str(tmp_path / "queries.png") in out
     assert sorted(path.name for path in (tmp_path / "panels").iterdir()) == ["bottle.png", "cable.png"]
     sheet = np.asarray(Image.open(tmp_path / "panels/cable.png"))
-    assert sheet.shape[1] == 8 * (64 + 4) + 4  # reference, input, features, two reconstructions, truth, map, overlay
-    assert sheet.shape[0] == 18 + 3 * (64 + 18 + 4)
-    cell = {name: sheet[36:100, 4 + 68 * i :][:, :64] for i, name in enumerate(("reference", "input"))}
+    # Reference, input, features, two reconstructions, truth, map and overlay, each enlarged to twice its 64 pixels.
+    assert sheet.shape[:2] == (52 + 3 * 148, 8 * 132 + 4)
+    cell = {name: sheet[68:196:2, 4 + 132 * i :][:, :128:2] for i, name in enumerate(("reference", "input"))}
     files = {"reference": "train/good/000.png", "input": "test/good/000.png"}
     for name, file in files.items():
         assert np.array_equal(cell[name], resize(read_image(tree / "cable" / file), (64, 64)))

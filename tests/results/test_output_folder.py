@@ -91,7 +91,13 @@ def test_overwrite_removes_the_whole_old_run_and_nothing_else(uniad, tree, run):
     assert status == 0, err
     new = contents(run)
     mine = {"notes.txt", "checkpoints/kept.ckpt", "logs/version_0/notes.txt"}
-    assert new.keys() == mine | {"checkpoints/last.ckpt", "config.yaml", "metrics.json", "results.csv"}
+    assert new.keys() == mine | {
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "metrics.json",
+        "results.csv",
+        "test_scores.csv",
+    }
     assert all(new[name] == b"mine" for name in mine)
     assert {"logs/version_0/metrics.csv", "heatmaps/bottle.png", "checkpoints/epoch=7.ckpt"} <= old.keys()
 
@@ -150,6 +156,8 @@ def test_what_a_training_starts_from_is_never_removed(uniad, tree, run):
 @pytest.mark.slow
 def test_a_run_of_version_0_1_0_is_known_resumed_and_overwritten(uniad, tree, run):
     shutil.rmtree(run / MARK)  # which kept no list
+    for later in ("test_scores.csv", "mistakes.png"):
+        (run / later).unlink()
     (run / "heatmaps" / "mine.txt").write_text("mine")
     words = [*QUICK, f"data.root={tree}", f"output_dir={run}"]
     status, _, err = uniad("train", *words)

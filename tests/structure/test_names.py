@@ -15,7 +15,7 @@ from PIL import Image
 from support.paths import SOURCE
 from support.settings import SMALL
 from support.trees import mvtec_tree
-from uniad_lightning.calibration.report import Outcome, draw_scores, show_calibration, write_report
+from uniad_lightning.calibration.report import draw_scores, show_calibration, write_report
 from uniad_lightning.command_line.job_folders import job_folder
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError, print_stderr, print_stdout, printable
@@ -26,8 +26,9 @@ from uniad_lightning.metrics.uncertainty import Bounds
 from uniad_lightning.paper.comparison import Cell, Comparison, Line, Number
 from uniad_lightning.paper.plots import draw_bars
 from uniad_lightning.paper.writing import comma_separated, latex, markdown, show
-from uniad_lightning.rendering.sheets import draw_sheet
+from uniad_lightning.results.outcomes import Outcome
 from uniad_lightning.results.run_folder import write_evaluation
+from uniad_lightning.results.sheets import draw_sheet
 from uniad_lightning.results.tables import LEFT, print_table, show_counts, show_evaluation
 from uniad_lightning.sweeps.search_plot import Tried, draw_search
 from uniad_lightning.sweeps.table import Job, Setting, draw_sweep, show_sweep

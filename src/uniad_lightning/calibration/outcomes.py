@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from uniad_lightning.calibration.boundaries import set_boundaries
-from uniad_lightning.calibration.report import Outcome
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.results.outcomes import Outcome, with_sum
 
 _RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 _BLIND = 0.9  # share of the defective images of a category; a boundary that misses more is useless there
@@ -24,15 +24,7 @@ def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], lis
 
     overall = [outcome(name, calibration.overall) for name in names]
     own = [outcome(name, calibration.categories[name]) for name in names if name in calibration.categories]
-    return _with_sum(overall), _with_sum(own) if len(own) == len(overall) else own
-
-
-def _with_sum(rows: list[Outcome]) -> list[Outcome]:
-    if not rows:
-        return rows
-    boundary = rows[0].boundary if len({row.boundary for row in rows}) == 1 else float("nan")
-    counts = [sum(column) for column in zip(*(row[2:] for row in rows), strict=True)]
-    return [*rows, Outcome("all", boundary, *counts)]
+    return with_sum(overall), with_sum(own) if len(own) == len(overall) else own
 
 
 def at_rates(good: Scores, test: Scores, *, by_category: bool) -> dict[float, Outcome]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,31 +14,12 @@ from uniad_lightning.errors import print_stdout
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.results.labels import label
+from uniad_lightning.results.outcomes import Outcome
 from uniad_lightning.results.run_folder import CALIBRATION, OUTCOMES, write_text
 from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 from uniad_lightning.results.written_files import note
 
 COLOURS = ("tab:gray", "tab:blue", "tab:red")
-
-
-class Outcome(NamedTuple):
-    """False alarms and misses of a boundary on the test images of one category, or of all.
-
-    Attributes:
-        category: its name.
-        boundary: the boundary's score.
-        good: good test images.
-        false_alarms: those above the boundary.
-        defective: defective test images.
-        misses: those not above it.
-    """
-
-    category: str
-    boundary: float
-    good: int
-    false_alarms: int
-    defective: int
-    misses: int
 
 
 def show_calibration(calibration: Calibration, overall: Sequence[Outcome], own: Sequence[Outcome]) -> None:

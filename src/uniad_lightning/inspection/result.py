@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from uniad_lightning.data.images.tiling import pixels
 from uniad_lightning.errors import InputError
-from uniad_lightning.heatmap import heat_colours
+from uniad_lightning.heatmap import Scale, overlay
 from uniad_lightning.inspection.boundary import Boundary
 from uniad_lightning.scoring import upsample
 from uniad_lightning.types import Box
@@ -131,22 +131,25 @@ class Inspection:
         return tuple(sorted(regions, key=lambda region: -region.peak))
 
     def overlay(self) -> Image.Image:
-        """The image under its anomaly map, at its own size, with a box around each defective region.
+        """The image at its own size, coloured where its anomaly map is above the boundary; a box around each region.
 
-        Colours range from the map's minimum to twice as far as the boundary; without a boundary, to its maximum.
+        Colours range from the map's minimum (blue) to twice as far as the boundary (red), without a boundary to its
+        maximum. Boxes are white in black ones, of a width that is still seen where a large image is shown small.
         """
-        low = float(self.scored_map.min())
-        high = float(self.scored_map.max()) if self.boundary is None else 2 * self.boundary.pixel - low
+        scale = Scale.of([self.scored_map], None if self.boundary is None else self.boundary.pixel)
         blended = np.empty_like(self.image)
         for top in range(0, len(blended), _ROWS):
             rows = slice(top, top + _ROWS)
-            heat = heat_colours(self.anomaly_map[rows], low, high)
-            blended[rows] = (self.image[rows].astype(np.uint16) * 5 + heat.astype(np.uint16) * 4) // 9
+            blended[rows] = overlay(self.image[rows], self.anomaly_map[rows], scale)
         sheet = Image.fromarray(blended)
         draw = ImageDraw.Draw(sheet)
+        width = max(1, max(sheet.size) // 250)
+        edge = max(1, width // 2)
         for region in self.regions:
             left, top, right, bottom = region.box
-            draw.rectangle((left, top, right - 1, bottom - 1), outline="white", width=max(1, min(sheet.size) // 200))
+            outer = (left - edge, top - edge, right - 1 + edge, bottom - 1 + edge)
+            draw.rectangle(outer, outline="black", width=edge)
+            draw.rectangle((left, top, right - 1, bottom - 1), outline="white", width=width)
         return sheet
 
     def __repr__(self) -> str:

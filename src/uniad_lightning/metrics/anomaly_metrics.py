@@ -96,6 +96,7 @@ class AnomalyMetrics(SummedStates):
         self.foreign = frozenset(foreign)
         self.images: list[ScoredImage] = []  # of this rank, for a recount
         self.pixel_counts: dict[str, Counts] = {}  # row -> what its pixel metrics were read off, from `compute` on
+        self.scores: list[float] = []  # of the images of all ranks, in the order of the split, from `compute` on
         self._valid = None if ignored is None else ~ignored.cpu()
         bins, table = (len(categories), BINS), (num_images,)
         for name in ("positives", "negatives"):
@@ -162,7 +163,7 @@ class AnomalyMetrics(SummedStates):
         """Forgets all images."""
         super().reset()
         self.images.clear()
-        self.pixel_counts = {}
+        self.pixel_counts, self.scores = {}, []
 
     def compute(self) -> Evaluation:
         """The numbers over all ranks, on each of them. Every rank has to call it.
@@ -170,6 +171,7 @@ class AnomalyMetrics(SummedStates):
         Raises ValueError if an image is missing, or was added more than once.
         """
         self._check_visits()
+        self.scores = self.image_scores.tolist()
         every = len(self.categories)
         spans = {**{name: slice(i, i + 1) for i, name in enumerate(self.categories)}, POOLED: slice(0, every)}
         pixels, refined = self._pixels(spans)

@@ -16,7 +16,12 @@ def show(comparison: Comparison) -> None:
     for group, names in comparison.columns().items():
         columns += [(f"{'' if place else group}\n{name}", RIGHT) for place, name in enumerate(names)]
     rows = [[*line.labels, *_cells(comparison, line)] for line in comparison.lines]
-    print_table(f"{comparison.title}; AUROC in %", columns, rows)
+    kept = [i for i in range(len(columns)) if i < len(comparison.heads) or any(row[i] for row in rows)]
+    shown = [[row[i] for i in kept] for row in rows]
+    print_table(f"{comparison.title}; AUROC in %", [columns[i] for i in kept], shown)
+    for place, group in enumerate(comparison.groups):
+        if all(line.cells[place].ours is None for line in comparison.lines):
+            print_stdout(f"no {group} of ours: it is undefined in every run, as pixel metrics are without masks")
     for note in comparison.notes:
         print_stdout(note)
 

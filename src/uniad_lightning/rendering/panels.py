@@ -8,9 +8,10 @@ from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
 from uniad_lightning.rendering.decoder_checkpoint import load_decoder, reconstructing
 from uniad_lightning.rendering.renderer import Renderer
-from uniad_lightning.rendering.sheets import draw_category, draw_sheet
+from uniad_lightning.rendering.sheets import draw_category
 from uniad_lightning.results.output_folder import holds_output_dir
 from uniad_lightning.results.run_folder import refuse_in_the_way
+from uniad_lightning.results.sheets import draw_sheet
 from uniad_lightning.results.written_files import file_stem, note, remove_written
 from uniad_lightning.training.build import build_saved_data
 from uniad_lightning.training.checkpoint import load_checkpoint

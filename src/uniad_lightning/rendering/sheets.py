@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from uniad_lightning.data.images.decoding import read_record, resize, resize_mask
 from uniad_lightning.data.images.tiling import cut
 from uniad_lightning.data.records import Record
-from uniad_lightning.errors import printable
-from uniad_lightning.heatmap import heat_colours
+from uniad_lightning.heatmap import Scale, heat_colours, overlay
 from uniad_lightning.rendering.renderer import Renderer
+from uniad_lightning.results.sheets import draw_sheet
 from uniad_lightning.types import Box, Size
 
 GREY = 128  # a mask or a reference that does not exist
-_GAP, _LINE = 4, 18  # pixels between images, and of a line of text
 
 
 def draw_category(
@@ -23,7 +22,8 @@ def draw_category(
     """A row for each of the `records`: a normal reference, the input, the images of `own`, and the ground truth.
 
     The reconstructions of `others`, detectors on the same backbone, stand beside by their names. The normal
-    `references` take turns. Anomaly maps share one scale. A missing mask or reference is grey.
+    `references` take turns. Anomaly maps share one scale. A missing mask or reference is grey, and where no
+    image has a mask there is no column of them.
     """
     engine = own.engine
     size, region = engine.map_size, engine.region
@@ -31,7 +31,8 @@ def draw_category(
     images = [image for image, _ in read]
     inputs = [resize(cut(image, region), size) for image in images]
     rendered = own.render(images)
-    heat = heat_colours(rendered.map, rendered.map.min(), rendered.map.max())  # (B, H, W, 3)
+    scale = Scale.of(list(rendered.map), None)
+    heat = heat_colours(rendered.map, scale.low, scale.high)  # (B, H, W, 3)
     columns: dict[str, Sequence[np.ndarray] | np.ndarray] = {
         "normal reference": _references(references, own, len(records)),
         "input": inputs,
@@ -42,9 +43,12 @@ def draw_category(
             _ground_truth(record, mask, size, region) for record, (_, mask) in zip(records, read, strict=True)
         ],
         "anomaly map": heat,
-        "overlay": (0.55 * np.stack(inputs) + 0.45 * heat).astype(np.uint8),
+        "overlay": [overlay(image, scores, scale) for image, scores in zip(inputs, rendered.map, strict=True)],
     }
-    return draw_sheet(columns, [f"{record.category} / {record.defect} / {record.image.name}" for record in records])
+    if not any(record.masks for record in records):
+        del columns["ground truth"]
+    labels = [f"{record.category}/{record.defect}/{record.image.name}" for record in records]
+    return draw_sheet(columns, labels, scale=scale)
 
 
 def _references(references: Sequence[Record], own: Renderer, count: int) -> list[np.ndarray]:
@@ -62,19 +66,3 @@ def _ground_truth(record: Record, mask: np.ndarray, size: Size, region: Box) -> 
     if record.label and not record.masks:
         return np.full((*size, 3), GREY, dtype=np.uint8)
     return np.repeat(resize_mask(cut(mask, region), size)[..., None] * np.uint8(255), 3, axis=2)
-
-
-def draw_sheet(columns: Mapping[str, Sequence[np.ndarray] | np.ndarray], labels: Sequence[str]) -> Image.Image:
-    """Columns of images (H, W, 3) uint8 of one size under their titles, with a label above each row."""
-    height, width = next(iter(columns.values()))[0].shape[:2]
-    step = height + _LINE + _GAP
-    sheet = Image.new("RGB", (len(columns) * (width + _GAP) + _GAP, _LINE + len(labels) * step), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, label in enumerate(labels):
-        draw.text((_GAP, _LINE + row * step + 2), printable(label), fill="black")
-    for column, (title, images) in enumerate(columns.items()):
-        left = _GAP + column * (width + _GAP)
-        draw.text((left, 4), printable(title), fill="black")
-        for row, pixels in enumerate(images):
-            sheet.paste(Image.fromarray(pixels), (left, 2 * _LINE + row * step))
-    return sheet

@@ -19,21 +19,15 @@ CALIBRATION = "calibration.json"
 OUTCOMES = "outcomes.csv"
 SCORES = "scores.png"
 LOSS = "loss.png"
+TEST_SCORES = "test_scores.csv"
+MISTAKES = "mistakes.png"
 JOURNAL = "predictions.jsonl"
 HEATMAPS, MAPS = "heatmaps", "maps"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
-_OUTCOME = (
-    METRICS,
-    RESULTS,
-    CALIBRATION,
-    OUTCOMES,
-    SCORES,
-    LOSS,
-    HEATMAPS,
-    MAPS,
-)  # results, from which no training resumes
+# Results, from which no training resumes.
+_OUTCOME = (METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, HEATMAPS, MAPS)
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 

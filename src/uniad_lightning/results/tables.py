@@ -1,10 +1,12 @@
 """Tables in the terminal: one evaluation, the categories of a data set."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Literal
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from uniad_lightning.data.records import Splits, counts
@@ -16,19 +18,23 @@ from uniad_lightning.results.run_folder import COLUMNS, rows
 Justify = Literal["left", "right"]
 LEFT: Justify = "left"
 RIGHT: Justify = "right"
+_UNBOUNDED = 10_000  # characters, more than any table has
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print the results of each category in percent; a row that needed finer bins is marked."""
-    columns = [("category", LEFT), *((column.replace("_", "\n"), RIGHT) for column in ("images", *COLUMNS))]
+    kept = defined(COLUMNS, lambda column: [getattr(row, column) for _, row in rows(evaluation)])
+    columns = [("category", LEFT), *((column.replace("_", "\n"), RIGHT) for column in ("images", *kept))]
     shown: list[Sequence[object] | None] = []
     for name, row in rows(evaluation):
         if name == "mean":
             shown.append(None)
         mark = " *" if name in evaluation.refined else ""
-        shown.append([name + mark, row.images, *(percent(getattr(row, column)) for column in COLUMNS)])
+        shown.append([name + mark, row.images, *(percent(getattr(row, column)) for column in kept)])
     print_table("results in %", columns, shown)
-    incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
+    incomplete = {
+        n: over for n, over in evaluation.mean_over.items() if n in kept and over < len(evaluation.categories)
+    }
     if incomplete:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
         print_stdout(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
@@ -62,19 +68,41 @@ def percent(value: float | None) -> str:
 
 
 def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> None:
-    """Print a table of `rows`, None for a rule; a column is its heading and side. 140 wide where there is no terminal.
+    """Print a table of `rows`, None for a rule; a column is its heading and side.
 
-    Every text is printed literally: the names of categories and files may contain markup.
+    It is as wide as the terminal or COLUMNS, 140 without either; where it would be wider, texts are folded and
+    numbers are not. Every text is printed literally: the names of categories and files may contain markup.
     """
+    cells = [None if row is None else [printable(str(cell)) for cell in row] for row in rows]
     table = Table(title=printable(title), title_justify="left")
-    for heading, side in columns:
-        table.add_column("\n".join(map(printable, heading.split("\n"))), justify=side, overflow="fold")
-    for row in rows:
+    for place, (heading, side) in enumerate(columns):
+        words = [row[place] for row in cells if row is not None and place < len(row)]
+        whole = side == RIGHT and not any(" " in word for word in words)
+        heading = "\n".join(map(printable, heading.split("\n")))
+        table.add_column(heading, justify=side, overflow="fold", no_wrap=whole)
+    for row in cells:
         if row is None:
             table.add_section()
         else:
-            table.add_row(*(printable(str(cell)) for cell in row))
+            table.add_row(*row)
     plain = partial(Console, markup=False, emoji=False, highlight=False)
     console = plain()
-    # Without a terminal rich assumes 80 columns and would fold the numbers.
-    (console if console.is_terminal else plain(width=140)).print(table)
+    # Without a terminal rich assumes 80 columns and would fold more than has to be.
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = plain(width=140)
+    if Measurement.get(console, console.options.update_width(_UNBOUNDED), table).maximum > console.width:
+        table.padding = (0, 0)
+    console.print(table)
+
+
+def defined(columns: Sequence[str], values: Callable[[str], Iterable[float]]) -> list[str]:
+    """Those of `columns` of which any of the `values` is a number; says of the others in a sentence why they lack."""
+    kept = [column for column in columns if any(value == value for value in values(column))]
+    missing = [column for column in columns if column not in kept]
+    pixel = [column for column in missing if not column.startswith("image_")]
+    if pixel:
+        print_stdout(f"no test image has a mask of its defect, so no {', '.join(pixel)}")
+    if len(missing) > len(pixel):
+        names = ", ".join(name for name in missing if name not in pixel)
+        print_stdout(f"no category has both good and defective test images, so no {names}")
+    return kept

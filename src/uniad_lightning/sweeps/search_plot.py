@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from uniad_lightning.results.axes import note_if_equal
 from uniad_lightning.results.labels import label
 
 _COLUMNS = 3
@@ -33,13 +35,14 @@ def draw_search(trials: Sequence[Tried], best: Tried, *, objective: str, log: Co
     values = [trial.value for trial in trials]
     best_so_far = list(accumulate(values, max if best.value == max(values) else min))
     history.step([trial.number for trial in trials], best_so_far, where="post", color="0.6", label="best so far")
-    history.legend(fontsize=8)
+    history.legend(fontsize=8, loc="lower right" if best.value == max(values) else "upper right")
     _scatter(history, [(trial.number, trial.value) for trial in trials], (best.number, best.value), "trial")
     for axes, name in zip(panels, names, strict=False):
         points = [(trial.params[name], trial.value) for trial in trials if name in trial.params]
         _scatter(axes, points, (best.params[name], best.value), name)
         if name in log:
             axes.set_xscale("log")
+    note_if_equal(history, values, digits=4)  # the panels share its y axis
     for axes in panels[len(names) :]:
         axes.remove()
     figure.supylabel(objective)
@@ -52,4 +55,6 @@ def _scatter(axes: Axes, points: Sequence[tuple[Any, float]], best: tuple[Any, f
     axes.scatter([x for x, _ in points], [y for _, y in points], s=18, alpha=0.7)
     axes.scatter([best[0]], [best[1]], s=80, marker="*", color="C3", zorder=3)
     axes.set_xlabel(label(name))
+    if all(type(x) is int for x, _ in points):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.csv_text import csv_text
+from uniad_lightning.results.axes import note_if_equal, tick_values
 from uniad_lightning.results.labels import label
 from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
-from uniad_lightning.results.tables import LEFT, RIGHT, percent, print_table
+from uniad_lightning.results.tables import LEFT, RIGHT, defined, percent, print_table
 
 RUNS, PLOT = "sweep.csv", "sweep.png"
 SEED = "seed"
@@ -44,10 +45,12 @@ def show_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     settings = gather(jobs)
     keys = list(settings[0].values) if settings else []
     columns = [(key.replace(".", ".\n"), LEFT) for key in keys or ["run"]]
-    columns += [(column.replace("_", "\n"), RIGHT) for column in ("runs", *COLUMNS)]
+    finished = any(setting.runs for setting in settings)
+    kept = defined(COLUMNS, lambda column: [n for s in settings for n in s.numbers[column]]) if finished else COLUMNS
+    columns += [(column.replace("_", "\n"), RIGHT) for column in ("runs", *kept)]
     rows = []
     for setting in settings:
-        shown = [spread(setting.numbers[column], setting.runs) for column in COLUMNS] if setting.runs else ["failed"]
+        shown = [spread(setting.numbers[column], setting.runs) for column in kept] if setting.runs else ["failed"]
         rows.append([*(setting.values.values() or ["run"]), setting.runs, *shown])
     print_table(f"sweep {folder}: means over the categories in %, ± deviation over seeds", columns, rows)
     _refuse_in_the_way(folder)
@@ -92,6 +95,8 @@ def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
         _draw_metric(axes, settings, metric, first)
         axes.set(xlabel=label(first), ylabel=title)
         axes.grid(alpha=0.3)
+        means = [100 * statistics.fmean(s.numbers[metric]) for s in settings if s.numbers[metric]]
+        note_if_equal(axes, means, digits=2)
         undefined = sum(setting.runs - len(setting.numbers[metric]) for setting in settings)
         if undefined:
             runs = sum(setting.runs for setting in settings)
@@ -121,6 +126,8 @@ def _draw_metric(axes: Axes, settings: Sequence[Setting], metric: str, first: st
         axes.set_xticks(range(len(ticks)), list(map(label, ticks)), rotation=30, ha="right")
     elif min(map(float, ticks)) > 0 and max(map(float, ticks)) / min(map(float, ticks)) >= _LOGARITHMIC:
         axes.set_xscale("log")
+    if numeric:
+        tick_values(axes, list(map(float, ticks)))
 
 
 def _is_number(text: str) -> bool:

@@ -1,6 +1,6 @@
 """What a training and an evaluation have in common: from the listing of the data to the results in the run folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,12 @@ from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.precision import EVALUATION
+from uniad_lightning.results.decisions import scored
+from uniad_lightning.results.outcomes import report_decisions, show_outcomes
 from uniad_lightning.results.run_folder import (
     CONFIG,
+    HEATMAPS,
+    MISTAKES,
     clear,
     write_evaluation,
     write_text,
@@ -75,20 +79,26 @@ def run_test(
     *,
     facts: dict[str, Any],
     trained_in: str | None,
+    calibration: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Test `module`; the first rank writes the results and prints them."""
+    """Test `module`; the first rank writes the results and prints them, with decisions where there is a calibration."""
     trainer.test(module, datamodule=data, verbose=False)
-    evaluation = module.evaluation
-    if evaluation is None:
+    evaluation, metrics = module.evaluation, module.metrics
+    if evaluation is None or metrics is None:
         raise RuntimeError("the evaluation ended without a result")
     if trainer.is_global_zero:
         features = "float16" if data.tests_on_cache else "float32"
         precision = {"training": trained_in, "evaluation": EVALUATION, "test_features": features}
         facts |= {"vanished_masks": module.vanished_masks, "precision": precision, **measured(trainer)}
+        outcomes = report_decisions(folder, scored(data.splits.test, metrics.scores, calibration))
         write_evaluation(folder, evaluation, facts=facts)
         show_evaluation(evaluation)
         show_learned(facts)
-        print_stdout(f"run folder: {folder}   heatmaps: {folder / 'heatmaps'}")
+        if outcomes:
+            show_outcomes(outcomes)
+        worst = folder / MISTAKES
+        drawn = f"   worst images: {worst}" if worst.is_file() else ""
+        print_stdout(f"run folder: {folder}   heatmaps: {folder / HEATMAPS}{drawn}")
     return evaluation
 
 
