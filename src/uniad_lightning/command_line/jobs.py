@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from uniad_lightning.command_line.commands import COMMANDS
 from uniad_lightning.command_line.error_messages import report
-from uniad_lightning.command_line.job_folders import free_folder, varied
+from uniad_lightning.command_line.job_folders import checkpoint_file, free_folder, varied
 from uniad_lightning.command_line.parsing import CommandLine
 from uniad_lightning.errors import InputError, print_stderr, print_stdout
 from uniad_lightning.exit_status import DONE, FAILED, INTERRUPTED, MISTAKE
@@ -85,7 +85,7 @@ class Jobs:
         try:
             _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             if OmegaConf.select(cfg, "ckpt_path") is not None:
-                cfg.ckpt_path = str(expand(cfg.ckpt_path))
+                cfg.ckpt_path = checkpoint_file(expand(cfg.ckpt_path), self.name)
             if not swept:
                 with free_folder(cfg, hydra_cfg):
                     return self._call(cfg), ""
