@@ -27,8 +27,9 @@ from uniad_lightning.paper.comparison import Cell, Comparison, Line, Number
 from uniad_lightning.paper.plots import draw_bars
 from uniad_lightning.paper.writing import comma_separated, latex, markdown, show
 from uniad_lightning.rendering.sheets import draw_sheet
+from uniad_lightning.results.printing import LEFT, print_table
 from uniad_lightning.results.run_folder import write_evaluation
-from uniad_lightning.results.tables import LEFT, print_table, show_counts, show_evaluation
+from uniad_lightning.results.tables import show_counts, show_evaluation
 from uniad_lightning.sweeps.search_plot import Tried, draw_search
 from uniad_lightning.sweeps.table import Job, Setting, draw_sweep, show_sweep
 

@@ -1,21 +1,17 @@
-"""`uniad data [NAME [data.root=DIR]]`: list the data sets, print the layout of one, count and check a copy of it."""
+"""`uniad data [NAME [data.root=DIR]]`: list the data sets, print the layout of one, count and check a copy of it.
+
+Heavy modules are imported inside functions, so that a list or a description is there at once.
+"""
 
 import shlex
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from uniad_lightning.command_line.parsing import conf_dir, data_options
-from uniad_lightning.data.checking import check_files
 from uniad_lightning.data.layouts.catalogue import CATALOGUE, describe, differences, with_hint
-from uniad_lightning.data.layouts.folder import list_folder
 from uniad_lightning.data.layouts.patterns import on_disk
 from uniad_lightning.data.layouts.skipped import counting
-from uniad_lightning.data.listing import list_records
-from uniad_lightning.data.selection import hold_out
 from uniad_lightning.errors import InputError, did_you_mean, print_stderr, print_stdout
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.results.tables import show_counts
 
 _ROOT = "data.root="
 _OWN = "folder"  # the layout of a user's own images that needs no further setting
@@ -60,6 +56,14 @@ def _own_layouts() -> dict[str, str]:
 
 def _count_own(root: Path) -> bool:
     """Print how a training would divide a user's own images at `root`; True, since no numbers are published."""
+    from omegaconf import OmegaConf
+
+    from uniad_lightning.data.checking import check_files
+    from uniad_lightning.data.layouts.folder import list_folder
+    from uniad_lightning.data.listing import list_records
+    from uniad_lightning.data.selection import hold_out
+    from uniad_lightning.results.tables import show_counts
+
     settings = OmegaConf.load(conf_dir() / "data" / f"{_OWN}.yaml")
     with counting() as skipped:
         listed = list_records(list_folder, root, None)
@@ -76,6 +80,8 @@ def _count_own(root: Path) -> bool:
 
 def _verify(name: str, root: Path) -> bool:
     """Print what the copy at `root` holds and how it differs from the published numbers; True if it does not."""
+    from uniad_lightning.results.tables import show_counts
+
     published = CATALOGUE[name]
     try:
         splits = published.listing(root, categories=None)

@@ -1,21 +1,13 @@
 """Tables in the terminal: one evaluation, the categories of a data set."""
 
-from collections.abc import Iterable, Sequence
-from functools import partial
-from typing import Literal
-
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Sequence
 
 from uniad_lightning.data.records import Splits, counts
-from uniad_lightning.errors import print_stdout, printable
+from uniad_lightning.errors import print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.metrics.recount import TOLERANCE
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import COLUMNS, rows
-
-Justify = Literal["left", "right"]
-LEFT: Justify = "left"
-RIGHT: Justify = "right"
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -59,22 +51,3 @@ def show_counts(splits: Splits) -> None:
 def percent(value: float | None) -> str:
     """A fraction in percent with two decimals; `nan` for an undefined one."""
     return "nan" if value is None or value != value else f"{100 * value:.2f}"
-
-
-def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> None:
-    """Print a table of `rows`, None for a rule; a column is its heading and side. 140 wide where there is no terminal.
-
-    Every text is printed literally: the names of categories and files may contain markup.
-    """
-    table = Table(title=printable(title), title_justify="left")
-    for heading, side in columns:
-        table.add_column("\n".join(map(printable, heading.split("\n"))), justify=side, overflow="fold")
-    for row in rows:
-        if row is None:
-            table.add_section()
-        else:
-            table.add_row(*(printable(str(cell)) for cell in row))
-    plain = partial(Console, markup=False, emoji=False, highlight=False)
-    console = plain()
-    # Without a terminal rich assumes 80 columns and would fold the numbers.
-    (console if console.is_terminal else plain(width=140)).print(table)

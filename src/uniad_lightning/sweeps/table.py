@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.results.labels import label
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
-from uniad_lightning.results.tables import LEFT, RIGHT, percent, print_table
+from uniad_lightning.results.tables import percent
 
 RUNS, PLOT = "sweep.csv", "sweep.png"
 SEED = "seed"
