@@ -234,7 +234,6 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers",  # set by data.num_workers
-        ".*will create .* worker processes",  # more than there are cores take turns
         ".*in eval mode at the start of training",  # the frozen backbone
         ".*LeafSpec.* is deprecated",  # Lightning uses it, not this package
         ".*configure_optimizers` returned `None`",  # a method that is fitted in one pass

@@ -57,13 +57,15 @@ class Counts:
         return total
 
     def summary(self, place: Path) -> str:
-        """The line for the terminal; `place` is where the rows are."""
-        decided = f"{self.good} good, {self.defective} defective" if self.good or self.defective else "not decided"
-        parts = [f"{self.inspected + self.failed} images: {decided}"]
-        parts += [f"{self.unfamiliar} unfamiliar"] if self.unfamiliar else []
+        """The line for the terminal, whose numbers add up; `place` is where the rows are."""
+        total, undecided = self.inspected + self.failed, self.inspected - self.good - self.defective
+        parts = [f"{self.good} good, {self.defective} defective"] if self.good or self.defective else []
+        parts += [f"{undecided} not decided"] if undecided else []
         again = f" ({self.temporary} worth another try: resume=true)" if self.temporary else ""
         parts += [f"{self.failed} failed{again}"] if self.failed else []
         before = f" ({self.failed_before} of them failed)" if self.failed_before else ""
-        parts += [f"{self.skipped} done before{before}"] if self.skipped else []
-        parts += [f"{self.passed_over} passed over"] if self.passed_over else []
-        return f"{', '.join(parts)}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"
+        results = f"{total} image{'' if total == 1 else 's'}{': ' if parts else ''}{', '.join(parts)}"
+        beside = [f"{self.unfamiliar} of them unfamiliar"] if self.unfamiliar else []
+        beside += [f"{self.skipped} more done before{before}"] if self.skipped else []
+        beside += [f"{self.passed_over} more passed over"] if self.passed_over else []
+        return f"{'; '.join([results, *beside])}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"

@@ -34,11 +34,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 
 def show_counts(splits: Splits) -> None:
-    """Print how many images each category has, with those kept apart where there are any."""
+    """Print how many images each category has, with the held-out ones where there are any."""
     listed = [row._asdict() for row in counts(splits)]
     shown = {"train_good": "train", "test_good": "test good", "test_defective": "test defective"}
     if splits.validation:
-        shown["validation_good"] = "kept apart"
+        shown["validation_good"] = "held-out"
     columns = [("category", LEFT), *((title, RIGHT) for title in shown.values()), ("defects", LEFT)]
     rows: list[Sequence[object] | None] = []
     for row in listed:
