@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +16,8 @@ from uniad_lightning.inspection.detector import Detector, ImageInput
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.decoding import MEMORY, Decoded, Prefetcher, Reading
-from uniad_lightning.prediction.files import TABLE, PredictionWriter
+from uniad_lightning.prediction.files import PredictionWriter, files_in
 from uniad_lightning.prediction.merging import PartWriter
-from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
 from uniad_lightning.prediction.progress import counted_bar, without_warnings
 from uniad_lightning.prediction.rows import Row
 from uniad_lightning.prediction.sources.items import Item, Source
@@ -61,17 +59,10 @@ def predict_all(
             loop.counts.passed_over = sum(passed_over.images.values())
     finally:
         if show and writer.processes.first:
-            print_stdout(f"{loop.counts.summary(writer.rows_in)}{_files_in(writer.rows_in)}")
+            print_stdout(f"{loop.counts.summary(writer.rows_in)}{files_in(writer.rows_in)}")
     if show and passed_over is not None and passed_over.counts:
         print_stderr(f"warning: {passed_over.summary()}")
     return loop.counts
-
-
-def _files_in(place: Path) -> str:
-    """`: predictions.csv, overlays/` for what lies in the folder of the results."""
-    names = [name for name in (TABLE, *OVERLAY_FOLDERS) if (place / name).exists()]
-    shown = (f"{name}/" if name in OVERLAY_FOLDERS else name for name in names)
-    return f": {', '.join(shown)}" if names else ""
 
 
 def _check_numbers(**settings: object) -> None:

@@ -20,7 +20,10 @@ def show_evaluation(evaluation: Evaluation) -> None:
         mark = " *" if name in evaluation.refined else ""
         shown.append([name + mark, row.images, *(percent(getattr(row, column)) for column in COLUMNS)])
     print_table("results in %", columns, shown)
-    incomplete = {name: n for name, n in evaluation.mean_over.items() if n < len(evaluation.categories)}
+    undefined = [name for name, n in evaluation.mean_over.items() if n == 0]
+    if undefined:
+        print_stdout(f"undefined (nan), without masks or without images of both kinds: {', '.join(undefined)}")
+    incomplete = {name: n for name, n in evaluation.mean_over.items() if 0 < n < len(evaluation.categories)}
     if incomplete:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
         print_stdout(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")

@@ -250,8 +250,9 @@ def test_a_tree_without_masks_has_image_metrics_alone(uniad, tree, tmp_path):
     root = shutil.copytree(tree / "bottle", tmp_path / "bottle")
     shutil.rmtree(root / "ground_truth")
     words = [*SMALL, "trainer=smoke", f"data.root={root}", f"output_dir={tmp_path}/run"]
-    status, _, err = uniad("train", *words)
+    status, out, err = uniad("train", *words)
     assert status == 0, err
+    assert "undefined (nan), without masks or without images of both kinds: pixel_auroc, pixel_ap, pixel_f1max" in out
     assert err.count("no masks, so there are image metrics and no pixel metrics") == 1
     (row,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["categories"].items()
     assert row[0] == "bottle"
