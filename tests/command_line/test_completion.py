@@ -10,8 +10,20 @@ import pytest
 
 from support.settings import UNIAD
 from uniad_lightning.command_line.cli import COMMANDS
+from uniad_lightning.command_line.commands import TABLES
 from uniad_lightning.command_line.completion import answer
+from uniad_lightning.paper.layouts import LAYOUTS
 
+HEAVY = {"torch", "lightning", "timm", "matplotlib", "scipy", "torchvision", "wandb", "pandas", "albumentations"}
+MODULES_OF = """
+import sys
+from uniad_lightning.command_line.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
 BASH = shutil.which("bash")
 # What readline does: sets the line, its words and the cursor, and calls the function registered for the program.
 PRESS_TAB = """
@@ -130,3 +142,32 @@ def test_a_command_that_is_no_hydra_application(monkeypatch, capsys, line, found
     monkeypatch.setenv("COMP_POINT", str(len(line)))
     answer(["query=bash"], ["train"], {"data": lambda: ["visa", "mvtec"]})
     assert capsys.readouterr().out.strip() == (found or "data train")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "cache", "cache keep=0", "data", "data visa", "data folder"]
+    + [
+        f"-sc query=bash: uniad {typed}"
+        for typed in ("", "table ", "data ", "train model", "train model=", "predict in")
+    ],
+)
+def test_what_answers_at_once_imports_nothing_heavy(words, tmp_path):
+    command, _, typed = words.partition(": ")
+    environment = {**os.environ, "COMP_LINE": typed, "COMP_POINT": str(len(typed)), "UNIAD_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES_OF, *command.split()],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    loaded = set(done.stderr.split())
+    assert "uniad_lightning" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_tables_offered_are_those_there_are():
+    assert tuple(LAYOUTS) == TABLES

@@ -1,6 +1,7 @@
 """Names and paths on the command line stay as they were typed, whatever else Hydra could take them for."""
 
 import json
+import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -41,6 +42,57 @@ def value(word: str) -> object:
 def test_a_name_is_a_text(key: str, name: str) -> None:
     assert value(f"{key}={name}") == name
     assert value(f"{key}='{name}'") == name
+
+
+@pytest.mark.parametrize("key", ["input", "ckpt_path", "data.root", "output_dir"])
+@pytest.mark.parametrize("character", [*",=({[#'\"` )}];&!@%^<>|?*~$:"])
+def test_a_path_may_have_any_character(key: str, character: str) -> None:
+    for path in (
+        f"a{character}b",
+        f"/d/{character}/x, y.png",
+        f"{character}a",
+        f"a{character}",
+        f"{character}a{character}",
+    ):
+        closed = path[0] == path[-1] and path[0] in "'\""  # is Hydra's own way to quote
+        assert value(f"{key}={path}") == (path[1:-1] if closed else path)
+
+
+@pytest.mark.parametrize(
+    "path", ["[ab]", "{ab}", "[a,b].png", "copy(2)", "f(x,y)", "a='b'", "null.png", "a\nb", "'a','b'"]
+)
+def test_a_path_may_look_like_a_list_or_a_function(path: str) -> None:
+    assert value(f"input={path}") == path
+
+
+def test_a_comma_in_a_path_divides_the_jobs_of_a_sweep() -> None:
+    for words in (["-m"], ["sweep=seeds"]):
+        parsed = parse("train", [*words, "data.root=a,b"]).overrides[-1]
+        (swept,) = OverridesParser.create().parse_overrides([parsed])
+        assert swept.is_sweep_override()
+        assert parse("train", [*words, "data.root=a(1)"]).overrides[-1] == "data.root='a(1)'"
+
+
+def test_a_value_that_hydra_cannot_read_is_shown_in_quotes(uniad) -> None:
+    status, _, err = uniad("train", "name=it's (2)")
+    assert status == 2
+    (line,) = err.splitlines()
+    quoted = line.rpartition("quote special characters: ")[2]
+    (word,) = shlex.split(quoted)
+    assert value(word) == "it's (2)"
+
+
+@pytest.mark.slow
+def test_a_path_with_all_of_them_is_trained_and_predicted_on(tmp_path, uniad) -> None:
+    place = tmp_path / "a, b=c ({[#'.d"
+    mvtec_tree(place / "t", categories=("a",), train=6, size=(64, 64))
+    status, _, err = uniad("train", *SMALL, "trainer=smoke", f"data.root={place}/t", f"output_dir={place}/run")
+    assert status == 0, err
+    ckpt, image = f"ckpt_path={place}/run/checkpoints/last.ckpt", f"input={place}/t/a/test/good/000.png"
+    status, out, err = uniad("predict", ckpt, image, f"output_dir={place}/p")
+    assert status == 0, err
+    assert f"{place}/p" in out
+    assert (place / "p" / "predictions.csv").is_file()
 
 
 @pytest.mark.parametrize("name", NAMES)

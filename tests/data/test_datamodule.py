@@ -7,6 +7,7 @@ from PIL import Image
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.feature_cache.loader import usable_cores
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.sampling import AllImages, Draw, EvaluationBatches, TrainBatches, fitting_batch
@@ -120,6 +121,12 @@ def module(root, **changes):
         "num_workers": 0, "seed": 0, "cache": "off", "cache_dir": "", "mean": (0, 0, 0), "std": (1, 1, 1),
     }  # fmt: skip
     return UnifiedDataModule(**{**settings, **changes})
+
+
+def test_more_workers_than_cores_are_never_started(tree):
+    most = usable_cores()
+    assert module(tree, num_workers=most + 5).num_workers == most
+    assert module(tree, num_workers=1).num_workers == 1
 
 
 def test_a_record_may_have_several_masks_or_none(tree):

@@ -71,7 +71,7 @@ def test_held_out_images_are_not_trained_on(categories, uniad, tmp_path):
         "train", *SMALL, f"data.root={categories}", "data.held_out=0.3", f"output_dir={tmp_path}/run", "trainer=smoke"
     )
     assert status == 0, err
-    assert "kept apart" in out
+    assert "held-out" in out
 
 
 def test_the_checkpoint_still_resumes_and_evaluates_after_calibration(calibrated, uniad, tmp_path):
@@ -327,6 +327,53 @@ def test_an_image_beyond_the_limit_is_refused(calibrated, categories):
         small.predict(image_path(categories))
     with pytest.raises(InputError, match=r"is a folder; give its files, or use uniad predict input="):
         small.predict(categories)
+
+
+def test_a_run_folder_stands_for_the_checkpoint_that_it_reports(calibrated, tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(calibrated[0], run / "checkpoints" / "best_on_test.ckpt")
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"")
+    (run / "metrics.json").write_text(json.dumps({"checkpoint": "best_on_test"}))
+    assert Detector.load(run, device="cpu").calibration == Detector.load(calibrated[0], device="cpu").calibration
+    (run / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"last\.ckpt: cannot be read as a checkpoint; it is empty"):
+        Detector.load(run)
+    with pytest.raises(InputError, match=r"is a folder, and no run folder \(checkpoints/last\.ckpt is not in it\)"):
+        Detector.load(tmp_path)
+
+
+def test_a_detector_says_what_it_is(calibrated, detector, tmp_path):
+    score = f"{detector.calibration.overall.score:.4g}"
+    assert repr(detector) == f"Detector(model: UniAD; categories: bottle, cable; boundary: {score} (rate=0.1))"
+    entries = {**torch.load(calibrated[0], weights_only=True)}
+    del entries["calibration"]
+    torch.save(entries, tmp_path / "without.ckpt")
+    assert repr(Detector.load(tmp_path / "without.ckpt")).endswith("boundary: not set, see uniad calibrate)")
+
+
+@pytest.mark.slow
+def test_commands_take_a_run_folder(calibrated, categories, uniad, tmp_path):
+    run = shutil.copytree(calibrated[0].parents[1], tmp_path / "run")
+    shutil.rmtree(run / "calibration", ignore_errors=True)
+    words = [f"ckpt_path={run}"]
+    status, _, err = uniad("predict", *words, f"input={categories}/bottle/test", f"output_dir={tmp_path}/p")
+    assert status == 0, err
+    status, _, err = uniad("evaluate", *words, f"output_dir={tmp_path}/e", "trainer=cpu")
+    assert status == 0, err
+    assert json.loads((tmp_path / "e/metrics.json").read_text())["checkpoint"] == f"{run}/checkpoints/last.ckpt"
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    status, _, err = uniad("calibrate", *words, f"output_dir={tmp_path}/c", "rate=0.2")
+    assert status == 0, err
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() != before
+    status, _, err = uniad("export", *words, f"output_dir={tmp_path}/x")
+    assert status == 0, err
+    assert repr(Detector.load(run / "checkpoints" / "last.onnx")).startswith(
+        "Detector(model: last.onnx; categories: bottle, cable; boundary: "
+    )
+    status, _, err = uniad("evaluate", f"ckpt_path={run}/checkpoints/last.onnx", f"output_dir={tmp_path}/o")
+    assert status == 2
+    assert "it is an exported ONNX model; give the checkpoint that it was exported from" in err
 
 
 def test_a_checkpoint_from_the_future_or_elsewhere_is_refused(tmp_path):

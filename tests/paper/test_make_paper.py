@@ -6,7 +6,7 @@ import subprocess
 from hydra import compose, initialize_config_dir
 
 from support.paths import ROOT
-from uniad_lightning.command_line.table_command import table_names
+from uniad_lightning.command_line.commands import TABLES
 from uniad_lightning.settings import conf_dir
 
 
@@ -24,5 +24,5 @@ def test_what_it_runs_is_the_papers_training_of_five_seeds_and_tables_1_and_2():
     assert "seed=0,1,2,3,4" in words
     assert "sweep=unified_or_separate" in words
     assert [(verb, table) for verb, table, *_ in tables] == [("table", "1"), ("table", "2")]
-    assert {"1", "2"} <= {*table_names()}
+    assert {"1", "2"} <= {*TABLES}
     assert all(folder == "runs/paper/unified_or_separate" for _, _, folder, _ in tables)

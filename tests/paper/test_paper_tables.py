@@ -14,7 +14,8 @@ from PIL import Image
 
 from support.settings import SMALL
 from uniad_lightning.command_line.cli import conf_dir
-from uniad_lightning.command_line.table_command import show_table, table_names
+from uniad_lightning.command_line.commands import TABLES
+from uniad_lightning.command_line.table_command import show_table
 from uniad_lightning.data.layouts.cifar10 import CIFAR10, CLASSES
 from uniad_lightning.data.layouts.mvtec import MVTEC
 from uniad_lightning.errors import InputError
@@ -139,7 +140,7 @@ def swept(words):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", table_names())
+@pytest.mark.parametrize("name", TABLES)
 def test_the_runs_of_its_command_are_all_rows_of_a_table(name):
     layout = LAYOUTS[name]
     jobs = [job for overrides in layout.overrides for job in swept(overrides)]
@@ -370,7 +371,7 @@ def test_a_damaged_run_is_named(write_run, fill):
 def test_without_words_all_tables_are_listed(capsys):
     assert show_table([])
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed if not line.startswith(" ")] == table_names()
+    assert [line.split()[0] for line in printed if not line.startswith(" ")] == list(TABLES)
     assert sum("uniad train experiment=" in line for line in printed) == sum(len(x.overrides) for x in LAYOUTS.values())
 
 

@@ -292,7 +292,7 @@ def test_one_process_ends_what_several_began_but_not_by_watching(checkpoint, lin
     status, out, _ = uniad("predict", *words, "resume=true")
     assert status == 1
     assert out.startswith("3 images: ")
-    assert ", 28 done before (1 of them failed); " in out
+    assert "; 28 more done before (1 of them failed); " in out
     assert untimed(tmp_path / "out") == rows
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,12 +17,13 @@ from PIL import Image
 
 from support.paths import TESTS
 from support.pictures import header_only, png
-from support.predicting import check_agreement, journal, of, predict
+from support.predicting import check_agreement, journal, of, predict, table
 from support.stand_in import Inspection, StandIn, part
 from support.videos import film
 from uniad_lightning.data.images.deep_images import TRANSPARENT
 from uniad_lightning.errors import InputError
 from uniad_lightning.prediction import decoding
+from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.files import PredictionWriter
 from uniad_lightning.prediction.overlays import safe_name
 from uniad_lightning.prediction.pipeline import predict_all
@@ -99,11 +101,40 @@ def test_a_detector_without_boundary_is_said_once(line, tmp_path, capfd):
     assert out.startswith("10 images: 9 not decided, 1 failed; ")
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (Counts(good=1, inspected=1), "1 image: 1 good; "),
+        (Counts(), "0 images: none inspected; "),
+        (Counts(failed=2, temporary=1), "2 images: 2 failed (1 worth another try: resume=true); "),
+        (
+            Counts(good=2, defective=1, unfamiliar=1, inspected=3, skipped=4, failed_before=1, passed_over=5),
+            "3 images: 2 good, 1 defective; 1 of them unfamiliar; 4 more done before (1 of them failed); "
+            "5 more passed over; ",
+        ),
+    ],
+)
+def test_the_numbers_of_the_summary_add_up(counts, said):
+    assert counts.summary(Path("out")).startswith(said)
+
+
+def test_one_line_for_each_image_instead_of_a_bar(line, tmp_path, capfd):
+    predict(line, tmp_path / "out", show=True, each=True)
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    rows = table(tmp_path / "out")
+    assert lines[:-1] == [
+        f"{row['path']}: {row['decision']}, score {float(row['score']):.4f}" for row in rows if not row["error"]
+    ]
+    assert lines[-1].startswith("10 images: ")
+    assert "image/s" not in err
+
+
 def test_the_terminal_shows_failures_and_counts(line, tmp_path, capfd):
     predict(line, tmp_path / "out", show=True)
     out, err = capfd.readouterr()
     assert out.startswith("10 images: 7 good, 2 defective, 1 failed; 1 of them unfamiliar; ")
-    assert out.endswith(f" images/s; {tmp_path / 'out'}\n")
+    assert out.endswith(f" images/s; {tmp_path / 'out'}: predictions.csv, overlays/, masks/\n")
     assert f"uniad: b/9.png failed: {line / 'b/9.png'}: not an image" in err
     assert "10/10" in err
 

@@ -12,7 +12,7 @@ from uniad_lightning.prediction.sources.opening import open_source
 
 def predict(word, folder, *, detector=None, resume=False, overwrite=False, overlays="defective", settings=None, **more):
     """All of `uniad predict` but the command line."""
-    names = {"batch_size", "workers", "category", "show"}
+    names = {"batch_size", "workers", "category", "show", "each"}
     source = open_source(str(word), without=folder, **{k: v for k, v in more.items() if k not in names})
     loop = {"batch_size": 3, "workers": 2, "show": False, **{k: v for k, v in more.items() if k in names}}
     with PredictionWriter(

@@ -98,6 +98,7 @@ def write(path, kind, sound):
         "empty": b"",
         "picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
         "half": sound[: len(sound) // 2],
+        "settings": b"callbacks:\n  best: 1\n",
         "pickle": pickle.dumps({"a": 1}),
         "code": b"cos\nsystem\n(S'touch /tmp/never'\ntR.",
     }
@@ -118,7 +119,8 @@ def write(path, kind, sound):
     [
         ("text", "cannot be read as a checkpoint; it is not a file of torch.save"),
         ("empty", "cannot be read as a checkpoint; it is empty"),
-        ("picture", "not a file of torch.save"),
+        ("picture", "cannot be read as a checkpoint; it is an image"),
+        ("settings", "cannot be read as a checkpoint; it is a YAML file"),
         ("half", "it is incomplete, its end is missing"),
         ("pickle", "cannot be read as a checkpoint; it is "),
         ("code", "holds an object of os.system, more than"),
@@ -131,7 +133,7 @@ def write(path, kind, sound):
     ],
 )
 def test_a_file_that_is_none_is_named_for_what_it_is(kind, said, sealed, tmp_path):
-    path = tmp_path / ("x.pt2" if kind == "program" else "x.ckpt")
+    path = tmp_path / {"program": "x.pt2", "settings": "x.yaml"}.get(kind, "x.ckpt")
     write(path, kind, sealed.read_bytes())
     for load in (lambda: load_checkpoint(str(path)), lambda: Detector.load(path), lambda: read_weights(str(path))):
         with pytest.raises(InputError) as refused:
@@ -145,9 +147,9 @@ def test_a_file_that_is_none_is_named_for_what_it_is(kind, said, sealed, tmp_pat
 
 
 def test_a_folder_is_called_a_folder(sealed, tmp_path):
-    with pytest.raises(InputError, match=f"ckpt_path={tmp_path}: is a folder; expected a checkpoint such as"):
+    with pytest.raises(InputError, match=f"ckpt_path={tmp_path}: is a folder, and no run folder"):
         Detector.load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     sealed.rename(tmp_path / "checkpoints" / "last.ckpt")
     with pytest.raises(InputError, match=f"is a folder; expected {tmp_path}/checkpoints/last.ckpt"):
-        Detector.load(tmp_path)
+        load_checkpoint(str(tmp_path))

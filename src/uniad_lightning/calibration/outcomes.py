@@ -54,10 +54,10 @@ def warn_of_blind(overall: Sequence[Outcome], own: Sequence[Outcome]) -> list[st
 
 
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Scores by category (further good images have none) and kind: `held out`, `good`, `defective`."""
+    """Scores by category (further good images have none) and kind: `held-out`, `good`, `defective`."""
     return {
         name or "further": {
-            "held out": held_out.of(name).score,
+            "held-out": held_out.of(name).score,
             "good": test.of(name).labelled(0).score,
             "defective": test.of(name).labelled(1).score,
         }

@@ -15,8 +15,8 @@ from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.results.labels import label
 from uniad_lightning.results.outcomes import Outcome
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import CALIBRATION, OUTCOMES, write_text
-from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 from uniad_lightning.results.written_files import note
 
 COLOURS = ("tab:gray", "tab:blue", "tab:red")

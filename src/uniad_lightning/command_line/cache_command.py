@@ -7,7 +7,7 @@ import time
 from uniad_lightning.data.feature_cache.usage import bound, stores
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.results.tables import LEFT, RIGHT, print_table
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 
 UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 

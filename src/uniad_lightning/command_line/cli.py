@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uniad_lightning import __version__
 from uniad_lightning.command_line import completion
-from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, usage
+from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, TABLES, usage
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
 from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stderr, print_stdout
@@ -51,7 +51,7 @@ def _status_of(arguments: list[str]) -> int:
         return DONE
     name, *rest = arguments
     if name in ("-sc", "--shell-completion"):
-        completion.answer(rest, COMMANDS, others={"data": data_options, "table": _tables})
+        completion.answer(rest, COMMANDS, others={"data": data_options, "table": lambda: TABLES})
         return DONE
     if name in OTHERS:
         module, function = OTHERS[name].module.rsplit(".", 1)
@@ -67,12 +67,6 @@ def _status_of(arguments: list[str]) -> int:
     if name.startswith("-"):
         near = f" Options come after it: uniad COMMAND {name} ..."
     raise InputError(f"uniad {name}: no such command.{near} See uniad --help")
-
-
-def _tables() -> list[str]:
-    from uniad_lightning.command_line.table_command import table_names
-
-    return table_names()
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:

@@ -86,6 +86,10 @@ OTHERS = {
 }
 
 
+# The tables of `uniad table`, those of `paper.layouts`, which takes seconds to import.
+TABLES = ("1", "2", "3", "4", "5a", "5b", "5c", "5d", "5e", "5f", "A2", "A3", "A4", "A5", "A6", "fig2", "fig4")
+
+
 def usage() -> str:
     """The text of `uniad --help`."""
     lines = ["usage: uniad COMMAND [key=value ...] [--option ...]", ""]

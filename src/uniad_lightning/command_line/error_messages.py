@@ -2,11 +2,13 @@
 
 import os
 import re
+import shlex
 import traceback
 from pathlib import Path
 from typing import Any
 
 from uniad_lightning.command_line.parsing import CommandLine
+from uniad_lightning.command_line.quoting import in_quotes
 from uniad_lightning.errors import (
     InputError,
     LostError,
@@ -66,7 +68,9 @@ def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
         return own[1]
     unparsed = getattr(error, "override", None)
     if isinstance(unparsed, str):
-        return f"{unparsed}: cannot be read as key=value; quote special characters, as in 'key=\"value\"'"
+        key, equals, value = unparsed.partition("=")
+        quoted = shlex.quote(f"{key}={in_quotes(value)}") if equals else "'key=\"value\"'"
+        return f"{unparsed}: cannot be read as key=value; quote special characters: {quoted}"
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown:
         near = did_you_mean(unknown[1], _known_keys(line))

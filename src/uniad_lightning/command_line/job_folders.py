@@ -1,4 +1,7 @@
-"""Where the jobs of a sweep and calls without an output_dir put their files; conf/hydra/default.yaml names these."""
+"""Where jobs of a sweep and calls without an output_dir put their files, and which file of a run folder is read.
+
+conf/hydra/default.yaml names the resolvers.
+"""
 
 import hashlib
 import re
@@ -38,6 +41,18 @@ def varied(task: Sequence[str], fixed: Sequence[str]) -> dict[str, str]:
     """The overrides in `task` whose keys are not `fixed`, by key."""
     pairs = (override.partition("=")[::2] for override in task)
     return {key.lstrip("+~"): value for key, value in pairs if key.lstrip("+~") not in fixed}
+
+
+def checkpoint_file(path: Path, command: str) -> str:
+    """The file that a `ckpt_path` means, which may be a run folder; a training resumes from its last state.
+
+    Raises InputError for a folder without a run.
+    """
+    from uniad_lightning.results.run_folder import LAST, reported_checkpoint
+
+    if command == "train" and (path / LAST).is_file():
+        return str(path / LAST)
+    return str(reported_checkpoint(path, "ckpt_path"))
 
 
 @contextmanager

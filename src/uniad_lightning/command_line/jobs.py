@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from uniad_lightning.command_line.commands import COMMANDS
 from uniad_lightning.command_line.error_messages import report
-from uniad_lightning.command_line.job_folders import free_folder, varied
+from uniad_lightning.command_line.job_folders import checkpoint_file, free_folder, varied
 from uniad_lightning.command_line.parsing import CommandLine
 from uniad_lightning.command_line.resuming import settled
 from uniad_lightning.errors import InputError, print_stderr, print_stdout
@@ -88,7 +88,7 @@ class Jobs:
             _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             cfg = settled(cfg, self.line)
             if OmegaConf.select(cfg, "ckpt_path") is not None:
-                cfg.ckpt_path = str(expand(cfg.ckpt_path))
+                cfg.ckpt_path = checkpoint_file(expand(cfg.ckpt_path), self.name)
             if not swept:
                 with free_folder(cfg, hydra_cfg):
                     self.folder = Path(cfg.output_dir)
@@ -238,7 +238,6 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers",  # set by data.num_workers
-        ".*will create .* worker processes",  # more than there are cores take turns
         ".*in eval mode at the start of training",  # the frozen backbone
         ".*LeafSpec.* is deprecated",  # Lightning uses it, not this package
         ".*configure_optimizers` returned `None`",  # a method that is fitted in one pass

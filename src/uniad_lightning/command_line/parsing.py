@@ -56,7 +56,9 @@ def parse(command: str, arguments: Sequence[str]) -> CommandLine:
 
     parser.error = refuse  # type: ignore[method-assign]
     given = vars(parser.parse_intermixed_args(_with_info_value(arguments)))
-    overrides = [as_text(override) for override in given.pop("overrides") or []]
+    words = given.pop("overrides") or []
+    swept = given["multirun"] or any(word.startswith(("sweep=", "+sweep=", "hydra.mode=")) for word in words)
+    overrides = [as_text(word, swept=bool(swept)) for word in words]
     config_name, folder = given.pop("config_name"), given.pop("config_path")
     if given["config_dir"] is not None:
         given["config_dir"] = _own_folder(given["config_dir"])

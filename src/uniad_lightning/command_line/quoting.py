@@ -1,4 +1,4 @@
-"""Names and paths on a command line kept as strings: Hydra would read `4711E2`, `1_000` or `true` as other values."""
+"""Names and paths on a command line kept as strings: Hydra would read `4711E2`, `1_000`, `true` or `a,b` otherwise."""
 
 import re
 
@@ -10,6 +10,10 @@ KEYS = (
     "data.root", "data.categories", "data.normal_classes", "data.cache_dir", "data.framing.ignore", "data.source.train",
     "data.source.test",
 )  # fmt: skip
+# Those of KEYS whose value is one path, whatever characters it has.
+PATHS = (
+    "input", "file", "output", "output_dir", "ckpt_path", "init_from", "decoder", "data.root", "data.cache_dir",
+)  # fmt: skip
 BELOW = ("data.source.products", "data.source.parts")
 NUMBERS = ("test_share",)  # of a part: a number all the same
 
@@ -20,18 +24,41 @@ _NULL = re.compile("null", re.IGNORECASE)
 _VALUE = re.compile(rf"[+-]?(?:{_INT}|{_POINT}|{_EXPONENT}|inf|nan)|true|false|null", re.IGNORECASE)
 _PLAIN = re.compile(r"[\w/\-+.$%*@?|: \t]*", re.ASCII)  # what Hydra reads without quotes
 _FUNCTION = re.compile(r"\s*[a-z_]+\(.*\)\s*", re.DOTALL)  # such as choice(a,b)
+_OF_HYDRA = re.compile(  # those of _FUNCTION that are not a path such as `copy(2)`
+    r"\s*(?:choice|range|interval|glob|sort|shuffle|tag|extend_list|int|float|str|bool|json_str)\(.*\)\s*", re.DOTALL
+)
+_WITHIN_QUOTES = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 _PART = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[][{},]|:|[^][{},:'"]+""")
 
 
-def as_text(override: str) -> str:
-    """An override with the names and paths in its value quoted where Hydra would read them as numbers or booleans."""
+def as_text(override: str, *, swept: bool = False) -> str:
+    """An override with the names and paths in its value quoted where Hydra would not read them as they are typed.
+
+    Where jobs are `swept`, a comma in a path divides two of them, as in every other value.
+    """
     given, equals, value = override.partition("=")
     key = given.lstrip("+")
     if not equals or not (key in KEYS or key.startswith(tuple(f"{parent}." for parent in BELOW)) or key in BELOW):
         return override
-    if key.rpartition(".")[2] in NUMBERS or "${" in value or _FUNCTION.fullmatch(value):
+    if key.rpartition(".")[2] in NUMBERS or "${" in value:
         return override
+    if (_OF_HYDRA if key in PATHS else _FUNCTION).fullmatch(value):
+        return override
+    if key in PATHS and not (swept and "," in value) and "\\" not in value:  # a backslash is Hydra's own way to escape
+        return f"{given}={_path(value)}"
     return f"{given}={_quoted(value, key)}"
+
+
+def in_quotes(value: str) -> str:
+    """`value` as a text in Hydra's quotes, in which quotes and the backslashes before them are escaped."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
+
+
+def _path(value: str) -> str:
+    as_typed = _PLAIN.fullmatch(value) and value == value.strip() and not _VALUE.fullmatch(value)
+    if as_typed or _NULL.fullmatch(value) or _WITHIN_QUOTES.fullmatch(value):
+        return value
+    return in_quotes(value)
 
 
 def _quoted(value: str, key: str) -> str:

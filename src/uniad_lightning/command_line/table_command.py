@@ -24,11 +24,6 @@ _WRITERS = {"md": markdown, "tex": latex, "csv": comma_separated}
 _NOT_OF_THE_PAPER = ("data.source", "data.prepare", "data.cache")
 
 
-def table_names() -> list[str]:
-    """The names of the tables, in the paper's order."""
-    return list(LAYOUTS)
-
-
 def show_table(arguments: list[str]) -> bool:
     """Print the list of tables, or print one and write its files; False if runs are left out as unfinished.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.feature_cache.filling import FeatureCache
-from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader, feeds_gpu
+from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader, feeds_gpu, usable_cores
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.images.deep_images import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
 from uniad_lightning.data.images.tiling import WHOLE, Framing
@@ -46,7 +46,7 @@ class UnifiedDataModule(L.LightningDataModule):
     image_size: Any  # [height, width] in pixels, or one number for both
     batch_size: int  # over all processes
     eval_batch_size: int  # of each process
-    num_workers: int  # processes that load images
+    num_workers: int  # processes that load images; at most the usable cores
     seed: int  # of the order of the images
     mean: Sequence[float]  # what the detector's input is shifted by, for each channel
     std: Sequence[float]  # what it is divided by
@@ -64,6 +64,7 @@ class UnifiedDataModule(L.LightningDataModule):
             value = getattr(self, name)
             if not (name == "limit" and value is None) and not (isinstance(value, int) and value >= least):
                 raise InputError(f"data.{name}={value}: expected a whole number of at least {least}")
+        self.num_workers = min(self.num_workers, usable_cores())  # more only take turns, of which torch warns
         self.cache = FeatureCache(mode=self.cache, folder=Path(cache_dir), size=cache_size)
         self.root: Path = expand(self.root)
         self.white_level = check_white_level(self.white_level)

@@ -21,7 +21,7 @@ from uniad_lightning.data.images.decoding import read_image
 from uniad_lightning.data.records import Splits
 from uniad_lightning.data.selection import limit_images, spread_over
 from uniad_lightning.detectors.base import AnomalyModule
-from uniad_lightning.errors import InputError, print_stdout, system_reason
+from uniad_lightning.errors import InputError, print_stderr, print_stdout, system_reason
 from uniad_lightning.exporting.graph import trace
 from uniad_lightning.exporting.plan import Plan, plan_export
 from uniad_lightning.exporting.verify import Agreement, agreement, generated_images, refuse_disagreement
@@ -75,11 +75,13 @@ def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str
     _refuse_precision(plan.precision, engine.module)
     about = _about(engine, plan, categories)
     with replacing(plan.path, temporary_path(plan.path, plan.path.suffix)) as unfinished:
+        print_stderr("export: writing the file, which may take minutes")
         with _quiet():
             file = _write(engine, unfinished, plan, about, splits)
         records = () if splits is None else limit_images(splits, 1).test
         real = [[read_image(one.image, white_level=engine.white_level)] for one in records]
         generated = generated_images()
+        print_stderr(f"export: comparing it with the checkpoint on {len(real) + sum(map(len, generated))} images")
         differences = agreement(engine, file, [*real, *generated])
         if plan.precision == "fp32":
             refuse_disagreement(differences)

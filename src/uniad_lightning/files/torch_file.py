@@ -12,6 +12,8 @@ import torch
 from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.files.sealed import is_archive, is_damaged
 
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"GIF8", b"II*\0", b"MM\0*")  # how their files begin
+
 
 def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
     """The content of the file at `path`, on the CPU: tensors and plain values; no other object is created.
@@ -23,6 +25,9 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
             raise InputError(
                 f"{name}: is damaged, its content has changed since it was written; copy it again from its source"
             )
+        nature = _foreign(path)
+        if nature is not None:
+            raise InputError(f"{name}: cannot be read as {kind}; it is {nature}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickles in another form than its own
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -40,14 +45,26 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
         ) from None
 
 
-def _nature(path: Path) -> str:
-    """The kind of an undamaged file that torch could not read, by its first bytes."""
+def _foreign(path: Path) -> str | None:
+    """What a file is that `torch.save` has not written, by its name and first bytes; None where torch may read it.
+
+    Told before torch reads it, which takes the letters of a text for the instructions of a pickle.
+    """
     with path.open("rb") as file:
-        first = file.read(8)
+        first = file.read(16)
     if not first:
         return "empty"
     if path.suffix == ".onnx":
-        return "an exported ONNX model"
+        return "an exported ONNX model; give the checkpoint that it was exported from"
+    if path.suffix in (".yaml", ".yml"):
+        return "a YAML file"
+    return "an image" if first.startswith(_IMAGES) or first[8:12] == b"WEBP" else None
+
+
+def _nature(path: Path) -> str:
+    """The kind of an undamaged file that torch could not read, by its content."""
+    with path.open("rb") as file:
+        first = file.read(8)
     if is_archive(path):
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -18,6 +18,7 @@ from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
 from uniad_lightning.inspection.engines.exported import OnnxEngine
 from uniad_lightning.inspection.result import Inspection, refuse_not_finite
+from uniad_lightning.results.run_folder import reported_checkpoint
 
 ImageInput = str | PathLike | Image.Image | np.ndarray | Tensor
 
@@ -44,16 +45,24 @@ class Detector:
     ) -> "Detector":
         """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
+        Of a run folder it is the checkpoint whose results the run reports.
         `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`, `precision` of a checkpoint's
         inference `fp32`, `bf16` or `fp16`. A checkpoint with classes of your own is loaded where `trust` names their
         packages. Raises InputError for a file that cannot be used, and for a device that is not available.
         """
-        path = expand(path)
+        path = reported_checkpoint(expand(path), "ckpt_path")
         if path.suffix == ".onnx":
             if precision != "fp32":
                 raise InputError(f"precision={precision}: {path} has the precision that uniad export gave it")
             return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
         return cls(engine=load_engine(str(path), find_device(device), trust, precision), max_pixels=max_pixels)
+
+    def __repr__(self) -> str:
+        categories = ", ".join(self.engine.categories) or "unknown"
+        boundary = "not set, see uniad calibrate"
+        if self.calibration is not None:
+            boundary = f"{self.calibration.overall.score:.4g} ({self.calibration.method})"
+        return f"Detector(model: {self.engine.model}; categories: {categories}; boundary: {boundary})"
 
     @property
     def calibration(self) -> Calibration | None:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.paper.numbers import TABLE_A7
-from uniad_lightning.results.tables import LEFT, RIGHT, print_table
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.training.build import build_module
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.types import pair

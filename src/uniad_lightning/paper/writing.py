@@ -3,7 +3,7 @@
 from uniad_lightning.errors import print_stdout, printable
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.paper.comparison import NONE, Cell, Comparison, Line
-from uniad_lightning.results.tables import LEFT, RIGHT, print_table
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 
 _LATEX = str.maketrans(
     {**{sign: rf"\{sign}" for sign in "_%&#${}"}, "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "±": r"$\pm$"}

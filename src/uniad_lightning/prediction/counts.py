@@ -61,7 +61,7 @@ class Counts:
         return total
 
     def summary(self, place: Path) -> str:
-        """The line for the terminal; `place` is where the rows are."""
+        """The line for the terminal, whose numbers add up; `place` is where the rows are."""
         undecided = self.inspected - self.good - self.defective - self.unknown
         again = f" ({self.temporary} worth another try: resume=true)" if self.temporary else ""
         kinds = {
@@ -76,6 +76,6 @@ class Counts:
         parts = [f"{total} image{'' if total == 1 else 's'}: {listed}"]
         parts += [f"{self.unfamiliar} of them unfamiliar"] if self.unfamiliar else []
         before = f" ({self.failed_before} of them failed)" if self.failed_before else ""
-        parts += [f"{self.skipped} done before{before}"] if self.skipped else []
-        parts += [f"{self.passed_over} passed over"] if self.passed_over else []
+        parts += [f"{self.skipped} more done before{before}"] if self.skipped else []
+        parts += [f"{self.passed_over} more passed over"] if self.passed_over else []
         return f"{'; '.join(parts)}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"

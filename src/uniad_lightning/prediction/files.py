@@ -33,6 +33,13 @@ SETTINGS = "predictions.json"
 PARTS = "predictions.parts"  # folder of the rows of several processes, until they are merged
 
 
+def files_in(place: Path) -> str:
+    """`: predictions.csv, overlays/` for what a person opens in the folder `place` of the results."""
+    names = [name for name in (TABLE, *OVERLAY_FOLDERS) if (place / name).exists()]
+    shown = (f"{name}/" if name in OVERLAY_FOLDERS else name for name in names)
+    return f": {', '.join(shown)}" if names else ""
+
+
 class PredictionWriter:
     """Writes the results of a detector into `folder`.
 

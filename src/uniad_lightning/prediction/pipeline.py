@@ -16,7 +16,7 @@ from uniad_lightning.inspection.detector import Detector, ImageInput
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.decoding import MEMORY, Decoded, Prefetcher, Reading
-from uniad_lightning.prediction.files import PredictionWriter
+from uniad_lightning.prediction.files import PredictionWriter, files_in
 from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.progress import counted_bar, without_warnings
 from uniad_lightning.prediction.rows import Row
@@ -35,20 +35,22 @@ def predict_all(
     workers: int,
     category: str | None = None,
     show: bool = True,
+    each: bool = False,
 ) -> Counts:
     """Inspect the images of `source` in batches of up to `batch_size` and write a row for each, in their order.
 
     `workers` threads decode ahead. An unreadable image is a row with its error. Where the source has no further image
     at the moment, a smaller batch is inspected at once. `show` prints a progress bar, failures, and, also after an
-    interrupt, the counts. The processes of the `writer` take one batch each in turn, so that the batches, and with them
-    every digit of the scores, are those of a single process; the first returns the counts of all, the others zeros.
+    interrupt, the counts; with `each` it prints a line for each image in place of the bar. The processes of the
+    `writer` take one batch each in turn, so that the batches, and with them every digit of the scores, are those of a
+    single process; the first returns the counts of all, the others zeros.
 
     Raises InputError when the results cannot be written or the source ends in an error; rows are kept.
     """
     with writer.processes.agreed():
         _check_numbers(batch_size=batch_size, workers=workers)
         detector.predict([], category=category)  # refuses a category without boundary before anything long starts
-    loop = _Loop(detector, writer, batch_size=batch_size, workers=workers, category=category, show=show)
+    loop = _Loop(detector, writer, batch_size=batch_size, workers=workers, category=category, show=show, each=each)
     passed_over = source.passed_over if writer.processes.first else None
     try:
         _run(loop, source)
@@ -57,7 +59,7 @@ def predict_all(
             loop.counts.passed_over = sum(passed_over.images.values())
     finally:
         if show and writer.processes.first:
-            print_stdout(loop.counts.summary(writer.rows_in))
+            print_stdout(f"{loop.counts.summary(writer.rows_in)}{files_in(writer.rows_in)}")
     if show and passed_over is not None and passed_over.counts:
         print_stderr(f"warning: {passed_over.summary()}")
     return loop.counts
@@ -72,7 +74,10 @@ def _check_numbers(**settings: object) -> None:
 def _run(loop: "_Loop", source: Source) -> None:
     began = time.perf_counter()
     try:
-        with without_warnings(), counted_bar(source, loop.processes, loop.batch_size, shown=loop.show) as loop.bar:
+        with (
+            without_warnings(),
+            counted_bar(source, loop.processes, loop.batch_size, shown=loop.show and not loop.each) as loop.bar,
+        ):
             try:
                 loop.run(source)
             finally:
@@ -107,12 +112,13 @@ class _Loop:
         workers: int,
         category: str | None,
         show: bool,
+        each: bool,
     ):
         self.detector = detector
         self.writer = writer
         self.batch_size = batch_size
         self.category = category
-        self.show = show
+        self.show, self.each = show, each
         self.processes = writer.processes
         self.counts = Counts()
         self.listed = blake2b(digest_size=16)  # of all names in the input, also those of other processes
@@ -221,6 +227,8 @@ class _Loop:
 
     def _count(self, row: Row) -> None:
         self.counts.add(row)
+        if self.each and self.show and not row["error"]:
+            print_stdout(f"{row['path']}: {row['decision'] or 'not decided'}, score {row['score']:.4f}", flush=True)
         if row["error"] and self.show and self.counts.failed <= _FAILURES_SHOWN:
             more = "; further ones are in the files only" if self.counts.failed == _FAILURES_SHOWN else ""
             tqdm.write(printable(f"uniad: {row['path']} failed: {row['error']}{more}"), file=sys.stderr)

@@ -7,7 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.data.images.white_level import as_number, check_white_level
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.files.within import is_within
 from uniad_lightning.inspection.detector import Detector
@@ -42,8 +42,11 @@ def predict(cfg: DictConfig) -> Counts:
             with processes.agreed():
                 writer = _writer(cfg, processes, whole)
             with writer:
+                if cfg.watch:
+                    print_stdout(f"watching {cfg.input} for new images; Ctrl+C ends", flush=True)
                 return predict_all(
-                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, category=cfg.category
+                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, category=cfg.category,
+                    each=cfg.watch,
                 )  # fmt: skip
     except OtherProcessFailed:
         return Counts()

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.results.decisions import LABELS, ScoredRecord
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import OUTCOMES, TEST_SCORES, write_text
-from uniad_lightning.results.tables import LEFT, RIGHT, print_table
 
 
 class Outcome(NamedTuple):

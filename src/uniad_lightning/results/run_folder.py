@@ -140,6 +140,22 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def reported_checkpoint(path: Path, key: str) -> Path:
+    """`path` of a checkpoint, or of a run folder the checkpoint whose results it reports (the last where none are).
+
+    Raises InputError, with `key`, for a folder that holds no run.
+    """
+    if not path.is_dir():
+        return path
+    last = path / LAST
+    if not last.is_file():
+        raise InputError(
+            f"{key}={path}: is a folder, and no run folder ({LAST} is not in it); give a run folder or a checkpoint"
+        )
+    metrics = read_metrics(path)
+    return last if metrics is None else last.with_stem(metrics["checkpoint"])
+
+
 def _plain(row: Row | Bounds) -> dict[str, float | int | None]:
     return {name: _number(value) for name, value in row._asdict().items()}
 

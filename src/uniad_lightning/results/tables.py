@@ -1,24 +1,13 @@
 """Tables in the terminal: one evaluation, the categories of a data set."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Literal
-
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from uniad_lightning.data.records import Splits, counts
-from uniad_lightning.errors import print_stdout, printable
+from uniad_lightning.errors import print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.metrics.recount import TOLERANCE
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import COLUMNS, rows
-
-Justify = Literal["left", "right"]
-LEFT: Justify = "left"
-RIGHT: Justify = "right"
-_UNBOUNDED = 10_000  # characters, more than any table has
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -48,11 +37,11 @@ def show_evaluation(evaluation: Evaluation) -> None:
 
 
 def show_counts(splits: Splits) -> None:
-    """Print how many images each category has, with those kept apart where there are any."""
+    """Print how many images each category has, with the held-out ones where there are any."""
     listed = [row._asdict() for row in counts(splits)]
     shown = {"train_good": "train", "test_good": "test good", "test_defective": "test defective"}
     if splits.validation:
-        shown["validation_good"] = "kept apart"
+        shown["validation_good"] = "held-out"
     columns = [("category", LEFT), *((title, RIGHT) for title in shown.values()), ("defects", LEFT)]
     rows: list[Sequence[object] | None] = []
     for row in listed:
@@ -65,34 +54,6 @@ def show_counts(splits: Splits) -> None:
 def percent(value: float | None) -> str:
     """A fraction in percent with two decimals; `nan` for an undefined one."""
     return "nan" if value is None or value != value else f"{100 * value:.2f}"
-
-
-def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> None:
-    """Print a table of `rows`, None for a rule; a column is its heading and side.
-
-    It is as wide as the terminal or COLUMNS, 140 without either; where it would be wider, texts are folded and
-    numbers are not. Every text is printed literally: the names of categories and files may contain markup.
-    """
-    cells = [None if row is None else [printable(str(cell)) for cell in row] for row in rows]
-    table = Table(title=printable(title), title_justify="left")
-    for place, (heading, side) in enumerate(columns):
-        words = [row[place] for row in cells if row is not None and place < len(row)]
-        whole = side == RIGHT and not any(" " in word for word in words)
-        heading = "\n".join(map(printable, heading.split("\n")))
-        table.add_column(heading, justify=side, overflow="fold", no_wrap=whole)
-    for row in cells:
-        if row is None:
-            table.add_section()
-        else:
-            table.add_row(*row)
-    plain = partial(Console, markup=False, emoji=False, highlight=False)
-    console = plain()
-    # Without a terminal rich assumes 80 columns and would fold more than has to be.
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = plain(width=140)
-    if Measurement.get(console, console.options.update_width(_UNBOUNDED), table).maximum > console.width:
-        table.padding = (0, 0)
-    console.print(table)
 
 
 def defined(columns: Sequence[str], values: Callable[[str], Iterable[float]]) -> list[str]:

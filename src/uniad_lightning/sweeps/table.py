@@ -12,8 +12,9 @@ from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.results.axes import note_if_equal, tick_values
 from uniad_lightning.results.labels import label
+from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import COLUMNS, read_metrics, write_text
-from uniad_lightning.results.tables import LEFT, RIGHT, defined, percent, print_table
+from uniad_lightning.results.tables import defined, percent
 
 RUNS, PLOT = "sweep.csv", "sweep.png"
 SEED = "seed"

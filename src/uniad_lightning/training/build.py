@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, white_level_of
+from uniad_lightning.data.layouts.patterns import on_disk
+from uniad_lightning.data.listing import list_records
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import InputError, one_line, print_stderr
@@ -46,6 +48,15 @@ def build_module(cfg: DictConfig, *, announce: bool = True) -> AnomalyModule:
         return instantiate(cfg.model, _partial_=True)(**parts)
     except (TypeError, ValueError) as error:
         raise InputError(f"model: {method.__name__} cannot be built from its keys; {one_line(error)}") from error
+
+
+def check_listing(cfg: DictConfig) -> None:
+    """Raises InputError where the data of `cfg` cannot be listed: at once, before weights are asked for.
+
+    Data that a training first writes itself are not checked.
+    """
+    if "source" in cfg and cfg.get("prepare") is None:
+        list_records(instantiate(cfg.source), on_disk(expand(cfg.root)), cfg.categories)
 
 
 def build_data(cfg: DictConfig, module: AnomalyModule) -> UnifiedDataModule:

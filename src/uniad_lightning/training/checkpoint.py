@@ -19,6 +19,7 @@ from uniad_lightning.files.mask_bits import unpack_mask
 from uniad_lightning.files.sealed import seal_archive
 from uniad_lightning.files.torch_file import read_torch_file
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.results.run_folder import LAST
 from uniad_lightning.results.written_files import note
 from uniad_lightning.training.checkpoint_format import FORMAT, upgrade
 from uniad_lightning.training.train_images import image_names, pack_names
@@ -100,8 +101,8 @@ def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     file = expand(path)
     if not file.is_file():
         problem = "is a folder" if file.is_dir() else "no such file"
-        last = file / "checkpoints" / "last.ckpt"
-        expected = last if last.is_file() else "a checkpoint such as RUN/checkpoints/last.ckpt"
+        last = file / LAST
+        expected = last if last.is_file() else f"a checkpoint such as RUN/{LAST}"
         raise InputError(f"{key}={path}: {problem}; expected {expected}")
     checkpoint = read_torch_file(file, f"{key}={path}")
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "loops"} <= checkpoint.keys():

@@ -4,7 +4,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 
 from uniad_lightning.errors import print_stdout
-from uniad_lightning.training.build import build_data, build_module
+from uniad_lightning.training.build import build_data, build_module, check_listing
 from uniad_lightning.training.method import leave_out_unused
 
 
@@ -14,6 +14,7 @@ def cache(cfg: DictConfig) -> None:
     Raises InputError for what cannot be used in `cfg` or the data, and where the features are not always the same.
     """
     leave_out_unused(cfg)
+    check_listing(cfg.data)
     module = build_module(cfg)
     with open_dict(cfg):
         cfg.data.cache = "disk"

@@ -21,7 +21,7 @@ from uniad_lightning.precision import check_precision
 from uniad_lightning.results.output_folder import holds_output_dir, is_first
 from uniad_lightning.results.run_folder import CONFIG, LAST, is_within, refuse_occupied
 from uniad_lightning.tracking.monitors import EvaluationMonitor
-from uniad_lightning.training.build import build_data, build_module, warn
+from uniad_lightning.training.build import build_data, build_module, check_listing, warn
 from uniad_lightning.training.callbacks import EndWhenInterrupted
 from uniad_lightning.training.checkpoint import (
     AtomicCheckpointIO,
@@ -66,6 +66,7 @@ def train(cfg: DictConfig) -> Evaluation:
     leave_out_unused(cfg)
     config = plain(cfg)
     _check(cfg, config)
+    check_listing(cfg.data)
     module = build_module(cfg, announce=initial is None)
     if initial is not None:
         load_weights(module, initial, cfg.init_from, key="init_from")

@@ -20,13 +20,14 @@ from support.settings import SMALL
 from support.trees import mvtec_tree
 from uniad_lightning.data.feature_cache import store as feature_cache
 from uniad_lightning.data.feature_cache.encoding import pack_mask, signatures, unpack_mask
+from uniad_lightning.data.feature_cache.room import make_room
 from uniad_lightning.data.feature_cache.store import (
     MISSING,
     DiskStore,
     MemoryStore,
     StoreError,
 )
-from uniad_lightning.data.feature_cache.usage import bound, make_room, stores
+from uniad_lightning.data.feature_cache.usage import bound, stores
 from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.data.records import Packed
 from uniad_lightning.errors import InputError

@@ -1,5 +1,7 @@
 """Public data sets by name: described, told apart, counted against what was published, and mixed."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -215,6 +217,47 @@ def test_the_command_lists_describes_and_verifies(command, trees, tmp_path):
         assert status == 2
         assert len(err.splitlines()) == 1
         assert said in err
+
+
+def test_own_images_are_counted_as_a_training_would_divide_them(command, trees, tmp_path):
+    root = tmp_path / "my photos"
+    shutil.copytree(trees["mvtec"] / "bottle" / "train" / "good", root / "bottle" / "good")
+    shutil.copytree(trees["mvtec"] / "bottle" / "test" / "hole", root / "bottle" / "hole")
+    status, out, err = command("data", "folder", f"data.root={root}")
+    assert (status, err) == (0, "")
+    (row,) = [line for line in out.splitlines() if "bottle" in line]
+    assert [int(number) for number in re.findall(r"\b\d+\b", row)] == [2, 1, 1, 1, 1]  # the last of hole
+    assert f"uniad train experiment=parts 'data.root={root}'" in out
+    (root / "bottle" / "hole" / "000.png").write_bytes(b"no image")
+    status, _, err = command("data", "folder", f"data.root={root}")
+    assert status == 2
+    assert "bottle/hole/000.png" in err
+
+
+@pytest.mark.parametrize(("root", "said"), [("absent", "absent does not exist"), ("tree", "it looks like data=mvtec")])
+def test_a_wrong_root_or_layout_is_found_before_weights_are_asked_for(uniad, trees, tmp_path, root, said):
+    root = {"absent": tmp_path / "absent", "tree": trees["mvtec"]}[root]
+    words = ["data=folder", f"data.root={root}", f"backbone.weights={tmp_path}/no.safetensors"]
+    for command in ("train", "cache"):
+        status, _, err = uniad(command, *words, f"output_dir={tmp_path}/run")
+        assert status == 2
+        (line,) = err.splitlines()
+        assert said in line
+
+
+@pytest.mark.slow
+def test_a_tree_without_masks_has_image_metrics_alone(uniad, tree, tmp_path):
+    root = shutil.copytree(tree / "bottle", tmp_path / "bottle")
+    shutil.rmtree(root / "ground_truth")
+    words = [*SMALL, "trainer=smoke", f"data.root={root}", f"output_dir={tmp_path}/run"]
+    status, out, err = uniad("train", *words)
+    assert status == 0, err
+    assert "undefined (nan), without masks or without images of both kinds: pixel_auroc, pixel_ap, pixel_f1max" in out
+    assert err.count("no masks, so there are image metrics and no pixel metrics") == 1
+    (row,) = json.loads((tmp_path / "run" / "metrics.json").read_text())["categories"].items()
+    assert row[0] == "bottle"
+    assert row[1]["image_auroc"] is not None
+    assert row[1]["pixel_auroc"] is None
 
 
 def test_a_whole_copy_is_told_so(command, tmp_path, monkeypatch):

@@ -430,12 +430,27 @@ def test_refuses_the_splits_of_one_product(tmp_path: Path, masks: bool, train: s
     assert message.startswith(f"data.root: {root} holds {held}, the splits of one category, and no categories")
     shutil.rmtree(root / "test" / "good")
     assert "holds" in refusal(root)
-    if train == "train":
-        parts = "{bottle:{good:train/good,defective:[test/dent,test/hole]}}"
-        assert f"'data.source.products={parts}'" in refusal(root)
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            cfg = compose("train", ["data=folder", f"data.root={root}", f"data.source.products={parts}"])
-        assert len(instantiate(cfg.data.source)(root).test) == 3
+
+
+def test_what_is_wrong_with_a_root_is_named(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    touch(tmp_path, *numbered("flat", 3))
+    (tmp_path / "up").mkdir()
+    shop.rename(tmp_path / "up" / "shop")
+    shop = tmp_path / "up" / "shop"
+    for root, said in (
+        (tmp_path / "absent", "does not exist"),
+        (tmp_path / "empty", "; it is empty"),
+        (tmp_path / "flat", "; it holds 3 images but not in such folders"),
+        (tmp_path / "up", f"; the categories lie one level lower: give data.root={shop}"),
+        (shop / "bottle" / "good", f"; it is a part of the category bottle: give data.root={shop / 'bottle'}"),
+        (
+            shop / "bottle" / "masks" / "dent",
+            f"; it is a part of the category bottle: give data.root={shop / 'bottle'}",
+        ),
+    ):
+        assert said in refusal(root)
+    assert "one level lower" not in refusal(mvtec_tree(tmp_path / "mvtec"))  # whose train/good is no category
 
 
 @pytest.mark.parametrize(
@@ -455,7 +470,12 @@ def test_other_layouts_are_told_by_name(tmp_path: Path, tree, layout: str, categ
         with pytest.raises(LayoutError) as caught:
             list_folder(root / category)
         said = str(with_hint(caught.value, root=root / category, listing=list_folder))
-        assert f"looks like a category of data={layout}: give data.root={root} 'data.categories=[{category}]'" in said
+        if layout == "mvtec":  # takes the folder of one category
+            assert f"give data=mvtec data.root={root / category}" in said
+        else:
+            assert (
+                f"looks like a category of data={layout}: give data.root={root} 'data.categories=[{category}]'" in said
+            )
 
 
 @pytest.mark.parametrize("way", ["command line", "file"])

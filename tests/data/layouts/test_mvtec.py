@@ -7,6 +7,7 @@ import pytest
 
 from support.trees import mvtec_tree
 from uniad_lightning.data.layouts.mvtec import list_mvtec
+from uniad_lightning.data.layouts.skipped import counting
 from uniad_lightning.data.records import CategoryCount, Record, counts
 from uniad_lightning.errors import InputError
 
@@ -131,8 +132,35 @@ def test_refuses_root_without_categories(tmp_path: Path) -> None:
     assert "train/good/ and test/<defect>/" in message
 
 
-def test_root_that_is_a_category_is_told_its_parent(tree: Path) -> None:
-    assert f"data.root={tree} 'data.categories=[bottle]'" in refusal(tree / "bottle")
+def test_root_that_is_a_category_is_the_one_category(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list_mvtec(tree / "bottle") == list_mvtec(tree, categories=["bottle"])
+    monkeypatch.chdir(tree / "bottle")
+    assert list_mvtec(Path()).categories == ("bottle",)
+
+
+@pytest.mark.parametrize("below", ["train", "test", "train/good", "test/hole"])
+def test_root_below_a_category_is_told_the_category(tree: Path, below: str) -> None:
+    assert f"it is a part of the category bottle: give data.root={tree / 'bottle'}" in refusal(tree / "bottle" / below)
+
+
+def test_root_above_the_categories_is_told_their_folder(tree: Path) -> None:
+    shutil.move(tree, tree.parent / "high" / "my parts")
+    assert "lie one level lower: give 'data.root=" in refusal(tree.parent / "high")
+    assert refusal(tree.parent / "high").endswith(f"{tree.parent / 'high' / 'my parts'}'")
+
+
+def test_without_any_ground_truth_there_are_no_masks_and_a_warning(tree: Path) -> None:
+    before = list_mvtec(tree)
+    for category in ("bottle", "cable"):
+        shutil.rmtree(tree / category / "ground_truth")
+    with counting() as skipped:
+        splits = list_mvtec(tree)
+    assert splits.train == before.train
+    assert splits.test == tuple(record._replace(masks=()) for record in before.test)
+    folders = [str(tree / category / "ground_truth") for category in ("bottle", "cable")]
+    assert str(skipped) == (
+        f"no masks, so there are image metrics and no pixel metrics: {', '.join(folders)} are missing"
+    )
 
 
 @pytest.mark.parametrize("leave_folder", [True, False])

@@ -11,8 +11,8 @@ from torch import Tensor
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.feature_cache.cached_split import CachedSplit
 from uniad_lightning.data.feature_cache.loader import feeds_gpu
+from uniad_lightning.data.feature_cache.room import make_room
 from uniad_lightning.data.feature_cache.store import DiskStore, MemoryStore, StoreError
-from uniad_lightning.data.feature_cache.usage import make_room
 from uniad_lightning.errors import InputError, did_you_mean, print_stderr
 
 

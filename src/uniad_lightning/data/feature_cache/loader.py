@@ -1,5 +1,6 @@
 """Loaders of the batches of a split: of images, or of cached features."""
 
+import os
 from collections.abc import Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -16,6 +17,11 @@ class Batches(Sized, Protocol):
     """A sampler of batches: the images of each."""
 
     def __iter__(self) -> Iterator[Sequence[int | Draw]]: ...
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, beyond which more workers only take turns."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def feeds_gpu(trainer: L.Trainer) -> bool:

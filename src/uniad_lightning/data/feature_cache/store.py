@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from uniad_lightning.data.feature_cache.encoding import to_half
-from uniad_lightning.data.feature_cache.store_folder import INDEX, digest, hold, shard_name, write_about
+from uniad_lightning.data.feature_cache.store_folder import INDEX, Connection, digest, hold, shard_name, write_about
 from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.progress_bar import progress_bar
@@ -36,7 +36,6 @@ SPARE_BYTES = 1 << 30  # that a cache leaves free on its disk
 MOST_OPEN = 256  # shards
 MISSING = -1
 NO_ROOM = "the disk has no room for the features"
-_BUSY_SECONDS = 120  # to wait for the transaction of another process
 _TABLES = """
 create table if not exists entry (signature blob primary key, slot integer, checksum integer, mask blob) without rowid;
 create table if not exists slots (next integer);
@@ -138,7 +137,7 @@ class DiskStore:
             with self._connected() as index:
                 index.executescript(_TABLES)
 
-    def _connected(self) -> "Connection":
+    def _connected(self) -> Connection:
         return Connection(self.folder / INDEX)
 
     @contextmanager
@@ -230,21 +229,3 @@ class DiskStore:
             self._shards[number] = path.open("r+b", buffering=0)
         self._shards[number].seek(place * self._slot_bytes)
         return self._shards[number]
-
-
-class Connection:
-    """A connection to the index for one transaction, committed at the end; none is open across a fork."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._index = sqlite3.connect(self._path, timeout=_BUSY_SECONDS)
-        return self._index
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._index.commit()
-        finally:
-            self._index.close()

@@ -110,7 +110,7 @@ def _refuse_irregular(path: Path) -> None:
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         kind = "folder" if stat.S_ISDIR(mode) else "pipe, socket or device"
-        raise InputError(f"{path}: is a {kind}, expected an image file; give the image itself, or delete it")
+        raise InputError(f"{path}: is a {kind}, expected an image file; give the image itself, or leave it out")
 
 
 def _what_else(path: Path | str) -> str:

@@ -1,12 +1,14 @@
 """The public data sets that can be listed, by their name in `data=NAME` and `uniad data NAME`."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from uniad_lightning.data.layouts.btad import BTAD
 from uniad_lightning.data.layouts.cifar10 import CIFAR10
+from uniad_lightning.data.layouts.folder_categories import is_category
 from uniad_lightning.data.layouts.kolektor import KOLEKTOR_SDD
-from uniad_lightning.data.layouts.listing import LayoutError
+from uniad_lightning.data.layouts.listing import LayoutError, any_folder
 from uniad_lightning.data.layouts.mpdd import MPDD
 from uniad_lightning.data.layouts.mvtec import MVTEC
 from uniad_lightning.data.layouts.mvtec_3d import MVTEC_3D
@@ -52,7 +54,7 @@ def with_hint(error: InputError, *, root: Path, listing: Callable[..., Splits]) 
     own_folders = not own and not isinstance(error, LayoutError)  # a user's folders may look like any layout
     if own_folders or any(published.recognise(root) for published in own):
         return error
-    return InputError(f"{error}{recognise(root) or ('' if own else _as_category(root))}")
+    return InputError(f"{error}{recognise(root) or (_as_own(root) if own else _as_category(root))}")
 
 
 def _as_category(root: Path) -> str:
@@ -63,8 +65,16 @@ def _as_category(root: Path) -> str:
     names = [name for name, published in CATALOGUE.items() if published.recognise(parent)]
     if not names:
         return ""
+    if names == ["mvtec"]:
+        given = shlex.quote(f"data.root={root}")
+        return f"; it looks like a category of data=mvtec, which takes it as it is: give data=mvtec {given}"
     known = " or data=".join(names)
     return f"; it looks like a category of data={known}: give data.root={parent} 'data.categories=[{category}]'"
+
+
+def _as_own(root: Path) -> str:
+    """`; it looks like data=folder` where `root` holds, or is, a category of a user's own."""
+    return "; it looks like data=folder" if is_category(root) or any_folder(root, is_category) else ""
 
 
 def describe(name: str) -> str:

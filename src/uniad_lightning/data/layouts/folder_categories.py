@@ -11,6 +11,7 @@ from uniad_lightning.data.layouts.listing import LayoutError, folders, named_fol
 from uniad_lightning.data.layouts.mask_names import is_mask_folder
 from uniad_lightning.data.layouts.patterns import below, inside, matches, on_disk
 from uniad_lightning.data.layouts.skipped import note_mask_folder
+from uniad_lightning.data.layouts.wrong_level import why_no_category
 from uniad_lightning.data.records import GOOD
 from uniad_lightning.errors import InputError, did_you_mean
 
@@ -58,26 +59,19 @@ def read_folders(root: Path) -> dict[str, Reader]:
     if split:
         raise LayoutError(
             f"data.root: {root.absolute()} holds {' and '.join(split)}, the splits of one category, and no categories"
-            f"{_as_products(root)}"
         )
     if not by_name:
         raise LayoutError(
             f"data.root: {root.absolute()} holds no category; expected good/ in it or in its folders, with a folder "
-            f"for each kind of defect beside it; or give {KEY}"
+            f"for each kind of defect beside it; or give {KEY}{why_no_category(root, is_category)}"
         )
     check_names({name: str(folder.absolute()) for name, folder in by_name.items()})
     return {name: partial(_read_folder, name, folder) for name, folder in by_name.items()}
 
 
-def _as_products(root: Path) -> str:
-    """The setting that gives splits in the layout of MVTec AD as one category, without masks; empty for others."""
-    kinds = [kind for kind in named_folders(root / "test") if kind != GOOD]
-    if not kinds or not (root / "train" / GOOD).is_dir():
-        return ""
-    parts = [f"{GOOD}:train/{GOOD}", *([f"test_good:test/{GOOD}"] if (root / "test" / GOOD).is_dir() else [])]
-    parts.append(f"{DEFECTIVE}:[{','.join(f'test/{kind}' for kind in kinds)}]")
-    name = composed(Path(os.path.abspath(root)).name)
-    return f"; without masks give '{KEY}={{{name}:{{{','.join(parts)}}}}}'"
+def is_category(folder: Path) -> bool:
+    """Whether `good` is in `folder`, and its name is not that of a split of another layout."""
+    return (folder / GOOD).is_dir() and folder.absolute().name.casefold() not in _SPLITS
 
 
 def refuse_left_out(root: Path) -> None:

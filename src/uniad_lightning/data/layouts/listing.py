@@ -182,10 +182,11 @@ def training_records(folder: Path, category: str, *, needed: bool) -> list[Recor
     return records
 
 
-def tested_records(test: Path, truth: Path, category: str) -> list[Record]:
+def tested_records(test: Path, truth: Path, category: str, *, masked: bool) -> list[Record]:
     """Records of the folders of `test`, each defective image with its mask in the folder of that name in `truth`.
 
-    In the order defect, file name, `good` among them; `truth` itself may lie in `test`. Raises InputError as `pair`.
+    None has a mask unless `masked`. In the order defect, file name, `good` among them; `truth` itself may lie in
+    `test`. Raises InputError as `pair`.
     """
     skip_images_in(test)
     records = []
@@ -194,8 +195,9 @@ def tested_records(test: Path, truth: Path, category: str) -> list[Record]:
             records += good_records(images_in, category)
         else:
             images = image_files(images_in)
-            masks = pair(images, image_files(masks_in), images_in=images_in, masks_in=masks_in)
-            records += [Record(images[stem], (masks[stem],), category, defect, 1) for stem in images]
+            masks = pair(images, image_files(masks_in), images_in=images_in, masks_in=masks_in) if masked else {}
+            marked = ((image, (masks[stem],) if masked else ()) for stem, image in images.items())
+            records += [Record(image, mask, category, defect, 1) for image, mask in marked]
     return records
 
 

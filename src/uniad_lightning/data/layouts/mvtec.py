@@ -5,13 +5,16 @@
     root/<category>/ground_truth/<defect>/<stem>_mask.png
 
 Any image suffix is accepted, in upper or lower case; a mask may also be called `<stem>.png`. `ground_truth/good`, which
-some data sets of this layout fill with black masks, is ignored. That a mask has its image's size is checked when it is
-read (`decoding.read_mask`).
+some data sets of this layout fill with black masks, is ignored. Where no category has `ground_truth`, no image has a
+mask. `root` may itself be the one category. That a mask has its image's size is checked when it is read
+(`decoding.read_mask`).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from uniad_lightning.data.layouts.category_names import composed
 from uniad_lightning.data.layouts.listing import (
     LayoutError,
     category_folders,
@@ -24,8 +27,11 @@ from uniad_lightning.data.layouts.listing import (
     training_records,
 )
 from uniad_lightning.data.layouts.published import Images, Published
+from uniad_lightning.data.layouts.skipped import note_without_masks
+from uniad_lightning.data.layouts.wrong_level import why_no_category
 from uniad_lightning.data.records import GOOD, Splits
 
+_TRUTH = "ground_truth"
 _EXPECTED = "the categories (bottle/, ...) with train/good/ and test/<defect>/"
 
 
@@ -38,26 +44,32 @@ def list_mvtec(root: Path, *, categories: Sequence[str] | None = None, train_nee
     training image, a defective image has no mask, a mask has no image, or two files of a folder differ in suffix only.
     """
     by_name = _find_categories(root)
-    return splits_of(
-        {name: by_name[name] for name in choose(categories, by_name, root)},
+    chosen = {name: by_name[name] for name in choose(categories, by_name, root)}
+    masked = any((folder / _TRUTH).is_dir() for folder in chosen.values())
+    splits = splits_of(
+        chosen,
         train=lambda folder, name: training_records(folder / "train" / GOOD, name, needed=train_needed),
-        test=lambda folder, name: tested_records(folder / "test", folder / "ground_truth", name),
+        test=lambda folder, name: tested_records(folder / "test", folder / _TRUTH, name, masked=masked),
     )
+    if not masked and any(record.label for record in splits.test):
+        for folder in chosen.values():
+            note_without_masks(folder / _TRUTH)
+    return splits
 
 
 def _find_categories(root: Path) -> dict[str, Path]:
-    """The folders of `root` that hold `train` or `test`, by name; at least one."""
+    """The folders of `root` that hold `train` or `test`, by name, or `root` itself; at least one."""
     check_root(root, _EXPECTED)
     try:
         return category_folders(root, ("train", "test"), data_set="this layout", expected=_EXPECTED)
-    except LayoutError:
-        if not (root / "train" / GOOD).is_dir():
-            raise
-    here = root.resolve()
-    raise LayoutError(
-        f"data.root: {here} is itself a category (it holds train/good); "
-        f"give its parent and name it: data.root={here.parent} 'data.categories=[{here.name}]'"
-    )
+    except LayoutError as error:
+        if not _has_train_good(root):
+            raise LayoutError(f"{error}{why_no_category(root, _has_train_good)}") from None
+    return {composed(Path(os.path.abspath(root)).name): root}  # not `resolve`: a linked folder has the link's name
+
+
+def _has_train_good(folder: Path) -> bool:
+    return (folder / "train" / GOOD).is_dir()
 
 
 def recognise(root: Path) -> bool:
@@ -80,7 +92,7 @@ def _has_layout(category: Path) -> bool:
         return False
     if any((category / split).is_dir() for split in ("validation", "test_public")):  # MVTec LOCO AD, MVTec AD 2
         return False
-    return not any(folders(defect) for defect in folders(category / "ground_truth"))  # LOCO: a folder for each image
+    return not any(folders(defect) for defect in folders(category / _TRUTH))  # LOCO: a folder for each image
 
 
 MVTEC = Published(

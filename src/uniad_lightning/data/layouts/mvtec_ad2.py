@@ -62,7 +62,7 @@ def _list_test(folder: Path, category: str) -> list[Record]:
         raise LayoutError(
             f"{test}: no such folder, so this is not MVTec AD 2; unpack the category again, or choose the right layout"
         )
-    return tested_records(test, test / _TRUTH, category)
+    return tested_records(test, test / _TRUTH, category, masked=True)
 
 
 MVTEC_AD2 = Published(

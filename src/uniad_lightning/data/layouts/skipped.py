@@ -1,4 +1,4 @@
-"""Files that the listings skip, and folders that they take for masks: collected for one warning."""
+"""What the listings skip, take for masks by a name, or list without masks: collected for one warning."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -8,18 +8,20 @@ from pathlib import Path
 
 
 class SkippedFiles:
-    """The files that were skipped, and the folders that were taken for masks.
+    """The files that were skipped, the folders that were taken for masks, and the data that have none.
 
     Attributes:
         others: files without the suffix of an image.
         beside: images beside the folders of images, which have no label.
         masks: folders taken for masks by a name that may mean something else.
+        without_masks: folders of data without the folder of masks.
     """
 
     def __init__(self) -> None:
         self.others: set[Path] = set()
         self.beside: set[Path] = set()
         self.masks: set[Path] = set()
+        self.without_masks: set[Path] = set()
 
     def __str__(self) -> str:
         """One line, which is empty where nothing was skipped."""
@@ -36,6 +38,10 @@ class SkippedFiles:
         if self.masks:
             folders = ", ".join(map(str, sorted(self.masks)))
             parts.append(f"taken for masks, by the name: {folders}; rename a folder that is a kind of defect")
+        if self.without_masks:
+            folders = ", ".join(map(str, sorted(self.without_masks)))
+            verb = "is" if len(self.without_masks) == 1 else "are"
+            parts.append(f"no masks, so there are image metrics and no pixel metrics: {folders} {verb} missing")
         return "; ".join(parts)
 
 
@@ -72,3 +78,10 @@ def note_mask_folder(folder: Path) -> None:
     skipped = _COLLECTED.get()
     if skipped is not None:
         skipped.masks.add(folder)
+
+
+def note_without_masks(folder: Path) -> None:
+    """Note the missing folder of the masks of defective images."""
+    skipped = _COLLECTED.get()
+    if skipped is not None:
+        skipped.without_masks.add(folder)

@@ -26,8 +26,13 @@ class EngineOutput(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs the model of a checkpoint or of an exported file. Safe to call from several threads."""
+    """Runs the model of a checkpoint or of an exported file. Safe to call from several threads.
 
+    `model` is its name for people, `categories` are those of its training.
+    """
+
+    model: str
+    categories: Sequence[str]
     calibration: Calibration | None
     region: Box
     white_level: int

@@ -24,7 +24,7 @@ class TorchEngine:
     """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`.
 
     `white_level` is the white of images of more than 8 bits, as in the training; `precision` one of
-    `precision.INFERENCE`.
+    `precision.INFERENCE`. `model` and `categories` as in `Engine`.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class TorchEngine:
         familiarity: Familiarity | None,
         white_level: int = FULL_RANGE,
         precision: str = "fp32",
+        model: str = "unknown",
+        categories: Sequence[str] = (),
     ):
+        self.model, self.categories = model, categories
         self.module = module.eval().to(device)
         self.framing = framing
         self.region = framing.region
@@ -97,6 +100,8 @@ def load_engine(
         std=data.std,
         device=device,
         precision=precision,
+        model=str(checkpoint["config"]["model"]["_target_"]).rpartition(".")[2],
+        categories=checkpoint.get("categories", ()),
         calibration=Calibration.from_plain(calibration) if calibration else None,
         familiarity=Familiarity.from_plain(familiarity) if familiarity else None,
     )

@@ -45,6 +45,7 @@ class OnnxEngine:
         inputs = ", ".join(f"{node.name} {node.type}" for node in self.session.get_inputs())
         self.about = _read_about(texts, path, inputs)
         self.calibration, self.region = _calibration(self.about), _region(self.about)
+        self.model, self.categories = Path(path).name, self.about.get("categories", ())
         self.white_level = self.about.get("white_level", FULL_RANGE)
         self.outputs = [output.name for output in self.session.get_outputs()]
         on_gpu = CUDA in self.session.get_providers()
@@ -75,6 +76,7 @@ class ProgramEngine:
         about = json.loads(extra[ABOUT] or "{}")
         self.about = _read_about({name: json.dumps(value) for name, value in about.items()}, path, "unknown")
         self.calibration, self.region = _calibration(self.about), _region(self.about)
+        self.model, self.categories = Path(path).name, self.about.get("categories", ())
         self.white_level = self.about.get("white_level", FULL_RANGE)
         self.at_once = at_once(self.about["image_size"], self.about["tiles"])
 
