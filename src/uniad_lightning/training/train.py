@@ -65,7 +65,6 @@ def train(cfg: DictConfig) -> Evaluation:
     leave_out_unused(cfg)
     config = plain(cfg)
     _check(cfg, config)
-    check_listing(cfg.data)
     module = build_module(cfg, announce=initial is None)
     if initial is not None:
         load_weights(module, initial, cfg.init_from, key="init_from")
@@ -92,13 +91,14 @@ def train(cfg: DictConfig) -> Evaluation:
 
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
-    """Raises InputError for settings that a training cannot have, and for an output folder that it cannot use."""
+    """Raises InputError for settings that a training cannot have, and an output folder or data that it cannot use."""
     check_trainer(config["trainer"])
     check_end(config["trainer"])
     check_validations(cfg.validate_every)
     if is_first():
         _refuse_overwriting_initial(cfg)
         refuse_occupied(Path(cfg.output_dir), overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
+    check_listing(cfg.data)
 
 
 def _checkpoint_to_resume(cfg: DictConfig, config: dict[str, Any], module: AnomalyModule) -> dict[str, Any] | None:
