@@ -41,9 +41,8 @@ def predict_all(
 
     `workers` threads decode ahead. An unreadable image is a row with its error. Where the source has no further image
     at the moment, a smaller batch is inspected at once. `show` prints a progress bar, failures, and, also after an
-    interrupt, the counts; with `each` it prints a line for each image in place of the bar. The processes of the
-    `writer` take one batch each in turn, so that the batches, and with them every digit of the scores, are those of a
-    single process; the first returns the counts of all, the others zeros.
+    interrupt, the counts; with `each` a line for each image in place of the bar. The processes of the `writer` take one
+    batch each in turn, so that every digit is that of a single process; the first returns all counts, others zeros.
 
     Raises InputError when the results cannot be written or the source ends in an error; rows are kept.
     """

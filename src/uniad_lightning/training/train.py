@@ -66,7 +66,6 @@ def train(cfg: DictConfig) -> Evaluation:
     leave_out_unused(cfg)
     config = plain(cfg)
     _check(cfg, config)
-    check_listing(cfg.data)
     module = build_module(cfg, announce=initial is None)
     if initial is not None:
         load_weights(module, initial, cfg.init_from, key="init_from")
@@ -95,15 +94,20 @@ def train(cfg: DictConfig) -> Evaluation:
 
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
+<<<<<<< HEAD
     """Raises InputError for settings that a training cannot have, and for an output folder that it cannot use."""
     if config.get("resume") is not None:
         raise InputError(f"resume={config['resume']}: is read by the command line alone; in Python give ckpt_path")
+=======
+    """Raises InputError for settings that a training cannot have, and an output folder or data that it cannot use."""
+>>>>>>> 7cf6c0deaba68ef6b390dcf7155041a42d99e72f
     check_trainer(config["trainer"])
     check_end(config["trainer"])
     check_validations(cfg.validate_every)
     if is_first():
         _refuse_overwriting_initial(cfg)
         refuse_occupied(Path(cfg.output_dir), overwrite=cfg.overwrite, resume_from=cfg.ckpt_path)
+    check_listing(cfg.data)
 
 
 def _checkpoint_to_resume(cfg: DictConfig, config: dict[str, Any], module: AnomalyModule) -> dict[str, Any] | None:
