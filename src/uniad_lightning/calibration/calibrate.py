@@ -132,7 +132,9 @@ def _score(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any], ima
     """Score all images, and learn to recognise categories; train images by detectors fitted without them."""
     good = score_records(engine, images.held_out, label="scores of held-out images")
     test = score_records(engine, images.test, label="scores of test images")
-    recognition = learn(score_records(engine, images.train, label="features of train images"), good, cfg.unfamiliar_rate)
+    recognition = learn(
+        score_records(engine, images.train, label="features of train images"), good, cfg.unfamiliar_rate
+    )
     if images.cross_fitted:
         good = Scores.joined([good, cross_fit(engine, checkpoint, cfg.data, images.splits, cfg.folds)])
     if recognition is not None and recognition.reliable:

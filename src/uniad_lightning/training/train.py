@@ -94,13 +94,9 @@ def train(cfg: DictConfig) -> Evaluation:
 
 
 def _check(cfg: DictConfig, config: dict[str, Any]) -> None:
-<<<<<<< HEAD
-    """Raises InputError for settings that a training cannot have, and for an output folder that it cannot use."""
+    """Raises InputError for settings that a training cannot have, and an output folder or data that it cannot use."""
     if config.get("resume") is not None:
         raise InputError(f"resume={config['resume']}: is read by the command line alone; in Python give ckpt_path")
-=======
-    """Raises InputError for settings that a training cannot have, and an output folder or data that it cannot use."""
->>>>>>> 7cf6c0deaba68ef6b390dcf7155041a42d99e72f
     check_trainer(config["trainer"])
     check_end(config["trainer"])
     check_validations(cfg.validate_every)
