@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench bench-gpu paper
+.PHONY: help setup demo test test-all lint format bench bench-gpu paper notebooks
 
 help:  ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-9s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ bench: setup  ## measure speed and memory against what is replaced, as ratios (m
 
 bench-gpu: setup  ## run on a GPU what is written for one: precisions, processes, memory, throughput (minutes)
 	$(BIN)/python benchmarks/gpu.py runs/gpu
+
+notebooks: setup  ## run the notebooks and store them with their outputs (half an hour on two cores)
+	$(BIN)/python scripts/store_notebooks.py
 
 MVTEC ?= mvtec_ad
 PAPER := runs/paper/unified_or_separate

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from uniad_lightning.calibration.boundaries import warn_of_none
 from uniad_lightning.calibration.outcomes import warn_of_blind
 from uniad_lightning.calibration.recognition import learn, warn_of_useless, with_categories
 from uniad_lightning.calibration.report import Outcome
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.data.records import Record
 from uniad_lightning.detectors.base import Output
+from uniad_lightning.inspection.boundary import Boundary, Calibration
+
+NAMES = ("bottle", "cable")
 
 
 def scored(descriptors, categories):
@@ -25,7 +29,7 @@ def clouds(count, distance, seed=0):
 
 
 def test_categories_that_differ_are_found_and_choose_the_boundary():
-    found = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01)
+    found = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01, before=None, categories=NAMES)
     assert (found.right, found.images) == (240, 240)
     assert found.reliable
     unnamed = scored(clouds(5, 10, seed=2).descriptor, [""] * 5 + ["given"] * 5)
@@ -34,14 +38,14 @@ def test_categories_that_differ_are_found_and_choose_the_boundary():
 
 
 def test_categories_that_look_alike_do_not_choose_the_boundary():
-    found = learn(clouds(100, 0.5), clouds(20, 0.5, seed=1), rate=0.01)
+    found = learn(clouds(100, 0.5), clouds(20, 0.5, seed=1), rate=0.01, before=None, categories=NAMES)
     assert 0.5 * found.images < found.right < 0.95 * found.images
     assert not found.reliable
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1])
 def test_the_share_of_good_images_that_look_unfamiliar_is_the_rate(rate):
-    found = learn(clouds(300, 10), clouds(50, 10, seed=1), rate=rate)
+    found = learn(clouds(300, 10), clouds(50, 10, seed=1), rate=rate, before=None, categories=NAMES)
     new = clouds(3000, 10, seed=2).descriptor
     share = float((found.familiarity.distance(new) > found.familiarity.boundary).float().mean())
     assert share == pytest.approx(rate, rel=0.6)
@@ -49,11 +53,37 @@ def test_the_share_of_good_images_that_look_unfamiliar_is_the_rate(rate):
 
 def test_train_images_alone_set_what_is_familiar_where_none_are_held_out():
     nothing = Scores((), np.zeros(0), np.zeros(0), None)
-    found = learn(clouds(100, 10), nothing, rate=0.01)
+    found = learn(clouds(100, 10), nothing, rate=0.01, before=None, categories=NAMES)
     assert found.images == 200
     assert found.familiarity.boundary > 0
-    assert learn(scored(np.zeros((1, 8)), ["bottle"]), nothing, rate=0.01) is None
-    assert learn(nothing, nothing, rate=0.01) is None
+    assert learn(scored(np.zeros((1, 8)), ["bottle"]), nothing, rate=0.01, before=None, categories=NAMES) is None
+    assert learn(nothing, nothing, rate=0.01, before=None, categories=NAMES) is None
+
+
+def test_what_an_earlier_calibration_has_learned_is_kept_where_there_are_no_train_images():
+    nothing = Scores((), np.zeros(0), np.zeros(0), None)
+    before = learn(clouds(100, 10), nothing, rate=0.01, before=None, categories=NAMES).familiarity
+    again = learn(nothing, clouds(20, 10, seed=1), rate=0.01, before=before, categories=NAMES)
+    assert (again.right, again.images, again.missing) == (240, 240, ())
+    joined = clouds(50, -10, seed=2)
+    new = scored(joined.descriptor[50:], ["gear"] * 50)  # a category that has joined since
+    extended = learn(new, nothing, rate=0.01, before=before, categories=[*NAMES, "gear"])
+    assert extended.familiarity.names == ("bottle", "cable", "gear")
+    assert extended.reliable
+    alone = learn(new, nothing, rate=0.01, before=None, categories=[*NAMES, "gear"])
+    assert (alone.missing, alone.reliable) == (NAMES, False)
+
+
+def test_copies_of_images_do_not_make_everything_else_unfamiliar():
+    nothing = Scores((), np.zeros(0), np.zeros(0), None)
+    once = clouds(100, 10)
+    twice = Scores(once.records * 2, np.tile(once.score, 2), np.tile(once.peak, 2), once.descriptor.repeat(2, 1))
+    boundaries = [
+        learn(train, nothing, rate=0.01, before=None, categories=NAMES).familiarity.boundary for train in (once, twice)
+    ]
+    assert boundaries[1] == pytest.approx(boundaries[0], rel=0.05)
+    same = scored(np.ones((4, 8)), ["bottle"] * 4)
+    assert learn(same, nothing, rate=0.01, before=None, categories=["bottle"]).familiarity.boundary > 0
 
 
 class Looking:
@@ -68,7 +98,7 @@ class Looking:
 
 
 def test_it_is_said_where_familiarity_is_of_no_use():
-    familiarity = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01).familiarity
+    familiarity = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01, before=None, categories=NAMES).familiarity
     far, near = torch.full((4, 8), 100.0), clouds(2, 10, seed=3).descriptor
     assert warn_of_useless(Looking(far), familiarity, {"good": 0.1}) == []
     (line,) = warn_of_useless(Looking(far), familiarity, {"good": 0.85})
@@ -92,3 +122,12 @@ def test_a_boundary_that_misses_nearly_everything_is_named():
     (line,) = warn_of_blind([], rows(0, 55, 55))
     assert line.startswith("with its own boundary 55 of 60 defective images of poly are missed")
     assert warn_of_blind([Outcome("mono", 1.0, 20, 0, 0, 0)], []) == []
+
+
+def test_categories_without_a_boundary_of_their_own_are_named():
+    own = Boundary(1.0, 1.0, 1.0, 9, 0.1, 0.0, 0.3)
+    calibration = Calibration("rate=0.01", own, {"bottle": own}, by_category=True)
+    assert warn_of_none(calibration, ["bottle"]) == []
+    assert warn_of_none(calibration, NAMES) == [
+        "no boundary of its own for lack of images, so the one for all decides: cable"
+    ]

@@ -9,7 +9,7 @@ import pytest
 from support.settings import FEATURES
 from uniad_lightning import Detector
 
-BANK = [*FEATURES, "model=memory_bank", "model.coreset=0.3"]
+BANK = [*FEATURES, "model=memory_bank", "model.coreset=0.3", "data.cache=disk"]
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +78,21 @@ def test_good_test_images_of_a_category_without_defects_set_its_boundary(tree, c
     assert images == {"bottle": 9, "cable": 9 + goods}
     with (tmp_path / "report/outcomes.csv").open(newline="") as file:
         assert {row["category"] for row in csv.DictReader(file)} == {"bottle", "all"}
+
+
+def test_a_bank_of_all_images_can_be_calibrated_at_the_end_of_its_training(tree, uniad, tmp_path):
+    status, _, err = uniad("train", *BANK, f"data.root={tree}", "calibrate=true", f"output_dir={tmp_path}/run")
+    assert status == 0, err
+    assert "held out" not in err
+    assert Detector.load(tmp_path / "run").calibration.overall.images == 18
+
+
+def test_the_only_image_of_a_category_sets_no_boundary(tree, uniad, tmp_path):
+    changed = shutil.copytree(tree, tmp_path / "changed")
+    for path in sorted((changed / "cable/train/good").iterdir())[1:]:
+        path.unlink()
+    words = [*BANK, f"data.root={changed}", "calibrate=true", f"output_dir={tmp_path}/run"]
+    status, _, err = uniad("train", *words)
+    assert status == 0, err
+    calibration = Detector.load(tmp_path / "run").calibration
+    assert (calibration.overall.images, list(calibration.categories)) == (9, ["bottle"])

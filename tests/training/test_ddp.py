@@ -230,3 +230,9 @@ def test_statistics_of_batch_norms_are_those_of_the_first_process_when_an_evalua
         logged = [float(row["mean/pixel_auroc"]) for row in csv.DictReader(file) if row["mean/pixel_auroc"]]
     assert len(logged) == 2  # while training, and at the end of the checkpoint
     assert logged[0] == pytest.approx(logged[1], abs=1e-6)
+
+
+def test_a_bank_that_two_processes_have_filled_is_calibrated_by_the_first_alone(root, tmp_path):
+    settings = [*FEATURES, *DDP, "trainer.devices=2", f"data.root={root}", f"output_dir={tmp_path}/run"]
+    finish(started([UNIAD, "train", *settings, "model=memory_bank", "model.coreset=0.3", "calibrate=true"]))
+    assert json.loads((tmp_path / "run/calibration/calibration.json").read_text())["overall"]["images"] == 20

@@ -1,7 +1,7 @@
 """Boundaries between good and defective, set on images that the detector was not trained on."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -86,6 +86,14 @@ def missing_images_message(by: str) -> str:
             "data.held_out=0.1, or name further good images with good=FOLDER"
         )
     return f"by={by}: needs good and defective test images; use by=rate, which needs good ones alone"
+
+
+def warn_of_none(calibration: Calibration, categories: Iterable[str]) -> list[str]:
+    """A warning where categories have no boundary of their own, or none."""
+    without = [name for name in categories if name not in calibration.categories]
+    return [f"no boundary of its own for lack of images, so the one for all decides: {', '.join(without)}"] * bool(
+        without
+    )
 
 
 def warn_of_too_few(calibration: Calibration, rate: float) -> list[str]:

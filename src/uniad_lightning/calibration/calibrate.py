@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from uniad_lightning.calibration.boundaries import (
     check_settings,
     set_boundaries,
+    warn_of_none,
     warn_of_too_few,
     warn_without_held_out,
 )
@@ -84,7 +85,7 @@ def calibrate(cfg: DictConfig) -> Calibration:
     calibration = set_boundaries(
         good, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall, by_category=by_category
     )  # fmt: skip
-    entries: dict[str, Any] = {"calibration": calibration.plain(), "familiarity": None}
+    entries: dict[str, Any] = {"calibration": calibration.plain()}
     facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path), "cross_fitted": images.cross_fitted}
     warnings = _warnings(cfg, calibration, good, images.reused)
     if recognition is not None:
@@ -101,6 +102,8 @@ def calibrate(cfg: DictConfig) -> Calibration:
     show_highest(good, calibration)
     if cfg.by == "rate" and any(record.label for record in test.records):
         show_rates(at_rates(good, test, by_category=by_category))
+    if by_category:
+        warnings += warn_of_none(calibration, checkpoint.get("categories", ()))
     for line in [*warnings, *warn_of_blind(overall, own)]:
         warn(line)
     print_stdout(f"report: {folder}")
@@ -133,7 +136,11 @@ def _score(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any], ima
     good = score_records(engine, images.held_out, label="scores of held-out images")
     test = score_records(engine, images.test, label="scores of test images")
     recognition = learn(
-        score_records(engine, images.train, label="features of train images"), good, cfg.unfamiliar_rate
+        score_records(engine, images.train, label="features of train images"),
+        good,
+        cfg.unfamiliar_rate,
+        before=engine.familiarity,
+        categories=checkpoint.get("categories", ()),
     )
     if images.cross_fitted:
         good = Scores.joined([good, cross_fit(engine, checkpoint, cfg.data, images.splits, cfg.folds)])

@@ -12,26 +12,28 @@ from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.training.refit import refit
-
-MOST_IMAGES = 2000  # with more, enough can be held out, and a fit takes minutes
+from uniad_lightning.training.train_images import can_refit
 
 
 def can_cross_fit(module: AnomalyModule, checkpoint: dict[str, Any], splits: Splits, folds: int | None) -> bool:
-    """Whether the method is fitted in seconds, on these train images alone."""
-    images = sum(not record.tile for record in splits.train)
-    alone = checkpoint["config"].get("init_from") is None
-    return folds is not None and folds > 1 and module.one_pass and alone and 2 * folds <= images <= MOST_IMAGES
+    """Whether each train image can be scored by a detector fitted in seconds without it."""
+    init_from = checkpoint["config"].get("init_from")
+    return folds is not None and can_refit(one_pass=module.one_pass, init_from=init_from, train=splits.train)
 
 
 def cross_fit(engine: TorchEngine, checkpoint: dict[str, Any], given: DictConfig, splits: Splits, folds: int) -> Scores:
-    """Scores of all train images of `splits`, each by a detector fitted to the images of the other folds.
+    """Scores of the train images of `splits`, each by a detector fitted to the images of the other folds.
 
-    `given` is the data configuration, as `build_saved_data` takes it.
+    The only image of a category is left out. `given` is the data configuration, as `build_saved_data` takes it.
     """
     scores = []
     for number, fold in enumerate(_folds(splits.train, folds), start=1):
         left_out = {record.image for record in fold}
         rest = [record for record in splits.train if record.image not in left_out]
+        known = {record.category for record in rest}
+        fold = [record for record in fold if record.category in known]
+        if not fold:
+            continue
         fitted = copy(engine)
         fitted.module = refit(engine.module, checkpoint, given, rest).to(engine.device)
         fitted.module.prepare()

@@ -17,14 +17,17 @@ def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], lis
     """False alarms and misses on the test images: of the boundary for all categories, and of the categories' own."""
     names = sorted({record.category for record in test.records})
 
-    def outcome(name: str, boundary: Boundary) -> Outcome:
-        good, defective = (test.of(name).labelled(label).score for label in (0, 1))
-        alarms, misses = (good > boundary.score).sum(), (defective <= boundary.score).sum()
-        return Outcome(name, boundary.score, len(good), int(alarms), len(defective), int(misses))
-
-    overall = [outcome(name, calibration.overall) for name in names]
-    own = [outcome(name, calibration.categories[name]) for name in names if name in calibration.categories]
+    overall = [_outcome(name, calibration.overall, test.of(name)) for name in names]
+    own = [
+        _outcome(name, calibration.categories[name], test.of(name)) for name in names if name in calibration.categories
+    ]
     return with_sum(overall), with_sum(own) if len(own) == len(overall) else own
+
+
+def _outcome(name: str, boundary: Boundary, images: Scores) -> Outcome:
+    good, defective = (images.labelled(label).score for label in (0, 1))
+    alarms, misses = (good > boundary.score).sum(), (defective <= boundary.score).sum()
+    return Outcome(name, boundary.score, len(good), int(alarms), len(defective), int(misses))
 
 
 def at_rates(good: Scores, test: Scores, *, by_category: bool) -> dict[float, Outcome]:
@@ -32,9 +35,8 @@ def at_rates(good: Scores, test: Scores, *, by_category: bool) -> dict[float, Ou
     found = {}
     for rate in _RATES:
         calibration = set_boundaries(good, test, by="rate", rate=rate, recall=1.0, by_category=by_category)
-        rows = outcomes(calibration, test)[1 if by_category else 0]
-        if rows and rows[-1].category == "all":
-            found[rate] = rows[-1]
+        names = sorted({record.category for record in test.records})
+        found[rate] = with_sum([_outcome(name, calibration.deciding(name), test.of(name)) for name in names])[-1]
     return found
 
 

@@ -1,6 +1,6 @@
 """Which category an image resembles, learned from train images, and how far that can be relied on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.inspection.boundary import at_rate
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
-from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.inspection.familiarity import TWIN, Familiarity
 
 CONFIDENT = 0.95  # share of good images whose category must be found right for its own boundary to decide
 _MANY = 0.5  # share of good test images; where more look unfamiliar, the others of a category are too much alike
@@ -23,43 +23,62 @@ class Recognition(NamedTuple):
         familiarity: the distances, and from which on an image is unfamiliar.
         right: good images whose category was found.
         images: of how many.
+        missing: categories of the detector that it knows nothing of.
     """
 
     familiarity: Familiarity
     right: int
     images: int
+    missing: tuple[str, ...]
 
     @property
     def reliable(self) -> bool:
         """Whether the category found in an image may choose the boundary."""
-        return self.right >= CONFIDENT * self.images
+        return not self.missing and self.right >= CONFIDENT * self.images
 
 
-def learn(train: Scores, held_out: Scores, rate: float) -> Recognition | None:
+def learn(
+    train: Scores, good: Scores, rate: float, *, before: Familiarity | None, categories: Iterable[str]
+) -> Recognition | None:
     """Learn from the mean features of train images; None of a detector without, or from a single image.
 
-    The boundary of what is familiar leaves about a share `rate` of good images beyond it: of the train images, each
-    among the others, as of the `held_out` ones.
+    Of those `categories` of the detector that `train` lacks, what was known `before` is kept. The boundary of what is
+    familiar leaves about a share `rate` of good images beyond it: of the train images, each among the others, as of the
+    `good` ones, which were not trained on.
     """
-    if train.descriptor is None or len(train.records) < 2:
+    familiarity = _references(train, before, categories)
+    if familiarity is None:
         return None
-    names = sorted({record.category for record in train.records})
-    familiarity = Familiarity(
-        references=train.descriptor.half(),  # as checkpoints store them
-        boundary=1.0,
-        names=names,
-        owners=torch.tensor([names.index(record.category) for record in train.records]),
-    )
     distance, found = familiarity.apart()
-    records = list(train.records)
-    if held_out.descriptor is not None:
-        more, more_found = familiarity.nearest(held_out.descriptor)
+    own = [familiarity.names[place] for place in familiarity.owners.tolist()]
+    if good.descriptor is not None:
+        more, more_found = familiarity.nearest(good.descriptor)
         distance, found = torch.cat([distance, more]), torch.cat([found, more_found])
-        records += held_out.records
-    distances = distance.double().numpy()
-    familiarity.boundary = at_rate(distances, distances, rate).score
-    known = [(r.category, names[i]) for r, i in zip(records, found.tolist(), strict=True) if r.category]
-    return Recognition(familiarity, sum(own == other for own, other in known), len(known))
+        own += [record.category for record in good.records]
+    finite = distance.isfinite()
+    distances = distance[finite].double().numpy()
+    familiarity.boundary = max(at_rate(distances, distances, rate).score, TWIN) if len(distances) else TWIN
+    pairs = zip(own, found.tolist(), finite.tolist(), strict=True)
+    right = [name == familiarity.names[place] for name, place, usable in pairs if name and usable]
+    missing = tuple(sorted({*categories} - {*familiarity.names}))
+    return Recognition(familiarity, sum(right), len(right), missing)
+
+
+def _references(train: Scores, before: Familiarity | None, categories: Iterable[str]) -> Familiarity | None:
+    """Mean features of train images, and of what was known before of the other `categories`; None of fewer than two."""
+    own = [record.category for record in train.records]
+    parts = [] if train.descriptor is None else [train.descriptor]
+    if before is not None:
+        wanted = {*categories} - {*own}
+        kept = [i for i, place in enumerate(before.owners.tolist()) if place >= 0 and before.names[place] in wanted]
+        own += [before.names[place] for place in before.owners[kept].tolist()]
+        parts.append(before.references[kept])
+    if not parts or len(own) < 2:
+        return None
+    names = sorted({*own})
+    owners = torch.tensor([names.index(name) for name in own])
+    # Half precision, as checkpoints store them.
+    return Familiarity(references=torch.cat(parts).half(), boundary=1.0, names=names, owners=owners)
 
 
 def with_categories(scores: Scores, familiarity: Familiarity) -> Scores:

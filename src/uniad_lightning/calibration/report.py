@@ -45,18 +45,20 @@ def show_calibration(calibration: Calibration, overall: Sequence[Outcome], own: 
 def show_deciding(calibration: Calibration, recognition: Recognition | None, *, asked: str) -> None:
     """Print which boundary decides on an image whose category is not given, and why."""
     one = "one boundary decides for all categories"
-    if recognition is None:
-        print_stdout(f"{one}: this detector cannot tell them apart" if asked == "category" else one)
+    if asked == "one":
+        print_stdout(f"{one} (boundaries=one)")
+        return
+    if recognition is None or recognition.missing:
+        unknown = "of any" if recognition is None else f"of {', '.join(recognition.missing)}"
+        print_stdout(f"{one}: to find the category of an image, the detector has no features of train images {unknown}")
         return
     right = (
         f"the category of the nearest train image is right for {recognition.right} of {recognition.images} good images"
     )
     if calibration.by_category:
         print_stdout(f"each image is decided by its category's own boundary; {right}")
-    elif asked == "category":
-        print_stdout(f"{one}: {right} only; category=NAME tells it to uniad predict")
     else:
-        print_stdout(f"{one} (boundaries=one)")
+        print_stdout(f"{one}: {right} only; category=NAME tells it to uniad predict")
 
 
 def show_rates(rates: Mapping[float, Outcome]) -> None:

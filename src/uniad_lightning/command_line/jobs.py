@@ -85,8 +85,8 @@ class Jobs:
     def _attempt(self, cfg: Any, hydra_cfg: Any, *, swept: bool) -> tuple[int, str]:
         """Run a job; returns its exit status and, where it failed, the reason."""
         try:
-            _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             cfg = settled(cfg, self.line)
+            _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             if OmegaConf.select(cfg, "ckpt_path") is not None:
                 cfg.ckpt_path = checkpoint_file(expand(cfg.ckpt_path), self.name)
             if not swept:

@@ -6,6 +6,7 @@ from shlex import quote
 from typing import Any
 
 from uniad_lightning.command_line.parsing import CommandLine
+from uniad_lightning.command_line.quoting import in_quotes
 from uniad_lightning.errors import InputError
 
 _QUOTED = re.compile(r"""(['"])(.*)\1""", re.DOTALL)
@@ -31,8 +32,8 @@ def separate(line: CommandLine) -> CommandLine:
     chosen = {given[word] for word in kept} & {*FREE_GROUPS}
     hydras = [word for word, key in given.items() if key.startswith("hydra.") or key.partition(".")[0] in chosen]
     if "hydra.run.dir" not in map(_key, hydras):  # Lightning gives it to the processes that it starts
-        hydras.append(f"hydra.run.dir={_for_hydra(str(folder))}")
-    return line._replace(overrides=[*hydras, f"resume={_for_hydra(path)}"], kept=kept)
+        hydras.append(f"hydra.run.dir={in_quotes(str(folder))}")
+    return line._replace(overrides=[*hydras, f"resume={in_quotes(path)}"], kept=kept)
 
 
 def settled(cfg: Any, line: CommandLine) -> Any:
@@ -55,14 +56,9 @@ def remedy(command: str, folder: Path | None) -> str:
     if command != "train" or not (folder / LAST).is_file():
         return "start it again" if command != "train" else "it has left no checkpoint yet, start it again"
     if (folder / METRICS).is_file():
-        return f"the training is done; continue with: uniad calibrate {quote(f'ckpt_path={folder / LAST}')}"
+        return f"the training is done; continue with: uniad calibrate {quote(f'ckpt_path={folder}')}"
     return f"continue with: uniad train {quote(f'resume={folder}')}"
 
 
 def _key(word: str) -> str:
     return word.partition("=")[0].lstrip("+~")
-
-
-def _for_hydra(text: str) -> str:
-    """`text` as a quoted string of Hydra's grammar, in which backslashes count before a quote alone."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"

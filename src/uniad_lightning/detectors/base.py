@@ -147,7 +147,8 @@ class AnomalyModule(L.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start an evaluation of the whole test split."""
-        share_statistics(self)
+        if self.trainer.world_size > 1:
+            share_statistics(self)
         splits = self.data.splits
         self.metrics = AnomalyMetrics(
             categories=splits.categories,
@@ -217,13 +218,13 @@ class AnomalyModule(L.LightningModule):
 
 
 def share_statistics(module: nn.Module) -> None:
-    """Give all processes the running statistics of the first, which are those that a checkpoint keeps.
+    """Give all processes the buffers of numbers of the first, which are those that a checkpoint keeps.
 
-    Each process gathers its own while training, of its part of the batches. What is frozen has the same everywhere.
+    Each process gathers its own running statistics while training, of its part of the batches. A backbone that is
+    frozen has the same everywhere.
     """
-    if not torch.distributed.is_initialized():
-        return
-    for part in module.modules():
-        if getattr(part, "track_running_stats", False) and any(weight.requires_grad for weight in part.parameters()):
-            for statistic in part.buffers(recurse=False):
-                torch.distributed.broadcast(statistic, 0)
+    frozen = [part for part in module.modules() if getattr(part, "trainable", True) is False]
+    same = {id(buffer) for part in frozen for buffer in part.buffers()}
+    for buffer in module.buffers():
+        if buffer.is_floating_point() and id(buffer) not in same:
+            torch.distributed.broadcast(buffer, 0)

@@ -104,7 +104,8 @@ class MemoryBankDetector(OnePass):
         nothing = torch.zeros(0, sum(self.backbone.channels), *self.grid, dtype=torch.float16), none, none
         features, index, category = (torch.cat(parts) for parts in zip(nothing, *self._collected, strict=True))
         self._collected.clear()
-        features, category = (gathered(part.to(self.device), index.to(self.device)) for part in (features, category))
+        index, processes = index.to(self.device), self.trainer.world_size
+        features, category = (gathered(part.to(self.device), index, processes) for part in (features, category))
         if isinstance(self.standardize, Standardize) and not self.standardize.fitted:
             self.standardize.fit(part.float().flatten(2).transpose(1, 2) for part in features.split(64))
         patches = torch.cat([self.patches(part.float()).flatten(0, 1) for part in features.split(64)])  # (M, C)

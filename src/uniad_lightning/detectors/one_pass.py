@@ -55,16 +55,11 @@ class OnePass(BackboneFeatures):
         """None."""
 
 
-def processes() -> int:
-    """How many processes fit together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def gathered(rows: Tensor, index: Tensor) -> Tensor:
-    """The `rows` (n, ...) of all processes on each of them, in the order of their `index` (n,)."""
-    if processes() == 1:
+def gathered(rows: Tensor, index: Tensor, processes: int) -> Tensor:
+    """The `rows` (n, ...) of all `processes` on each of them, in the order of their `index` (n,)."""
+    if processes == 1:
         return rows[index.argsort()]
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(processes())]
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(processes)]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     longest = max(int(count) for count in counts)
     parts = [rows.new_empty(longest, *rows.shape[1:]) for _ in counts]

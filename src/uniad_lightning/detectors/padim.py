@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniad_lightning.detectors.one_pass import OnePass, processes
+from uniad_lightning.detectors.one_pass import OnePass
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.gaussian_grid import GaussianGrid
@@ -71,7 +71,7 @@ class PadimDetector(OnePass):
 
     def finish(self) -> None:
         """Add up the sums of all processes, and take means and covariances from them."""
-        if processes() > 1:
+        if self.trainer.world_size > 1:
             for part in self.gaussians.sums():
                 dist.all_reduce(part)
         self.gaussians.finish()

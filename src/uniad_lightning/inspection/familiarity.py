@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TWIN = 0.01  # a distance below is that of the same photograph twice
+
 
 class Familiarity:
     """Distance of an image's mean feature to the nearest of `references` (n, C), mean features of good train images.
@@ -43,10 +45,13 @@ class Familiarity:
         return self.nearest(descriptor)[0]
 
     def apart(self) -> tuple[Tensor, Tensor]:
-        """As `nearest` of each reference among all the others, as if it were a new image."""
-        distances = torch.cdist(self._known, self._known).fill_diagonal_(float("inf"))
-        distance, place = distances.min(dim=1)
-        return distance / self.references.shape[1] ** 0.5, self.owners[place]
+        """As `nearest` of each reference among all the others that are no copies of it, as if it were a new image.
+
+        Infinite where there are no others.
+        """
+        distances = torch.cdist(self._known, self._known) / self.references.shape[1] ** 0.5
+        distance, place = distances.masked_fill(distances < TWIN, float("inf")).min(dim=1)
+        return distance, self.owners[place]
 
     def plain(self) -> dict[str, Any]:
         """Plain values and tensors, as checkpoints store them."""

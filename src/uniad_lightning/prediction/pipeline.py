@@ -124,35 +124,32 @@ class _Loop:
         self.ahead = Prefetcher(batch_size=batch_size, workers=workers)
         # Its own threads: those that decode may be waiting for the memory of images that are to be drawn.
         self.drawing = ThreadPoolExecutor(workers, "draw")
-        self.drawn: list[_Drawing] = []  # of the batch before, which are drawn while the next one is inspected
+        self.drawn: deque[list[_Drawing]] = deque()  # batches that are drawn while the next one is inspected
         self._warned = False
 
     def run(self, source: Source) -> None:
         own, ended = self._own(source.items), False
-        while not ended or self.ahead:
-            try:
+        try:
+            while not ended or self.ahead:
                 ended = ended or self._read_ahead(own)
                 if not self.ahead.ready:
-                    self._write()  # its memory may be what is waited for
-                drawn = self._inspect_batch(self.ahead.next_batch()) if self.ahead else []
-            except BaseException:  # also an interrupt
-                self._write()
-                raise
-            self._write()
-            self.drawn = drawn
-            if not self.ahead:  # the next image may be long in coming
-                self._write()
+                    self._write(keep=0)  # its memory may be what is waited for
+                if self.ahead:
+                    self.drawn.append(self._inspect_batch(self.ahead.next_batch()))
+                self._write(keep=1 if self.ahead else 0)  # the next image may be long in coming
+        except BaseException:  # also an interrupt
+            self._write(keep=0)
+            raise
 
-    def _write(self) -> None:
-        """Write and count the rows of the batch before, once they are drawn, and free its memory."""
-        drawn, self.drawn = self.drawn, []
-        rows: list[Row] = [{**drawing.row.result(), "place": drawing.place} for drawing in drawn]
-        self.ahead.release(sum(drawing.nbytes for drawing in drawn))
-        if rows:
+    def _write(self, *, keep: int) -> None:
+        """Write and count the rows of all but the last `keep` batches, once they are drawn, and free their memory."""
+        while len(self.drawn) > keep:
+            rows: list[Row] = [{**drawing.row.result(), "place": drawing.place} for drawing in self.drawn[0]]
+            self.ahead.release(sum(drawing.nbytes for drawing in self.drawn.popleft()))
             self.writer.add(rows)
-        for row in rows:
-            self._count(row)
-        self.bar.update(len(rows))
+            for row in rows:
+                self._count(row)
+            self.bar.update(len(rows))
 
     def _own(self, items: Iterator[Item | None]) -> Iterator[tuple[int, Item] | None]:
         """The items of this process, each with its place among all; None where there is none at the moment."""

@@ -22,10 +22,10 @@ def refit(
     """
     config = OmegaConf.create(checkpoint["config"])
     config.backbone.weights = "random"  # replaced by those of the checkpoint
+    config.data.cache = "off"  # the features of each image are needed once
     fitted = build_module(config, announce=False)
     fitted.backbone = deepcopy(module.backbone)
-    data = build_saved_data(checkpoint, fitted, given)
-    data.cache.refuse("the features of each image are needed once")
+    data = build_saved_data({**checkpoint, "config": OmegaConf.to_container(config)}, fitted, given)
     data.setup()
     data.train_on(records)
     trainer = L.Trainer(

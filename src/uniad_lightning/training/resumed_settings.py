@@ -66,6 +66,12 @@ def resumed_settings(defaults: DictConfig, path: str, words: Sequence[str]) -> D
         for override in overrides:
             if override.key_or_group.partition(".")[0] not in chosen:
                 _apply(cfg, override, path)
+    root = cfg.data.get("root")
+    if isinstance(root, str) and cfg.data.get("prepare") is None and not expand(root).exists():
+        raise InputError(
+            f"resume={path}: data.root={root} is not here; go on in the folder in which the training was started, or "
+            "give data.root=..."
+        )
     return cfg
 
 

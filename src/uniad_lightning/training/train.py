@@ -42,7 +42,7 @@ from uniad_lightning.training.resume import (
     warn_of_forgetting,
 )
 from uniad_lightning.training.session import begin, build_callbacks, build_logger, closing, prepare, run_test
-from uniad_lightning.training.train_images import check_images
+from uniad_lightning.training.train_images import can_refit, check_images
 from uniad_lightning.training.trainer_settings import (
     check_end,
     check_trainer,
@@ -184,7 +184,9 @@ def _warn_of_data(
             warn_of_forgetting(initial, data)
         return
     alone = not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN
-    if trainer.is_global_zero and alone and not data.splits.validation and data.normal_classes is None:
+    fitted_again = can_refit(one_pass=data.one_pass, init_from=None, train=data.splits.train)
+    none_held_out = not data.splits.validation and not fitted_again and data.normal_classes is None
+    if trainer.is_global_zero and alone and none_held_out:
         warn(
             "no good images are held out, so uniad calibrate will need others (good=FOLDER); data.held_out=0.1 holds "
             "some out"

@@ -17,6 +17,7 @@ from uniad_lightning.data.selection import image_groups
 from uniad_lightning.errors import InputError
 
 _EXAMPLES = 3  # images named in a message
+MOST_REFITTED = 2000  # train images; with more, enough can be held out, and a fit takes minutes
 
 
 def image_names(records: Iterable[Record], root: Path) -> list[str]:
@@ -52,8 +53,13 @@ def check_images(
     """Raises InputError for other train images than those of the resumed training, and for none to calibrate on."""
     if checkpoint is not None:
         refuse_other_images(checkpoint, initial, data.splits.train, data.root, cfg.ckpt_path)
-    if cfg.calibrate:
+    if cfg.calibrate and not can_refit(one_pass=data.one_pass, init_from=cfg.init_from, train=data.splits.train):
         _refuse_none_held_out(data.splits.validation, initial)
+
+
+def can_refit(*, one_pass: bool, init_from: str | None, train: Iterable[Record]) -> bool:
+    """Whether a method is fitted in seconds, and to these train images alone."""
+    return one_pass and init_from is None and 2 <= sum(not record.tile for record in train) <= MOST_REFITTED
 
 
 def refuse_other_images(

@@ -11,7 +11,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import spread_over
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
 from uniad_lightning.detectors.memory_bank import MemoryBankDetector
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, one_line, print_stderr
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.models.coreset import coreset
 from uniad_lightning.types import Batch
@@ -27,7 +27,7 @@ def wants_yardstick(cfg: DictConfig) -> bool:
     Raises InputError for another value.
     """
     if cfg.yardstick == "auto":
-        return "test_share" in cfg.data.source
+        return "test_share" in (cfg.data.get("source") or {})
     if not isinstance(cfg.yardstick, bool):
         raise InputError(f"yardstick={cfg.yardstick}: expected auto, true or false")
     return cfg.yardstick
@@ -54,7 +54,11 @@ class Yardstick(L.Callback):
         cached = trainer.world_size == 1 and "train" in data.cache.splits
         if not isinstance(pl_module, BackboneFeatures) or pl_module.one_pass or not cached or labels != {0, 1}:
             return
-        self._bank = filled_bank(pl_module, data)
+        try:
+            self._bank = filled_bank(pl_module, data)
+        except RuntimeError as error:  # of too little memory: an extra must not cost the results
+            print_stderr(f"warning: no yardstick; {one_line(error)}")
+            return
         splits = data.splits
         self._metrics = AnomalyMetrics(
             categories=splits.categories,
