@@ -12,6 +12,7 @@ from support.trees import mvtec_tree
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+os.environ.pop("COLUMNS", None)  # of pytest's workers, to which tables would fit
 
 os.environ["UNIAD_CACHE"] = tempfile.mkdtemp(prefix="uniad-cache-")  # neither use nor fill the user's own
 

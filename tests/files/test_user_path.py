@@ -8,6 +8,7 @@ import pytest
 
 from support.paths import SOURCE
 from support.settings import SMALL
+from support.trees import mvtec_tree
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.prediction.sources.opening import open_source
@@ -85,6 +86,7 @@ def test_there_is_no_other_place_that_expands():
 def test_every_command_says_in_one_line_that_there_is_no_home(homeless, command, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("UNIAD_CACHE")
+    mvtec_tree(tmp_path / "x", train=1)
     status, _, err = command(*words)
     assert status == 2, err
     lines = [line for line in err.splitlines() if not line.startswith("uniad: warning")]

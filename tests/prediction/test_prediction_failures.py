@@ -17,6 +17,7 @@ from support.stand_in import StandIn, part
 from uniad_lightning import Detector
 from uniad_lightning.errors import InputError, LostError, TemporaryError
 from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.files import PARTS, PredictionWriter
 from uniad_lightning.prediction.merging import PartWriter
@@ -239,7 +240,7 @@ class Engine:
         maps = np.stack([np.full((4, 4), score, dtype=np.float32) for score in scores])
         maps[scores == 1, 0, 0] = np.nan
         scores[scores == 0] = np.nan
-        return SimpleNamespace(scores=scores, maps=maps, distances=None)
+        return EngineOutput(maps, scores, None, [None] * len(images))
 
 
 def test_a_score_that_is_no_number_is_refused_and_costs_no_other_image(tmp_path):
@@ -260,11 +261,13 @@ def test_a_score_that_is_no_number_is_refused_and_costs_no_other_image(tmp_path)
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_what_is_no_number_is_not_good(score):
     inspection = Inspection(
-        np.zeros((4, 4, 3), np.uint8), score, np.zeros((4, 4)), Engine.region, Engine.boundary, None
+        np.zeros((4, 4, 3), np.uint8), score, np.zeros((4, 4)), Engine.region, None, Engine.boundary, None
     )
     assert inspection.decision == "defective"
     boundary = Engine.boundary._replace(score=float("nan"))
-    assert Inspection(np.zeros((4, 4, 3), np.uint8), 0.0, np.zeros((4, 4)), Engine.region, boundary, None).defective
+    assert Inspection(
+        np.zeros((4, 4, 3), np.uint8), 0.0, np.zeros((4, 4)), Engine.region, None, boundary, None
+    ).defective
 
 
 # By the command line, with its exit status.

@@ -13,6 +13,7 @@ from uniad_lightning.training.mistakes import Worst, WorstImages
 CALIBRATION = {
     "overall": {"score": 5.0, "pixel": 6.0},
     "categories": {"nut": {"score": 2.0, "pixel": 3.0}},
+    "by_category": True,
 }
 # (category, label, score): of bolts, one false alarm and one miss; of nuts, one miss.
 IMAGES = [("bolt", 0, 1.0), ("bolt", 0, 7.0), ("bolt", 1, 4.0), ("bolt", 1, 9.0), ("nut", 0, 2.0), ("nut", 1, 1.5)]
@@ -28,7 +29,8 @@ def rows(path):
 def test_a_category_has_its_own_boundary_or_that_for_all():
     assert limits_of(CALIBRATION, "nut") == (2.0, 3.0, "own")
     assert limits_of(CALIBRATION, "bolt") == (5.0, 6.0, "one")
-    assert limits_of({"overall": CALIBRATION["overall"], "products": CALIBRATION["categories"]}, "nut").score == 2.0
+    assert limits_of({**CALIBRATION, "by_category": False}, "nut") == (5.0, 6.0, "one")
+    assert limits_of({"overall": CALIBRATION["overall"], "products": CALIBRATION["categories"]}, "nut").kind == "one"
     assert limits_of(None, "nut") is None
 
 

@@ -26,8 +26,8 @@ def test_a_training_on_standardised_features_says_what_it_explains(uniad, tree, 
     assert status == 0, err
     explained = json.loads((tmp_path / "run/metrics.json").read_text())["features_explained"]
     assert explained == pytest.approx(1 - last_loss(tmp_path / "run"))
-    assert f"features explained: {100 * explained:.0f} % (1 - last training loss)" in out
-    assert explained < 0.5
+    assert explained < 0  # worse than the mean of the features
+    assert "features explained: nothing (1 - last training loss)" in out
     (warning,) = [line for line in err.splitlines() if "hardly learned" in line]
     assert "train longer" in warning
     status, out, err = uniad(

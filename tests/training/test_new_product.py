@@ -33,7 +33,7 @@ def test_it_starts_from_the_checkpoints_network_and_rehearses_what_it_knows(unia
         uniad, known, tree, tmp_path / "run", "rehearse=3", "trainer.max_epochs=1", "optimizer.lr=0"
     )
     assert status == 0, err
-    assert "warning" not in err
+    assert [line for line in err.splitlines() if "warning" in line and "has hardly learned" not in line] == []
     counted = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if "hole 1" in line}
     assert counted == {"bottle": "3", "cable": "9"}
     before, after = (load_checkpoint(str(path)) for path in (known, tmp_path / "run/checkpoints/last.ckpt"))

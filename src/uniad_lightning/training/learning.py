@@ -54,10 +54,11 @@ def show_learned(facts: Mapping[str, Any]) -> None:
     """Print those entries of metrics.json that say what a training has learned, with a warning where that is little."""
     explained, yardstick = facts.get("features_explained"), facts.get("yardstick")
     if explained is not None:
-        print_stdout(f"features explained: {100 * explained:.0f} % (1 - last training loss)")
+        share = f"{100 * explained:.0f} %" if explained > 0 else "nothing"
+        print_stdout(f"features explained: {share} (1 - last training loss)")
         if explained < _HARDLY:
             warn(
-                f"the network explains {100 * explained:.0f} % of the features' variance: it has hardly learned; train "
+                f"the network explains {share} of the features' variance: it has hardly learned; train "
                 "longer (trainer.max_steps or max_epochs)"
             )
     if yardstick:
