@@ -122,6 +122,8 @@ def test_a_boundary_that_misses_nearly_everything_is_named():
     (line,) = warn_of_blind([], rows(0, 55, 55))
     assert line.startswith("with its own boundary 55 of 60 defective images of poly are missed")
     assert warn_of_blind([Outcome("mono", 1.0, 20, 0, 0, 0)], []) == []
+    (line,) = warn_of_blind([Outcome("mono", 1.0, 20, 11, 5, 0)], [])
+    assert line == "with one boundary for all 11 of 20 good images of mono are called defective"
 
 
 def test_categories_without_a_boundary_of_their_own_are_named():
@@ -131,3 +133,20 @@ def test_categories_without_a_boundary_of_their_own_are_named():
     assert warn_of_none(calibration, NAMES) == [
         "no boundary of its own for lack of images, so the one for all decides: cable"
     ]
+
+
+def test_copies_are_said_and_the_categories_that_share_photographs():
+    far = torch.full((4, 8), 100.0)
+    once = clouds(20, 10).descriptor
+    copied = scored(torch.cat([once, once[:10]]), ["bottle"] * 20 + ["cable"] * 20 + ["bottle"] * 10)
+    nothing = Scores((), np.zeros(0), np.zeros(0), None)
+
+    def lines(train):
+        familiarity = learn(train, nothing, rate=0.01, before=None, categories=NAMES).familiarity
+        return warn_of_useless(Looking(far), familiarity, {})
+
+    assert lines(scored(once, ["bottle"] * 20 + ["cable"] * 20)) == []
+    (line,) = lines(copied)
+    assert line.startswith("20 of 50 train images are copies of others")
+    twins = scored(once[:20].repeat(2, 1), ["bottle"] * 20 + ["cable"] * 20)
+    assert lines(twins)[0].startswith("the same photographs are train images of bottle and cable")

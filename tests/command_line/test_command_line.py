@@ -94,7 +94,7 @@ def test_another_primary_configuration(own):
             ["model=memory_bank", "model.coreste=1"],
             "model.coreste: no such key or group. Did you mean 'model.coreset'?",
         ),
-        (["model=cnn", "model.num_heads=4"], "Did you mean 'model.grid'?"),
+        (["model=cnn", "model.num_heads=4"], "model.num_heads: no such key or group. Did you mean 'model."),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )

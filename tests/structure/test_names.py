@@ -207,7 +207,7 @@ def test_markdown_and_latex_show_names_as_they_stand():
 @pytest.mark.slow
 def test_pictures_are_drawn_with_any_name(tmp_path):
     names = NAMES
-    scores = {name: {"held out": np.ones(2), "good": np.ones(2), "defective": np.ones(2)} for name in names}
+    scores = {name: {"sets the boundary": np.ones(2), "good": np.ones(2), "defective": np.ones(2)} for name in names}
     draw_scores(tmp_path / "scores.png", calibration(names), scores)
     draw_bars(tmp_path / "bars.png", comparison(names))
     numbers = {"image_auroc": [0.5], "pixel_auroc": [0.5]}

@@ -1,11 +1,12 @@
 """`train(cfg)` as the command runs it: a training and, where it is asked for, the boundary at its end."""
 
 from pathlib import Path
+from shlex import quote
 
 from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.calibration.calibrate import calibrate
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.results.output_folder import is_first
 from uniad_lightning.results.run_folder import CALIBRATION, LAST, read_metrics
@@ -40,6 +41,7 @@ def set_boundary(cfg: DictConfig) -> None:
     settings.output_dir = str(folder / FOLDER)
     settings.device = _device(cfg.trainer)
     calibrate(settings)
+    print_stdout(f"test scores and pictures with this boundary: uniad evaluate {quote(f'ckpt_path={folder}')}")
 
 
 def set_missing_boundary(cfg: DictConfig) -> None:

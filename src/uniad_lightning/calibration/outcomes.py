@@ -10,6 +10,7 @@ from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.results.outcomes import Outcome, with_sum
 
 _RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+_ALARMING = 0.5  # share of the good ones
 _BLIND = 0.9  # share of the defective images of a category; a boundary that misses more is useless there
 
 
@@ -41,7 +42,7 @@ def at_rates(good: Scores, test: Scores, *, by_category: bool) -> dict[float, Ou
 
 
 def warn_of_blind(overall: Sequence[Outcome], own: Sequence[Outcome]) -> list[str]:
-    """Warnings where the one boundary, or a category's own, misses nearly all defective images of a category."""
+    """Warnings where the one boundary, or a category's own, tells hardly any good and defective images apart."""
     lines = []
     for rows, boundary, why in (
         (overall, "with one boundary for all", "the scores of the categories differ"),
@@ -52,14 +53,18 @@ def warn_of_blind(overall: Sequence[Outcome], own: Sequence[Outcome]) -> list[st
                 lines.append(
                     f"{boundary} {row.misses} of {row.defective} defective images of {row.category} are missed; {why}"
                 )
+            if row.category != "all" and row.false_alarms > _ALARMING * row.good:
+                lines.append(
+                    f"{boundary} {row.false_alarms} of {row.good} good images of {row.category} are called defective"
+                )
     return lines
 
 
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Scores by category (further good images have none) and kind: `held-out`, `good`, `defective`."""
+    """Scores by category (further good images have none) and kind: `sets the boundary`, `good`, `defective`."""
     return {
         name or "further": {
-            "held-out": held_out.of(name).score,
+            "sets the boundary": held_out.of(name).score,
             "good": test.of(name).labelled(0).score,
             "defective": test.of(name).labelled(1).score,
         }

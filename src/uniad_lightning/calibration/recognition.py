@@ -13,6 +13,7 @@ from uniad_lightning.inspection.familiarity import TWIN, Familiarity
 
 CONFIDENT = 0.95  # share of good images whose category must be found right for its own boundary to decide
 _MANY = 0.5  # share of good test images; where more look unfamiliar, the others of a category are too much alike
+_COPIES = 0.1
 _SIZE = 256
 
 
@@ -104,8 +105,18 @@ def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]
 
 
 def warn_of_useless(engine: TorchEngine, familiarity: Familiarity, unfamiliar: dict[str, float]) -> list[str]:
-    """Warnings, at most two, where nearly everything looks unfamiliar, and where images of nothing look familiar."""
+    """Warnings where nearly everything looks unfamiliar, images of nothing look familiar, or images are copies."""
     lines = []
+    copies, shared = familiarity.copies()
+    if shared:
+        lines.append(
+            f"the same photographs are train images of {' and '.join(shared)}; give each to one category alone"
+        )
+    if copies > _COPIES * len(familiarity.references):
+        lines.append(
+            f"{copies} of {len(familiarity.references)} train images are copies of others: they teach nothing new, and "
+            "test images may be copies, too"
+        )
     if unfamiliar.get("good", 0.0) > _MANY:
         lines.append(
             f"{unfamiliar['good']:.0%} of the good test images look unfamiliar, and would be called unknown: are the "

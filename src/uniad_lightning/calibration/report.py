@@ -78,7 +78,7 @@ def show_highest(good: Scores, calibration: Calibration) -> None:
         if len(own.score):
             order = np.argsort(-own.score)
             following = f"{own.score[order[1]]:.4f}" if len(order) > 1 else ""
-            image = "/".join(Path(str(own.records[order[0]].image)).parts[-2:])
+            image = "/".join(Path(str(own.records[order[0]].image)).parts[-3:])
             highest = f"{own.score[order[0]]:.4f}"
             rows.append([name, len(order), f"{calibration.categories[name].score:.4f}", highest, following, image])
     if rows:

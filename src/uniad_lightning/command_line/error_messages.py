@@ -73,7 +73,7 @@ def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
         return f"{unparsed}: cannot be read as key=value; quote special characters: {quoted}"
     unknown = re.search(r"Could not override '([^']+)'", message)
     if unknown:
-        near = did_you_mean(unknown[1], _known_keys(line))
+        near = did_you_mean(unknown[1], [key for key in _known_keys(line) if key != unknown[1]])
         return f"{unknown[1]}: no such key or group.{near} See uniad {command} --help"
     option = re.search(r"Could not find '([\w/]+)/([^']+)'", message)
     if option:
@@ -99,7 +99,9 @@ def _known_keys(line: CommandLine) -> list[str]:
     from omegaconf import OmegaConf
 
     folders = [line.folder, *([line.own_folder] if line.own_folder else [])]
-    groups = [path.name for folder in map(Path, folders) if folder.is_dir() for path in folder.iterdir()]
+    groups = [
+        path.name for folder in map(Path, folders) if folder.is_dir() for path in folder.iterdir() if path.is_dir()
+    ]
     if not Path(line.folder).is_dir():
         return groups  # --config-path pkg://...
     GlobalHydra.instance().clear()

@@ -59,10 +59,16 @@ class Detector:
 
     def __repr__(self) -> str:
         categories = ", ".join(self.engine.categories) or "unknown"
-        boundary = "not set, see uniad calibrate"
-        if self.calibration is not None:
-            boundary = f"{self.calibration.overall.score:.4g} ({self.calibration.method})"
-        return f"Detector(model: {self.engine.model}; categories: {categories}; boundary: {boundary})"
+        return f"Detector(model: {self.engine.model}; categories: {categories}; boundary: {self._boundaries()})"
+
+    def _boundaries(self) -> str:
+        """Those that decide, in words."""
+        if self.calibration is None:
+            return "not set, see uniad calibrate"
+        scores = [own.score for own in self.calibration.categories.values()]
+        if not self.calibration.by_category or not scores:
+            return f"{self.calibration.overall.score:.4g} ({self.calibration.method})"
+        return f"each category's own, {min(scores):.4g} to {max(scores):.4g} ({self.calibration.method})"
 
     @property
     def calibration(self) -> Calibration | None:

@@ -53,6 +53,13 @@ class Familiarity:
         distance, place = distances.masked_fill(distances < TWIN, float("inf")).min(dim=1)
         return distance, self.owners[place]
 
+    def copies(self) -> tuple[int, list[str]]:
+        """How many references have a copy among the others, and the categories that have a copy in another one."""
+        distances = torch.cdist(self._known, self._known) / self.references.shape[1] ** 0.5
+        same = (distances < TWIN).fill_diagonal_(False)
+        shared = self.owners[(same & (self.owners[:, None] != self.owners)).any(dim=1)]
+        return int(same.any(dim=1).sum()), sorted({self.names[place] for place in shared.tolist() if place >= 0})
+
     def plain(self) -> dict[str, Any]:
         """Plain values and tensors, as checkpoints store them."""
         return {
