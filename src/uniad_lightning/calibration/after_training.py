@@ -3,6 +3,7 @@
 from pathlib import Path
 from shlex import quote
 
+import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.calibration.calibrate import calibrate
@@ -22,7 +23,12 @@ def train(cfg: DictConfig) -> Evaluation:
     Raises InputError as both do.
     """
     evaluation = training.train(cfg)
-    if cfg.calibrate and is_first():
+    if not cfg.calibrate:
+        return evaluation
+    first = is_first()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()  # the first goes on alone, and nothing may wait for the others
+    if first:
         set_boundary(cfg)
     return evaluation
 
