@@ -98,7 +98,7 @@ class Looking:
 
 
 def test_it_is_said_where_familiarity_is_of_no_use():
-    familiarity = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01, before=None, categories=NAMES).familiarity
+    familiarity = learn(clouds(100, 10), clouds(20, 10, seed=1), rate=0.01, before=None, categories=NAMES)
     far, near = torch.full((4, 8), 100.0), clouds(2, 10, seed=3).descriptor
     assert warn_of_useless(Looking(far), familiarity, {"good": 0.1}) == []
     (line,) = warn_of_useless(Looking(far), familiarity, {"good": 0.85})
@@ -142,11 +142,21 @@ def test_copies_are_said_and_the_categories_that_share_photographs():
     nothing = Scores((), np.zeros(0), np.zeros(0), None)
 
     def lines(train):
-        familiarity = learn(train, nothing, rate=0.01, before=None, categories=NAMES).familiarity
-        return warn_of_useless(Looking(far), familiarity, {})
+        return warn_of_useless(Looking(far), learn(train, nothing, rate=0.01, before=None, categories=NAMES), {})
 
     assert lines(scored(once, ["bottle"] * 20 + ["cable"] * 20)) == []
     (line,) = lines(copied)
     assert line.startswith("20 of 50 train images are copies of others")
     twins = scored(once[:20].repeat(2, 1), ["bottle"] * 20 + ["cable"] * 20)
     assert lines(twins)[0].startswith("the same photographs are train images of bottle and cable")
+
+
+def test_held_out_frames_of_the_series_that_was_trained_on_are_said():
+    train, far = clouds(50, 10), torch.full((4, 8), 100.0)
+    frames = train.descriptor + 0.05 * torch.randn(train.descriptor.shape, generator=torch.Generator().manual_seed(0))
+    for descriptor, series in ((frames, NAMES), (clouds(50, 10, seed=1).descriptor, ())):
+        good = scored(descriptor, [record.category for record in train.records])
+        found = learn(train, good, rate=0.01, before=None, categories=NAMES)
+        assert found.series == series
+        lines = warn_of_useless(Looking(far), found, {})
+        assert [line.split(" are nearly")[0] for line in lines] == ["held-out images of bottle, cable"] * bool(series)

@@ -72,42 +72,50 @@ def calibrate(cfg: DictConfig) -> Calibration:
 
     Raises InputError for what cannot be used, and where there are no good images that were not trained on.
     """
-    folder = Path(cfg.output_dir)
     check_settings(
         by=cfg.by, boundaries=cfg.boundaries, folds=cfg.folds, rate=cfg.rate, recall=cfg.recall,
         unfamiliar_rate=cfg.unfamiliar_rate,
     )  # fmt: skip
     engine, checkpoint = load_engine(cfg.ckpt_path, find_device(cfg.device)), load_checkpoint(cfg.ckpt_path)
     images = _list_images(cfg, engine, checkpoint)
-    claim(folder, overwrite=cfg.overwrite, reads=cfg.ckpt_path)
-    good, test, recognition = _score(cfg, engine, checkpoint, images)
+    claim(Path(cfg.output_dir), overwrite=cfg.overwrite, reads=cfg.ckpt_path)
+    scored = _score(cfg, engine, checkpoint, images)
+    recognition = scored.recognition
     by_category = cfg.boundaries == "category" and recognition is not None and recognition.reliable
     calibration = set_boundaries(
-        good, test, by=cfg.by, rate=cfg.rate, recall=cfg.recall, by_category=by_category
-    )  # fmt: skip
+        scored.good, scored.test, by=cfg.by, rate=cfg.rate, recall=cfg.recall, by_category=by_category
+    )
     entries: dict[str, Any] = {"calibration": calibration.plain()}
     facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path), "cross_fitted": images.cross_fitted}
-    warnings = _warnings(cfg, calibration, good, images.reused)
+    warnings = _warnings(cfg, calibration, scored.good, images.reused)
     if recognition is not None:
         entries["familiarity"] = recognition.familiarity.plain()
         facts["category_found"] = {"right": recognition.right, "images": recognition.images}
-        facts["unfamiliar"] = share_unfamiliar(recognition.familiarity, test)
-        warnings += warn_of_useless(engine, recognition.familiarity, facts["unfamiliar"])
-    update_checkpoint(cfg.ckpt_path, **entries)
-    overall, own = outcomes(calibration, test)
-    write_report(folder, calibration, overall, own, facts)
-    draw_scores(folder / SCORES, calibration, by_kind(good, test))
-    show_calibration(calibration, overall, own)
-    show_deciding(calibration, recognition, asked=cfg.boundaries)
-    show_highest(good, calibration)
-    if cfg.by == "rate" and any(record.label for record in test.records):
-        show_rates(at_rates(good, test, by_category=by_category))
+        facts["unfamiliar"] = share_unfamiliar(recognition.familiarity, scored.test)
+        warnings += warn_of_useless(engine, recognition, facts["unfamiliar"])
     if by_category:
         warnings += warn_of_none(calibration, checkpoint.get("categories", ()))
+    update_checkpoint(cfg.ckpt_path, **entries)
+    _report(cfg, scored, calibration, facts, warnings)
+    return calibration
+
+
+def _report(
+    cfg: DictConfig, scored: _Scored, calibration: Calibration, facts: dict[str, Any], warnings: list[str]
+) -> None:
+    """Write and print what the boundaries are and do, with the `facts` for the file and the `warnings` at the end."""
+    folder, test = Path(cfg.output_dir), scored.test
+    overall, own = outcomes(calibration, test)
+    write_report(folder, calibration, overall, own, facts)
+    draw_scores(folder / SCORES, calibration, by_kind(scored.good, test))
+    show_calibration(calibration, overall, own)
+    show_deciding(calibration, scored.recognition, asked=cfg.boundaries)
+    show_highest(scored.good, calibration)
+    if cfg.by == "rate" and any(record.label for record in test.records):
+        show_rates(at_rates(scored.good, test, by_category=calibration.by_category))
     for line in [*warnings, *warn_of_blind(overall, own)]:
         warn(line)
     print_stdout(f"report: {folder}")
-    return calibration
 
 
 def _list_images(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any]) -> _Images:

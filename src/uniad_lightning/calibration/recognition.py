@@ -13,7 +13,8 @@ from uniad_lightning.inspection.familiarity import TWIN, Familiarity
 
 CONFIDENT = 0.95  # share of good images whose category must be found right for its own boundary to decide
 _MANY = 0.5  # share of good test images; where more look unfamiliar, the others of a category are too much alike
-_COPIES = 0.1
+_COPIES = 0.1  # share of the train images
+_ALIKE = 0.15  # of the median distance between train images of a category
 _SIZE = 256
 
 
@@ -25,12 +26,14 @@ class Recognition(NamedTuple):
         right: good images whose category was found.
         images: of how many.
         missing: categories of the detector that it knows nothing of.
+        series: categories whose `good` images are nearly equal to train images, as frames of one video are.
     """
 
     familiarity: Familiarity
     right: int
     images: int
     missing: tuple[str, ...]
+    series: tuple[str, ...]
 
     @property
     def reliable(self) -> bool:
@@ -62,7 +65,22 @@ def learn(
     pairs = zip(own, found.tolist(), finite.tolist(), strict=True)
     right = [name == familiarity.names[place] for name, place, usable in pairs if name and usable]
     missing = tuple(sorted({*categories} - {*familiarity.names}))
-    return Recognition(familiarity, sum(right), len(right), missing)
+    return Recognition(familiarity, sum(right), len(right), missing, _series(familiarity, good))
+
+
+def _series(familiarity: Familiarity, good: Scores) -> tuple[str, ...]:
+    """Categories whose good images lie far nearer to a train image than train images of the category do to each other.
+
+    Of photographs taken one by one, the nearest is 0.36 to 0.61 of the median distance away (four real products).
+    """
+    found = []
+    for place, name in enumerate(familiarity.names):
+        descriptor = good.of(name).descriptor
+        if descriptor is not None and len(descriptor):
+            nearest = float(familiarity.distance(descriptor).median())
+            if nearest < _ALIKE * familiarity.spread(place):
+                found.append(name)
+    return tuple(found)
 
 
 def _references(train: Scores, before: Familiarity | None, categories: Iterable[str]) -> Familiarity | None:
@@ -104,19 +122,16 @@ def share_unfamiliar(familiarity: Familiarity, test: Scores) -> dict[str, float]
     return shares
 
 
-def warn_of_useless(engine: TorchEngine, familiarity: Familiarity, unfamiliar: dict[str, float]) -> list[str]:
+def warn_of_useless(engine: TorchEngine, recognition: Recognition, unfamiliar: dict[str, float]) -> list[str]:
     """Warnings where nearly everything looks unfamiliar, images of nothing look familiar, or images are copies."""
-    lines = []
-    copies, shared = familiarity.copies()
-    if shared:
+    lines, familiarity = [], recognition.familiarity
+    if recognition.series:
         lines.append(
-            f"the same photographs are train images of {' and '.join(shared)}; give each to one category alone"
+            f"held-out images of {', '.join(recognition.series)} are nearly equal to train images, as frames of a "
+            "series are, so the boundary will be too low for other images: hold out whole series, and give them as "
+            "good=FOLDER"
         )
-    if copies > _COPIES * len(familiarity.references):
-        lines.append(
-            f"{copies} of {len(familiarity.references)} train images are copies of others: they teach nothing new, and "
-            "test images may be copies, too"
-        )
+    lines += _copies_said(familiarity)
     if unfamiliar.get("good", 0.0) > _MANY:
         lines.append(
             f"{unfamiliar['good']:.0%} of the good test images look unfamiliar, and would be called unknown: are the "
@@ -132,6 +147,21 @@ def warn_of_useless(engine: TorchEngine, familiarity: Familiarity, unfamiliar: d
         lines.append(
             f"{_listed(alike)} looks familiar to this detector, so do not rely on `familiar`: the train images differ "
             "from each other as much"
+        )
+    return lines
+
+
+def _copies_said(familiarity: Familiarity) -> list[str]:
+    lines = []
+    copies, shared = familiarity.copies()
+    if shared:
+        lines.append(
+            f"the same photographs are train images of {' and '.join(shared)}; give each to one category alone"
+        )
+    if copies > _COPIES * len(familiarity.references):
+        lines.append(
+            f"{copies} of {len(familiarity.references)} train images are copies of others: they teach nothing new, and "
+            "test images may be copies, too"
         )
     return lines
 

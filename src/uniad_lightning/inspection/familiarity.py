@@ -53,6 +53,12 @@ class Familiarity:
         distance, place = distances.masked_fill(distances < TWIN, float("inf")).min(dim=1)
         return distance, self.owners[place]
 
+    def spread(self, place: int) -> float:
+        """Median distance between two references of the category at `place` among the names; NaN of fewer than two."""
+        own = self._known[self.owners == place]
+        pairs = torch.pdist(own) / self.references.shape[1] ** 0.5
+        return float(pairs.median()) if len(pairs) else float("nan")
+
     def copies(self) -> tuple[int, list[str]]:
         """How many references have a copy among the others, and the categories that have a copy in another one."""
         distances = torch.cdist(self._known, self._known) / self.references.shape[1] ** 0.5
