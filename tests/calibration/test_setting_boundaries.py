@@ -35,6 +35,13 @@ def test_every_train_image_sets_the_boundary_of_a_bank_without_having_been_in_it
     assert detector.calibration.overall.images == 18
     assert {name: own.images for name, own in detector.calibration.categories.items()} == {"bottle": 9, "cable": 9}
     assert json.loads((tmp_path / "report/calibration.json").read_text())["cross_fitted"] is True
+    with (tmp_path / "report/test_scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    for row in rows:
+        result = detector.predict(row["path"])
+        assert (row["decision"], row["category_found"]) == (result.decision, result.category)
+        assert float(row["score"]) == pytest.approx(result.score, abs=1e-5)
     # In the whole bank a train image is near its own patches.
     inside = [detector.predict(path).score for path in tree.glob("bottle/train/good/*.png")]
     assert max(inside) < detector.calibration.categories["bottle"].score

@@ -34,6 +34,7 @@ from uniad_lightning.calibration.report import (
     show_deciding,
     show_highest,
     show_rates,
+    write_decisions,
     write_report,
 )
 from uniad_lightning.calibration.scores import Scores, score_records
@@ -107,6 +108,7 @@ def _report(
     folder, test = Path(cfg.output_dir), scored.test
     overall, own = outcomes(calibration, test)
     write_report(folder, calibration, overall, own, facts)
+    write_decisions(folder, test, calibration, scored.recognition)
     draw_scores(folder / SCORES, calibration, by_kind(scored.good, test))
     show_calibration(calibration, overall, own)
     show_deciding(calibration, scored.recognition, asked=cfg.boundaries)

@@ -16,7 +16,7 @@ from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.results.labels import label
 from uniad_lightning.results.outcomes import Outcome
 from uniad_lightning.results.printing import LEFT, RIGHT, print_table
-from uniad_lightning.results.run_folder import CALIBRATION, OUTCOMES, write_text
+from uniad_lightning.results.run_folder import CALIBRATION, OUTCOMES, TEST_SCORES, write_text
 from uniad_lightning.results.written_files import note
 
 COLOURS = ("tab:gray", "tab:blue", "tab:red")
@@ -93,6 +93,23 @@ def write_report(
     table = [[kind, *row] for kind, rows in (("one", overall), ("own", own)) for row in rows]
     write_text(folder / OUTCOMES, csv_text([["kind", *Outcome._fields], *table]))
     write_text(folder / CALIBRATION, json.dumps({**calibration.plain(), **facts}, indent=2) + "\n")
+
+
+def write_decisions(folder: Path, test: Scores, calibration: Calibration, recognition: Recognition | None) -> None:
+    """Write `test_scores.csv` in `folder`: what `uniad predict` would decide of each test image."""
+    found: list[str | None] = [None] * len(test.records)
+    unfamiliar = [False] * len(test.records)
+    if recognition is not None and test.descriptor is not None and len(test.descriptor):
+        distance, places = recognition.familiarity.nearest(test.descriptor)
+        found = [recognition.familiarity.names[place] for place in places.tolist()]
+        unfamiliar = (distance > recognition.familiarity.boundary).tolist()
+    rows: list[Sequence[object]] = [["path", "category", "label", "score", "decision", "category_found"]]
+    for record, score, name, strange in zip(test.records, test.score, found, unfamiliar, strict=True):
+        below = "unknown" if strange else "good"
+        decision = "defective" if not score <= calibration.deciding(name).score else below
+        label_of = "defective" if record.label else "good"
+        rows.append([str(record.image), record.category, label_of, f"{score:.9g}", decision, name or ""])
+    write_text(folder / TEST_SCORES, csv_text(rows))
 
 
 def draw_scores(path: Path, calibration: Calibration, scores: Mapping[str, Mapping[str, np.ndarray]]) -> None:
