@@ -485,7 +485,10 @@ def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path,
     monkeypatch.setattr(prediction_files, "_write", write)
     with pytest.raises(KeyboardInterrupt):
         predict(line, tmp_path / "out")
-    assert check_agreement(tmp_path / "out") == [f"a/{i}.png" for i in range(3)]
+    names = [*(f"a/{i}.png" for i in range(7)), "b/7.png", "b/8.jpg.png", "b/9.png"]
+    written = check_agreement(tmp_path / "out")
+    assert written == names[: len(written)]  # in order, none left out
+    assert len(written) >= 3
 
 
 def test_rows_are_written_while_the_next_batch_is_inspected_and_kept_when_that_fails(line, tmp_path):
@@ -498,7 +501,10 @@ def test_rows_are_written_while_the_next_batch_is_inspected_and_kept_when_that_f
             return super().predict(images, category)
 
     predict(line, tmp_path / "out", detector=Looking(), batch_size=4)
-    assert row_counts == [0, 0, 0, 4]  # the first call asks about the category only
+    # The first call asks about the category only. The batch before may still wait, but not where its memory is needed.
+    assert row_counts[:2] == [0, 0]
+    assert row_counts[2] in (0, 4)
+    assert row_counts[3] in (4, 8)
 
     class Failing(StandIn):
         def predict(self, images, category=None):

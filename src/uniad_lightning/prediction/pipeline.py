@@ -145,8 +145,8 @@ class _Loop:
         """Write and count the rows of all but the last `keep` batches, once they are drawn, and free their memory."""
         while len(self.drawn) > keep:
             rows: list[Row] = [{**drawing.row.result(), "place": drawing.place} for drawing in self.drawn[0]]
+            self.writer.add(rows)  # all of them or, also at an interrupt, none, and then they are written at the end
             self.ahead.release(sum(drawing.nbytes for drawing in self.drawn.popleft()))
-            self.writer.add(rows)
             for row in rows:
                 self._count(row)
             self.bar.update(len(rows))
