@@ -174,10 +174,11 @@ def predict(setting: Setting) -> dict[str, Any]:
     pattern = f"{folder}/*/test/*/*.png"
     images = len(list(setting.folder.glob(pattern)))
     found: dict[str, Any] = {"images": images}
-    for choice in ("overlays=none", "overlays=all", "precision=bf16", "precision=fp16"):
-        words = [f"ckpt_path={checkpoint}", f"input={pattern}", "overlays=none", choice, "batch_size=32"]
-        out = [f"output_dir=predicted-{choice}", "overwrite=true", f"device={setting.device}"]
-        found[f"images_per_second with start, {choice}"] = images / setting.command("predict", *words, *out)
+    for overlays, precision in (("none", "fp32"), ("all", "fp32"), ("none", "bf16"), ("none", "fp16")):
+        choice = [f"overlays={overlays}", f"precision={precision}"]
+        words = [f"ckpt_path={checkpoint}", f"input={pattern}", *choice, "batch_size=32", f"device={setting.device}"]
+        out = [f"output_dir=predicted-{overlays}-{precision}", "overwrite=true"]
+        found[f"images_per_second with start, {', '.join(choice)}"] = images / setting.command("predict", *words, *out)
     found["evaluate_seconds"] = setting.command(
         "evaluate", f"ckpt_path={checkpoint}", "output_dir=evaluated", "overwrite=true"
     )

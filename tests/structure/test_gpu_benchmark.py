@@ -17,5 +17,5 @@ def test_every_check_runs_on_a_cpu(tmp_path):
     found = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
     assert [*found][2:] == ["features", "steps", "trainings", "repeated", "predict"]
     assert (found["repeated"]["again"], found["repeated"]["process_group"]) == (0, 0)
-    assert found["predict"]["images_per_second with start, overlays=all"] > 0
+    assert found["predict"]["images_per_second with start, overlays=all, precision=fp32"] > 0
     assert found["trainings"]["bf16-mixed"].keys() == found["trainings"]["32-true"].keys()

@@ -91,9 +91,9 @@ def missing_images_message(by: str) -> str:
 def warn_of_none(calibration: Calibration, categories: Iterable[str]) -> list[str]:
     """A warning where categories have no boundary of their own, or none."""
     without = [name for name in categories if name not in calibration.categories]
-    return [f"no boundary of its own for lack of images, so the one for all decides: {', '.join(without)}"] * bool(
-        without
-    )
+    if not without:
+        return []
+    return [f"no boundary of its own for lack of images, so the one for all decides: {', '.join(without)}"]
 
 
 def warn_of_too_few(calibration: Calibration, rate: float) -> list[str]:

@@ -149,13 +149,7 @@ class AnomalyModule(L.LightningModule):
         """Start an evaluation of the whole test split."""
         if self.trainer.world_size > 1:
             share_statistics(self)
-        splits = self.data.splits
-        self.metrics = AnomalyMetrics(
-            categories=splits.categories,
-            num_images=len(splits.test),
-            foreign=set(splits.categories) - {record.category for record in splits.train},
-            ignored=self.data.framing.ignored(self.data.map_size),
-        ).to(self.device)
+        self.metrics = metrics_for(self.data).to(self.device)
         self.vanished_masks = 0
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor] | None:
@@ -172,15 +166,7 @@ class AnomalyModule(L.LightningModule):
         ignored = framing.ignored(self.data.map_size)
         if ignored is not None:
             batch["mask"] = batch["mask"] & ~ignored.cpu()  # callbacks see it, too
-        metrics.update(
-            maps=output.grid,
-            scores=output.score,
-            masks=batch["mask"],
-            has_mask=batch["has_mask"],
-            labels=batch["label"],
-            categories=batch["category"],
-            indices=batch["index"],
-        )
+        add_scored(metrics, output, batch)
         marked = (batch["label"] == 1) & batch["has_mask"]
         unseen = marked.cpu() & ~batch["mask"].flatten(1).any(dim=1)
         self.vanished_masks += int(unseen.sum())
@@ -215,6 +201,30 @@ class AnomalyModule(L.LightningModule):
     on_validation_epoch_start = on_test_epoch_start
     validation_step = test_step
     on_validation_epoch_end = on_test_epoch_end
+
+
+def metrics_for(data: UnifiedDataModule) -> AnomalyMetrics:
+    """Empty metrics of the whole test split."""
+    splits = data.splits
+    return AnomalyMetrics(
+        categories=splits.categories,
+        num_images=len(splits.test),
+        foreign=set(splits.categories) - {record.category for record in splits.train},
+        ignored=data.framing.ignored(data.map_size),
+    )
+
+
+def add_scored(metrics: AnomalyMetrics, output: Output, batch: Batch) -> None:
+    """Add what a detector says of a batch of test images to the `metrics`."""
+    metrics.update(
+        maps=output.grid,
+        scores=output.score,
+        masks=batch["mask"],
+        has_mask=batch["has_mask"],
+        labels=batch["label"],
+        categories=batch["category"],
+        indices=batch["index"],
+    )
 
 
 def share_statistics(module: nn.Module) -> None:

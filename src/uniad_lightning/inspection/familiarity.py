@@ -49,20 +49,24 @@ class Familiarity:
 
         Infinite where there are no others.
         """
-        distances = torch.cdist(self._known, self._known) / self.references.shape[1] ** 0.5
+        distances = self._between()
         distance, place = distances.masked_fill(distances < TWIN, float("inf")).min(dim=1)
         return distance, self.owners[place]
 
     def spread(self, place: int) -> float:
         """Median distance between two references of the category at `place` among the names; NaN of fewer than two."""
-        own = self._known[self.owners == place]
-        pairs = torch.pdist(own) / self.references.shape[1] ** 0.5
+        own = self.owners == place
+        apart = self._between()[own][:, own]
+        pairs = apart[torch.ones_like(apart, dtype=torch.bool).triu(diagonal=1)]
         return float(pairs.median()) if len(pairs) else float("nan")
+
+    def _between(self) -> Tensor:
+        """Distances (n, n) between the references."""
+        return torch.cdist(self._known, self._known) / self.references.shape[1] ** 0.5
 
     def copies(self) -> tuple[int, list[str]]:
         """How many references have a copy among the others, and the categories that have a copy in another one."""
-        distances = torch.cdist(self._known, self._known) / self.references.shape[1] ** 0.5
-        same = (distances < TWIN).fill_diagonal_(False)
+        same = (self._between() < TWIN).fill_diagonal_(False)
         shared = self.owners[(same & (self.owners[:, None] != self.owners)).any(dim=1)]
         return int(same.any(dim=1).sum()), sorted({self.names[place] for place in shared.tolist() if place >= 0})
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import spread_over
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
+from uniad_lightning.detectors.base import add_scored, metrics_for
 from uniad_lightning.detectors.memory_bank import MemoryBankDetector
 from uniad_lightning.errors import InputError, one_line, print_stderr
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
@@ -59,13 +60,7 @@ class Yardstick(L.Callback):
         except RuntimeError as error:  # of too little memory: an extra must not cost the results
             print_stderr(f"warning: no yardstick; {one_line(error)}")
             return
-        splits = data.splits
-        self._metrics = AnomalyMetrics(
-            categories=splits.categories,
-            num_images=len(splits.test),
-            foreign=set(splits.categories) - {record.category for record in splits.train},
-            ignored=data.framing.ignored(data.map_size),
-        ).to(pl_module.device)
+        self._metrics = metrics_for(data).to(pl_module.device)
         self._hook = pl_module.backbone.register_forward_hook(self._keep)
 
     def _keep(self, backbone: Any, images: Any, feature: Tensor) -> None:
@@ -86,15 +81,7 @@ class Yardstick(L.Callback):
         data: UnifiedDataModule = trainer.datamodule  # type: ignore[attr-defined]
         feature = batch.get("feature", self._feature)
         output = self._bank.inspect({"feature": feature}, framing=data.framing, size=data.map_size)  # type: ignore[typeddict-item]
-        self._metrics.update(
-            maps=output.grid,
-            scores=output.score,
-            masks=batch["mask"],
-            has_mask=batch["has_mask"],
-            labels=batch["label"],
-            categories=batch["category"],
-            indices=batch["index"],
-        )
+        add_scored(self._metrics, output, batch)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compute the result, and let the bank go."""
