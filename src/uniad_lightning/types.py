@@ -28,6 +28,10 @@ class Batch(TypedDict, total=False):
 
     image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
     feature: Tensor  # (B, C, h, w) float16, the backbone's features of the image
+    damaged: (
+        Tensor  # (B, V, 3, H, W) float32, V versions of a training image with a synthetic defect; where there are any
+    )
+    damage: Tensor  # (B, V, H, W) bool, True = pixel of the synthetic defect
     mask: Tensor  # (B, H, W) bool, True = defective pixel, on the host; not in training batches from the cache
     has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
     label: Tensor  # (B,) int64, 0 = good, 1 = defective

@@ -52,7 +52,7 @@ CLOSED = {"data": ("models", "scoring"), "metrics": ("models", "data")}
 FENCES = {
     "timm": ("models.backbone",),
     "albumentations": ("data.images.augmentation",),
-    "cv2": ("data.images", "prediction.sources.video"),
+    "cv2": ("data.images", "data.defects", "prediction.sources.video"),
     "watchdog": ("prediction.sources.watch_folder",),
     "wandb": ("tracking.boards", "paper.wandb_pages"),
     "wandb_workspaces": ("paper.wandb_pages", "paper.wandb_panels"),

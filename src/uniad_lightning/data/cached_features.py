@@ -50,9 +50,10 @@ def _to_cache(data: UnifiedDataModule, stage: str) -> list[str]:
     trainer = data.running_trainer
     if data.cache.mode == "off":
         return []
-    if data.augmentation.is_random:
-        data.cache.refuse("data.augmentation makes other images of the same each time")
-        return []
+    for setting, changes in (("augmentation", data.augmentation.is_random), ("defects", data.defects is not None)):
+        if changes:
+            data.cache.refuse(f"data.{setting} makes other images of the same each time")
+            return []
     if data.cache.mode == "memory" and trainer.world_size > 1:
         data.cache.refuse(f"each of the {trainer.world_size} processes would compute and hold all features")
     auto = data.cache.mode == "auto"

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Sampler
 
 from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.defects.base import SyntheticDefects
 from uniad_lightning.data.feature_cache.filling import FeatureCache
 from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader, feeds_gpu, usable_cores
 from uniad_lightning.data.images.augmentation import Augmentation
@@ -56,6 +57,7 @@ class UnifiedDataModule(L.LightningDataModule):
     prepare: Callable[[Path], object] | None = None  # `prepare(root)` writes the data first
     held_out: float = 0.0  # share of the good images that are not trained on
     framing: Framing = WHOLE  # which parts of an image are inspected
+    defects: SyntheticDefects | None = None  # what training images are damaged by, for a method that learns from it
     white_level: int | str = FULL_RANGE  # of deep images; `setup` replaces `auto` by what the train images have
 
     def __post_init__(self, cache_dir: str, cache_size: float | None) -> None:
@@ -230,18 +232,15 @@ class UnifiedDataModule(L.LightningDataModule):
             augmentation=self.augmentation,
             framing=self.framing,
             white_level=as_number(self.white_level),
+            defects=self.defects,
         )
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:
         dataset, workers = self.dataset(records), self.num_workers
         return kind(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=dataset.collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self._pins,
-        )
+            dataset, batch_sampler=batches, collate_fn=dataset.collate, num_workers=workers,
+            persistent_workers=workers > 0, pin_memory=self._pins,
+        )  # fmt: skip
 
 
 @rank_zero_only

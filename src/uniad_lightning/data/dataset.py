@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from uniad_lightning.data.defects.base import SyntheticDefects, damaged
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import WHOLE, Framing
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.sampling import Draw
 from uniad_lightning.types import Batch, Size
+
+Sample = dict[str, Tensor | int | bool]
 
 
 class InspectionDataset(Dataset):
@@ -21,7 +24,7 @@ class InspectionDataset(Dataset):
     Images come at `image_size` (height, width), as (value / 255 - mean) / std; an image that `framing` cuts into
     several tiles as (T, 3, H, W). `white_level` is white in images of more than 8 bits. `categories` gives each
     category its number. A defective record without mask has `has_mask` False; the mask of a good one is empty.
-    Only items indexed by a `Draw` are augmented; evaluation uses plain indices.
+    Only items indexed by a `Draw` are augmented and, after that, get `defects`; evaluation uses plain indices.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class InspectionDataset(Dataset):
         augmentation: Augmentation,
         framing: Framing = WHOLE,
         white_level: int = FULL_RANGE,
+        defects: SyntheticDefects | None = None,
     ):
         self.records = records
         self.numbers = {name: number for number, name in enumerate(categories)}
@@ -44,6 +48,7 @@ class InspectionDataset(Dataset):
         self.augmentation = augmentation
         self.framing = framing
         self.white_level = white_level
+        self.defects = defects
 
     @property
     def map_size(self) -> Size:
@@ -53,7 +58,7 @@ class InspectionDataset(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, item: int | Draw) -> dict[str, Tensor | int | bool]:
+    def __getitem__(self, item: int | Draw) -> Sample:
         """One sample; InputError when its image or mask cannot be read or they differ in size."""
         index = item.place if isinstance(item, Draw) else item
         record = self.records[index]
@@ -61,7 +66,7 @@ class InspectionDataset(Dataset):
         if isinstance(item, Draw):
             tiles = [self.augmentation(tile, item.number) for tile in tiles]
         image = normalise(tiles, self.mean, self.std)  # (T, 3, H, W)
-        return {
+        sample: Sample = {
             "image": image[0] if len(tiles) == 1 else image,
             "mask": torch.from_numpy(mask),
             "has_mask": bool(record.masks) or record.label == 0,
@@ -69,6 +74,14 @@ class InspectionDataset(Dataset):
             "category": self.numbers[record.category],
             "index": index,
         }
+        if isinstance(item, Draw) and self.defects is not None:  # a training image is one tile
+            sample |= self._damaged(self.defects, tiles[0], item.number)
+        return sample
+
+    def _damaged(self, defects: SyntheticDefects, image: np.ndarray, number: int) -> Sample:
+        versions = damaged(defects, image, seed=self.augmentation.seed, number=number)
+        images, masks = zip(*versions, strict=True)
+        return {"damaged": normalise(images, self.mean, self.std), "damage": torch.from_numpy(np.stack(masks))}
 
     def collate(self, samples: list[dict]) -> Batch:
         """A batch of samples; without any, the empty batch of a rank without images."""

@@ -118,6 +118,7 @@ def build_saved_data(
             config.pop(name, None)
             if value is not None:
                 config[name] = value
+        config.defects = None  # nothing trains on them, and a folder that they come from may be elsewhere
         config.white_level = _white_level(checkpoint["config"]["data"], given)
         if "framing" in config:
             config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it

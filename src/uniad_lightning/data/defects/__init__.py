@@ -1,0 +1,1 @@
+"""Synthetic defects: what methods learn from that want defective images without having any."""
