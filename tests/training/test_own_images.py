@@ -1,4 +1,4 @@
-"""How long a training is: that of own images has a budget in steps, and each says at its start what is coming."""
+"""What a training on own images has by default, and that each training says at its start what is coming."""
 
 import shutil
 
@@ -27,7 +27,7 @@ def photos(tree, tmp_path):
         ("data=mix data.source.parts={a:x}", (-1, 2000, 8)),
         ("experiment=parts", (-1, 2000, 8)),
         ("data=mvtec", (1000, -1, 64)),
-        ("data=mvtec budget=folder", (-1, 2000, 8)),
+        ("data=mvtec for_data=folder", (-1, 2000, 8)),
         ("experiment=mvtec", (1000, -1, 64)),
         ("experiment=demo", (32, -1, 8)),
         ("experiment=demo data=folder", (32, -1, 8)),
@@ -41,10 +41,28 @@ def photos(tree, tmp_path):
         ("data=folder model=padim trainer=cpu", (1, -1, 8)),
     ],
 )
-def test_own_images_have_a_budget_in_steps_unless_something_else_is_said(words, expected):
+def test_own_images_have_a_number_of_steps_unless_something_else_is_said(words, expected):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", [*words.split(), "data.root=x"])
     assert (cfg.trainer.max_epochs, cfg.trainer.max_steps, cfg.data.batch_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "window"),
+    [
+        ("data=folder", 3),
+        ("data=mix data.source.parts={a:x}", 3),
+        ("data=mvtec", 1),  # the paper
+        ("experiment=demo", 1),
+        ("data=folder model=mlp", 3),
+        ("data=folder model=padim", 1),
+        ("data=folder backbone.window=1", 1),
+        ("data=mvtec model=memory_bank", 3),
+    ],
+)
+def test_features_of_own_images_are_averaged_where_the_method_allows_it(words, window):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train", [*words.split(), "data.root=x"]).backbone.window == window
 
 
 def coming(out):
