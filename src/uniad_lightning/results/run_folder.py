@@ -19,6 +19,7 @@ CALIBRATION = "calibration.json"
 OUTCOMES = "outcomes.csv"
 SCORES = "scores.png"
 LOSS = "loss.png"
+DEFECTS = "defects.png"
 TEST_SCORES = "test_scores.csv"
 MISTAKES = "mistakes.png"
 JOURNAL = "predictions.jsonl"
@@ -27,7 +28,7 @@ RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 # Results, from which no training resumes.
-_OUTCOME = (METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, HEATMAPS, MAPS)
+_OUTCOME = (METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, DEFECTS, HEATMAPS, MAPS)
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 

@@ -30,6 +30,7 @@ from uniad_lightning.training.checkpoint import (
     load_weights,
     unpack_ignored,
 )
+from uniad_lightning.training.defects_picture import draw_defects
 from uniad_lightning.training.learning import announce, learned
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.monitored_metrics import RefuseUndefined, check_monitors, choose_monitor
@@ -82,6 +83,7 @@ def train(cfg: DictConfig) -> Evaluation:
     _choose_monitors(callbacks, data, cfg)
     begin(trainer, [*data.splits.train, *data.splits.validation, *data.splits.test], cfg, resume_from=cfg.ckpt_path)
     _warn_of_data(trainer, module, data, initial)
+    draw_defects(data, folder)
     announce(trainer, data, done=checkpoint["global_step"] if checkpoint else 0)
     with closing(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
