@@ -21,10 +21,10 @@ _MOST = 6  # rows
 
 @rank_zero_only
 def draw_defects(data: UnifiedDataModule, folder: Path) -> None:
-    """Draw some train images of `data` as a training gets them as `defects.png`, on the first process; nothing without
-    synthetic defects.
+    """Draw some train images of `data` as a training gets them as `defects.png`; nothing without synthetic defects.
 
-    Raises InputError for an image that cannot be read, or for what the defects cannot be made of.
+    Only the first process draws. Raises InputError for an image that cannot be read, or where the defects lack what
+    they are made of.
     """
     if data.defects is None:
         return
