@@ -127,3 +127,23 @@ def test_the_command_prints_the_parts_beside_the_papers_numbers(uniad):
     learnable = [int(rows[name][1].replace(",", "")) for name in ("backbone", "network", "total")]
     assert learnable[0] == 0
     assert learnable[1] == learnable[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "part", "learnable", "paper"),
+    [
+        (["model=draem"], "DRAEM", "reconstructive", 69_048_579, "69,050,000"),
+        (["model=fcdd", "backbone=timm", "backbone.name=vgg11_bn.tv_in1k", "backbone.levels=[3]"], "FCDD", "total",
+         3_542_529, "4,510,000"),
+    ],
+    ids=["draem", "fcdd"],
+)  # fmt: skip
+@pytest.mark.slow
+def test_a_competitor_is_printed_beside_its_own_numbers(uniad, words, name, part, learnable, paper):
+    random = ["backbone.weights=random"] if len(words) > 1 else []
+    status, out, err = uniad("complexity", *words, *random)
+    assert status == 0, err
+    rows = {line.split("│")[1].strip(): line.split("│")[2:5] for line in out.splitlines() if line.startswith("│")}
+    assert int(rows[part][1].replace(",", "")) == learnable
+    assert rows[f"{name} in Table A7"][1].strip() == paper
+    assert "UniAD in Table A7" in rows

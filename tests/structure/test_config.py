@@ -23,7 +23,9 @@ def composed(name, *overrides):
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: part)
 def test_option_composes_and_its_keys_are_arguments(group, option):
     command = "evaluate" if (group, option) == ("data", "from_checkpoint") else "train"
-    of_model = {"sizes": option.partition("_")[2], "method": option}.get(group)  # what is said of one model alone
+    of_model = {"sizes": option.partition("_")[2], "method": option, "published": option}.get(
+        group
+    )  # what is said of one model alone
     chosen = [] if of_model is None else [f"model={of_model}"]
     cfg = composed(command, f"{group}={option}", *chosen, *(["data.root=x"] if group != "data" else []))
     if cfg.get("data") is not None and "root" in cfg.data:

@@ -16,6 +16,7 @@ SUPPLIED = {
     "uniad_lightning.data.datamodule.UnifiedDataModule": {"mean", "std"},
     "uniad_lightning.data.synthetic.dataset.write_synthetic": {"root"},
     "torch.optim.AdamW": {"params"},
+    "torch.optim.SGD": {"params"},
 }
 
 # Classes that hand further keywords on, and to what.

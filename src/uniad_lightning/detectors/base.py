@@ -50,6 +50,7 @@ class AnomalyModule(L.LightningModule):
         std: per channel, what the input is divided by.
         precisions: what `uniad export precision=` may be.
         integer_parts: names of the submodules whose inner matrix products `precision=int8` makes integers of.
+        paper_name: of the method in the tables of UniAD's paper.
     """
 
     one_pass: ClassVar[bool] = False
@@ -58,6 +59,7 @@ class AnomalyModule(L.LightningModule):
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     integer_parts: ClassVar[tuple[str, ...]] = ()
+    paper_name: ClassVar[str | None] = None
 
     def __init__(self, *, score: ImageScore, seed: int):
         super().__init__()

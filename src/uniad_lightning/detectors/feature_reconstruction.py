@@ -8,8 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
-from uniad_lightning.detectors.optimization import optimize
-from uniad_lightning.errors import InputError
+from uniad_lightning.detectors.optimization import optimize, report_loss
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.losses import ReconstructionLoss
 from uniad_lightning.scoring import ImageScore
@@ -48,14 +47,7 @@ class FeatureReconstruction(BackboneFeatures):
         """The reconstruction loss, in float32; the target is the unjittered feature (Eq. 4)."""
         tokens = self.tokens(batch)
         loss = self.loss(tokens, self.network(tokens).float())
-        if (batch_idx % 10 == 0 or self.trainer.is_last_batch) and not loss.isfinite():
-            raise InputError(
-                f"the loss is {loss.item()} at batch {self.data.steps.done}: the training has diverged; lower "
-                "optimizer.lr, and resume from an earlier checkpoint if there is one"
-            )
-        self.log("train/loss_step", loss)
-        self.log("train/loss_epoch", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(tokens))
-        return loss
+        return report_loss(self, loss, batch_idx=batch_idx, images=len(tokens))
 
     def anomaly_map(self, batch: Batch) -> Tensor:
         """The loss's own distance at each token, (B, h, w) (Eq. 5)."""

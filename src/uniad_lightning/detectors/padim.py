@@ -25,6 +25,8 @@ class PadimDetector(OnePass):
     computation beside its result.
     """
 
+    paper_name = "PaDiM"
+
     def __init__(
         self,
         *,

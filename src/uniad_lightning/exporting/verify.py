@@ -10,6 +10,7 @@ from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.engines.base import Engine, EngineOutput
 
 TOLERANCE = 1e-4  # of a map's range
+_LEAST_RANGE = 0.05  # of a map, in shares of its largest value: sums of many pixels round to some 1e-6 of it
 TOLERANCE_DISTANCE = (
     1e-3  # of the boundary, or of a larger distance: `cdist` itself rounds small distances by that much
 )
@@ -20,7 +21,8 @@ class Agreement(NamedTuple):
     """The largest differences between two engines on the same images.
 
     Attributes:
-        map: of a map's value, relative to the range of the checkpoint's map of that image.
+        map: of a map's value, relative to the range of the checkpoint's map of that image, at least a twentieth of its
+            largest value.
         score: of the score, relative to the same range.
         distance: of the distance from the training images, relative to the boundary; 0 without one.
         pictures: number of compared images; the name is a key of `export.json`.
@@ -53,8 +55,8 @@ def agreement(checkpoint: Engine, file: Engine, batches: Iterable[Sequence[np.nd
 def _differences(expected: EngineOutput, exported: EngineOutput) -> tuple[float, float, float]:
     """The largest differences in map, score and distance of one batch, as `Agreement` has them."""
     high, low = expected.maps.max(axis=(1, 2)), expected.maps.min(axis=(1, 2))
-    # A constant map has no range: differences are relative to its value.
-    scale = np.where(high - low > 1e-6 * abs(high), high - low, np.maximum(abs(high), 1e-30))
+    # Rounding is in proportion to values: in a map that is nearly constant it is large beside the range.
+    scale = np.maximum(np.maximum(high - low, _LEAST_RANGE * abs(high)), 1e-30)
     in_map = abs(exported.maps - expected.maps).max(axis=(1, 2)) / scale
     in_score = abs(exported.scores - expected.scores) / scale
     if expected.distances is None or exported.distances is None:

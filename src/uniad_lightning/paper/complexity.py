@@ -52,8 +52,9 @@ def complexity(cfg: DictConfig) -> Complexity:
     Raises InputError for a setting in `cfg` that cannot be used.
     """
     leave_out_unused(cfg)
-    counted = count_complexity(build_module(cfg, announce=False), cfg.data.image_size)
-    show_complexity(counted)
+    module = build_module(cfg, announce=False)
+    counted = count_complexity(module, cfg.data.image_size)
+    show_complexity(counted, paper_name=module.paper_name)
     return counted
 
 
@@ -85,13 +86,17 @@ def count_complexity(module: AnomalyModule, image_size: int | Sequence[int]) -> 
     return Complexity(parts)
 
 
-def show_complexity(counted: Complexity) -> None:
-    """Print the parts, their sum, and the paper's UniAD below."""
+def show_complexity(counted: Complexity, *, paper_name: str | None = None) -> None:
+    """Print the parts, their sum, and below the paper's numbers of UniAD and of the method `paper_name`."""
     rows: list[Sequence[object] | None] = [
         (name, f"{part.parameters:,}", f"{part.learnable:,}", f"{part.flops / 1e9:.2f}")
         for name, part in {**counted.parts, "total": counted.total}.items()
     ]
-    rows += [None, ("UniAD in Table A7", "", f"{PAPER_LEARNABLE:,.0f}", f"{PAPER_FLOPS / 1e9:.2f}")]
+    rows.append(None)
+    for name in dict.fromkeys((paper_name, "UniAD")):
+        if name in TABLE_A7:
+            size = TABLE_A7[name]
+            rows.append((f"{name} in Table A7", "", f"{1e6 * size.learnable:,.0f}", f"{size.gflops:.2f}"))
     print_table("per image", [("", LEFT), ("parameters", RIGHT), ("learnable", RIGHT), ("GFLOPs", RIGHT)], rows)
 
 

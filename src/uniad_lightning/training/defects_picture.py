@@ -4,10 +4,12 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.dataset import InspectionDataset, Sample
 from uniad_lightning.data.sampling import Draw
 from uniad_lightning.errors import system_reason
 from uniad_lightning.files.atomic import write_whole
@@ -17,6 +19,7 @@ from uniad_lightning.results.written_files import note
 from uniad_lightning.training.build import warn
 
 _MOST = 6  # rows
+_TURNS = 10  # of an image; methods leave about half of them good
 
 
 @rank_zero_only
@@ -31,7 +34,7 @@ def draw_defects(data: UnifiedDataModule, folder: Path) -> None:
     train = data.splits.train
     places = np.linspace(0, len(train) - 1, min(_MOST, len(train))).round().astype(int).tolist()
     dataset = data.dataset(train)
-    batch = dataset.collate([dataset[Draw(place, number)] for number, place in enumerate(places)])
+    batch = dataset.collate([_damaged(dataset, place) for place in places])
     columns = {"train image": [_pixels(image, dataset.mean, dataset.std) for image in batch["image"]]}
     for view in range(data.defects.views):
         name = f"defect {view + 1}" if data.defects.views > 1 else "defect"
@@ -45,6 +48,15 @@ def draw_defects(data: UnifiedDataModule, folder: Path) -> None:
         write_whole(folder / DEFECTS, drawn.getvalue())
     except OSError as error:  # the training is worth more
         warn(f"{folder / DEFECTS}: cannot be written; {system_reason(error)}")
+
+
+def _damaged(dataset: InspectionDataset, place: int) -> Sample:
+    """The image at `place` as one of its first turns in a training has it, with a defect if any of them has one."""
+    for number in range(_TURNS):
+        sample = dataset[Draw(place, number)]
+        if torch.as_tensor(sample["damage"]).any():
+            break
+    return sample
 
 
 def _pixels(image: Tensor, mean: Tensor, std: Tensor) -> np.ndarray:

@@ -65,6 +65,9 @@ def leave_out_unused(cfg: DictConfig) -> None:
     with open_dict(cfg):
         for name in unused:
             cfg.pop(name, None)
+        has_grid = method is FeatureReconstruction or "grid" in signature(method).parameters
+        if not has_grid and "model.grid" not in overridden():  # then it is an experiment's, for methods that have one
+            cfg.model.pop("grid", None)
 
 
 def _refuse(unused: Sequence[str], method: type[AnomalyModule]) -> None:

@@ -1,9 +1,10 @@
 """Learning rates over a whole training."""
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from uniad_lightning.errors import InputError
 
@@ -27,9 +28,29 @@ def drop_after(optimizer: Optimizer, *, total_steps: int, fraction: float, gamma
     Raises InputError for a `fraction` outside (0, 1] and a `gamma` that is not a number of at least 0.
     """
     _check_fraction(fraction)
+    return drop_at(optimizer, total_steps=total_steps, fractions=[fraction], gamma=gamma)
+
+
+def drop_at(optimizer: Optimizer, *, total_steps: int, fractions: Sequence[float], gamma: float) -> LRScheduler:
+    """Multiplies the learning rate by `gamma` after each of the `fractions` of all steps; raises as `drop_after`."""
+    for fraction in fractions:
+        _check_fraction(fraction)
     if not _is_number(gamma) or not gamma >= 0:
         raise InputError(f"schedule.gamma={gamma}: expected a number of at least 0, such as 0.1")
-    return MultiStepLR(optimizer, milestones=[max(1, round(fraction * total_steps))], gamma=gamma)
+    milestones = [max(1, round(fraction * total_steps)) for fraction in fractions]
+    return MultiStepLR(optimizer, milestones=milestones, gamma=gamma)
+
+
+def exponential_decay(optimizer: Optimizer, *, total_steps: int, end: float) -> LRScheduler:
+    """Lowers the learning rate by the same factor at each step, to `end` of itself; InputError outside (0, 1]."""
+    if not _is_number(end) or not 0 < end <= 1:
+        raise InputError(f"schedule.end={end}: expected a share of the learning rate, above 0 and at most 1")
+    return ExponentialLR(optimizer, gamma=end ** (1 / max(total_steps, 1)))
+
+
+def cosine_decay(optimizer: Optimizer, *, total_steps: int) -> LRScheduler:
+    """Lowers the learning rate to 0 by half a cosine."""
+    return CosineAnnealingLR(optimizer, T_max=max(total_steps, 1))
 
 
 def _check_fraction(fraction: object) -> None:

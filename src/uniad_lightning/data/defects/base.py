@@ -4,6 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
+from uniad_lightning.errors import InputError
 from uniad_lightning.randomness import key
 
 
@@ -25,3 +26,10 @@ def damaged(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The versions of `image` for the sample `number` of a training with `seed`."""
     return defects(image, np.random.default_rng(key("defects", seed, number)))
+
+
+def check_share_good(share_good: float) -> float:
+    """The share of images that are left good; InputError outside [0, 1)."""
+    if not 0 <= share_good < 1:
+        raise InputError(f"data.defects.share_good={share_good}: expected a number from 0 to below 1")
+    return share_good

@@ -1,0 +1,108 @@
+"""FCDD (Liznerski et al. 2021, arXiv 2007.01760): a fully convolutional network that maps good images near 0.
+
+The anomalies that it learns from are synthetic (confetti) or other images (outlier exposure, FCDD+OE): `data.defects`.
+Departures: batch norms of frozen modules stay in eval mode, and images are normalised as the backbone was trained,
+without the paper's contrast normalisation. Settings of the training are those of liznerski/fcdd.
+"""
+
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.detectors.backbone_features import BackboneFeatures
+from uniad_lightning.detectors.optimization import optimize, report_loss
+from uniad_lightning.errors import InputError
+from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.initialization import check_above, check_counts
+from uniad_lightning.models.receptive_field import spread, stride_of
+from uniad_lightning.scoring import ImageScore
+from uniad_lightning.types import Batch, pair
+
+_TINY = 1e-31  # liznerski/fcdd: keeps the logarithm finite
+
+
+class FCDD(BackboneFeatures):
+    """A = sqrt(f^2 + 1) - 1 of a 1x1 convolution f over the backbone's features, small for good images (Eq. 2).
+
+    The first `frozen_modules` modules of the backbone keep their weights. The map is A, each cell spread over
+    `field` pixels by a Gaussian of `sigma` pixels; the image score is the mean of A.
+    """
+
+    paper_name = "FCDD"
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., LRScheduler],
+        seed: int,
+        grid: int | list[int],
+        image_size: int | list[int],
+        frozen_modules: int,
+        field: int,
+        sigma: float,
+    ):
+        super().__init__(backbone=backbone, score=ImageScore(kind="mean", window=1), standardize=False, seed=seed)
+        check_counts({"frozen_modules": frozen_modules}, least=0)
+        check_counts({"field": field})
+        check_above({"sigma": sigma})
+        self.stride = stride_of(pair(image_size, "data.image_size"), pair(grid, "model.grid"))
+        self.field, self.sigma = field, sigma
+        self.head = nn.Conv2d(sum(backbone.channels), 1, 1)
+        modules = list(backbone.model.children())
+        if frozen_modules > len(modules):
+            raise InputError(f"model.frozen_modules={frozen_modules}: {backbone.name} has {len(modules)} modules")
+        self.frozen = modules[:frozen_modules]  # a plain list: they are the backbone's already
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self.optimizer, self.schedule = optimizer, schedule
+
+    def train(self, mode: bool = True) -> "FCDD":
+        """Frozen modules stay in eval mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+    def fill_cache(self, data: UnifiedDataModule, stage: str) -> None:
+        """Nothing is kept; InputError where a training has no anomalies to learn from."""
+        data.cache.refuse("FCDD learns from images with synthetic defects, each time others")
+        if stage == "fit" and data.defects is None:
+            raise InputError("data.defects=null: FCDD learns from synthetic defects; give data/defects=confetti")
+
+    def deviation(self, features: Tensor) -> Tensor:
+        """A of features (B, C, h, w), (B, h, w), at least 0."""
+        return (self.head(features)[:, 0].float().square() + 1).sqrt() - 1
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean loss of the images, which are good or anomalous as a whole (Eq. 2)."""
+        deviation = self.deviation(self.backbone(batch["damaged"][:, 0]).float())
+        loss = image_loss(deviation, batch["damage"][:, 0].flatten(1).any(dim=1))
+        return report_loss(self, loss, batch_idx=batch_idx, images=len(deviation))
+
+    def anomaly_map(self, batch: Batch) -> Tensor:
+        """A spread over the image, (B, H, W), at least 0."""
+        deviation = self.deviation(self.features(batch))
+        return spread(deviation, stride=self.stride, field=self.field, sigma=self.sigma)
+
+    def image_scores(self, batch: Batch, maps: Tensor) -> Tensor:
+        """The mean of A over an image, of all its tiles; (B,)."""
+        return self.deviation(self.features(batch)).unflatten(0, (maps.shape[0], -1)).flatten(1).mean(dim=1)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """One optimizer over all that learns."""
+        steps = self.data.steps.total_steps
+        return optimize(self.parameters(), optimizer=self.optimizer, schedule=self.schedule, total_steps=steps)
+
+
+def image_loss(deviation: Tensor, anomalous: Tensor) -> Tensor:
+    """Mean over images of mean A for a good one, -log(1 - exp(-mean A)) for an `anomalous` (B,) one; A (B, h, w)."""
+    mean = deviation.flatten(1).mean(dim=1)
+    away = -torch.log(-torch.expm1(-mean) + _TINY)
+    return torch.where(anomalous, away, mean).mean()
