@@ -15,6 +15,7 @@ ANY = ["trainer=cpu", "trainer.max_epochs=3", "data.num_workers=0", "data.batch_
 IMAGES = ["backbone=tiny", "backbone.weights=random", "model.grid=[8,8]", "data.image_size=64"]
 METHODS = {
     "anovit": [*IMAGES, "model.sigma=2"],
+    "panda": [*IMAGES, "model.frozen_modules=5", "optimizer.lr=1e-3"],
     "fcdd": [*IMAGES, "model.frozen_modules=4", "model.field=16", "model.sigma=4"],
     "draem": [
         "data.image_size=64",
