@@ -85,15 +85,19 @@ class CutPasteDetector(BackboneFeatures):
                 "data/defects=cutpaste"
             )
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The cross entropy of the kinds of image, all of a batch together (Eq. 1 for three classes)."""
+    def classified(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits (3 B, 3) of a batch and its pasted versions, and their kinds (3 B,), an image's own three together."""
         images = torch.cat([batch["image"][:, None], batch["damaged"]], dim=1)  # (B, 3, 3, H, W)
         kinds = torch.arange(len(KINDS), device=images.device).expand(len(images), -1).flatten()
-        logits = self.head(self.backbone(images.flatten(0, 1)).mean(dim=(2, 3))).float()
+        return self.head(self.backbone(images.flatten(0, 1)).mean(dim=(2, 3))).float(), kinds
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The cross entropy of the kinds of image, all of a batch together (Eq. 1 for three classes)."""
+        logits, kinds = self.classified(batch)
         self.gaussian.fitted.fill_(False)  # a checkpoint from within the training has none of its weights
         accuracy = (logits.argmax(dim=1) == kinds).float().mean()
         loss = F.cross_entropy(logits, kinds)
-        return report_loss(self, loss, batch_idx=batch_idx, images=len(images), parts={"accuracy": accuracy})
+        return report_loss(self, loss, batch_idx=batch_idx, images=len(batch["image"]), parts={"accuracy": accuracy})
 
     def on_train_start(self) -> None:
         """Measure the untrained backbone; a resumed training has that in its checkpoint."""

@@ -25,11 +25,13 @@ class Gaussian(nn.Module):
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor) -> None:
-        """Take mean and covariance of `embeddings` (n, C); InputError for fewer than two, or where all are alike."""
-        if len(embeddings) < 2:
-            raise InputError(
-                f"data: {len(embeddings)} train image, of which there is no covariance; expected at least 2"
-            )
+        """Take mean and covariance of `embeddings` (n, C).
+
+        Raises InputError for fewer than three, of which nothing can be said about the covariance's error, and where all
+        are alike.
+        """
+        if len(embeddings) < 3:
+            raise InputError(f"data: train images are {len(embeddings)}, too few for a covariance; expected at least 3")
         samples = embeddings.double().cpu()  # not every device has float64
         mean, covariance = samples.mean(dim=0), ledoit_wolf(samples)
         factor, failed = torch.linalg.cholesky_ex(covariance)
