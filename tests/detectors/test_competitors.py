@@ -14,7 +14,13 @@ from uniad_lightning import Detector
 ANY = ["trainer=cpu", "trainer.max_epochs=3", "data.num_workers=0", "data.batch_size=4", "data.held_out=0.2"]
 IMAGES = ["backbone=tiny", "backbone.weights=random", "model.grid=[8,8]", "data.image_size=64"]
 METHODS = {
-    "cutpaste": [*IMAGES, "model.hidden_dim=16", "model.num_layers=1", "model.projection_dim=8"],
+    "cutpaste": [  # with learned weights: of the tree's images random ones make embeddings that differ by rounding
+        *IMAGES,
+        "backbone.weights=tiny.safetensors",
+        "model.hidden_dim=16",
+        "model.num_layers=1",
+        "model.projection_dim=8",
+    ],
     "anovit": [*IMAGES, "model.sigma=2"],
     "fcdd": [*IMAGES, "model.frozen_modules=4", "model.field=16", "model.sigma=4"],
     "draem": [

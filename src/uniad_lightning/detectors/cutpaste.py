@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from uniad_lightning.data.cached_features import statistics_batches
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
-from uniad_lightning.detectors.base import metrics_for, share_statistics
+from uniad_lightning.detectors.base import add_scored, metrics_for, share_statistics
 from uniad_lightning.detectors.optimization import optimize, report_loss
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
@@ -154,7 +154,9 @@ class CutPasteDetector(BackboneFeatures):
         self.eval()
         for batch in self.data.test_dataloader():
             if len(batch["index"]):
-                self._score(self.data.transfer_batch_to_device(batch, self.device, 0), metrics)
+                batch = self.data.transfer_batch_to_device(batch, self.device, 0)
+                output = self.inspect(batch, framing=self.data.framing, size=self.data.map_size)
+                add_scored(metrics, output, batch)
         self.train(training)
         return metrics.compute().mean.image_auroc
 
