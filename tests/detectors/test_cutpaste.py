@@ -1,6 +1,7 @@
 """model=cutpaste: parameters as published, loss, distance and map as rewritten, the untrained control, mistakes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from support.settings import FEATURES
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
+from uniad_lightning.data.dataset import normalise
 from uniad_lightning.data.images.decoding import read_image, resize
 from uniad_lightning.detectors.cutpaste import CutPasteDetector
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
@@ -104,6 +106,24 @@ def test_the_control_is_printed_beside_the_result(uniad, tree, tmp_path):
     assert status == 0, err
     control = json.loads((tmp_path / "run/metrics.json").read_text())["untrained"]["image_auroc"]
     assert f"before the training: image AUROC {100 * control:.1f}" in out
+
+
+def test_without_defective_test_images_there_is_no_control_and_tiles_are_scored_by_the_worst(uniad, copy, tmp_path):
+    for folder in [*copy.glob("*/test/[!g]*"), *copy.glob("*/ground_truth")]:
+        shutil.rmtree(folder)
+    words = [*SMALL, "data.framing.tiles=[1,2]", f"data.root={copy}", f"output_dir={tmp_path}/run"]
+    status, out, err = uniad("train", *words)
+    assert status == 0, err
+    assert "before the training" not in out
+    detector = Detector.load(tmp_path / "run/checkpoints/last.ckpt")
+    image = read_image(next(copy.glob("bottle/test/good/*")))
+    tiles = detector.engine.framing.tiles_of(image, (64, 64))
+    pixels = normalise(tiles, detector.engine.mean, detector.engine.std)
+    module = detector.engine.module
+    with torch.no_grad():
+        distances = module.gaussian(module.backbone(pixels))
+    assert len(distances) == 2
+    assert detector.predict(image).score == pytest.approx(float(distances.max()), rel=1e-3)
 
 
 def test_a_checkpoint_from_within_a_training_is_refused(uniad, tree, tmp_path):
