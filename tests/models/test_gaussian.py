@@ -9,7 +9,7 @@ from uniad_lightning.models.gaussian import Gaussian, ledoit_wolf
 
 
 def rewritten(samples):
-    """Ledoit and Wolf (2004, Sec. 3.2 to 3.4), one sample at a time."""
+    """Ledoit and Wolf (2004), one sample at a time."""
     count, size = samples.shape
     centred = samples - samples.mean(axis=0)
     covariance = sum(np.outer(x, x) for x in centred) / count

@@ -1,12 +1,12 @@
 """CutPaste (Li et al. 2021, arXiv 2104.04015): a network tells good images from two kinds of pasted ones.
 
-Three classes (Sec. 2.2): good, patch, scar. What the network has learned is used without its head: a Gaussian of the
-embeddings of good images, and the distance to it (Sec. 2.3). Departures: the backbone starts from its weights rather
+Three classes: good, patch, scar. What the network has learned is used without its head: a Gaussian of the
+embeddings of good images, and the distance to it. Departures: the backbone starts from its weights rather
 than anew, images are not shifted, and the map is Grad-CAM of that distance rather than of the classifier, so that no
 gradient is needed where images are inspected.
 
-An untrained backbone with the same Gaussian is nearly as good on MVTec AD, so that each training measures it first
-(`control`).
+An untrained backbone with the same Gaussian is a strong control (Runinho/pytorch-cutpaste, issue 6): each training
+measures it first (`control`).
 """
 
 from collections.abc import Callable
@@ -92,7 +92,7 @@ class CutPasteDetector(BackboneFeatures):
         return self.head(self.backbone(images.flatten(0, 1)).mean(dim=(2, 3))).float(), kinds
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The cross entropy of the kinds of image, all of a batch together (Eq. 1 for three classes)."""
+        """The cross entropy of the kinds of image, all of a batch together."""
         logits, kinds = self.classified(batch)
         self.gaussian.fitted.fill_(False)  # a checkpoint from within the training has none of its weights
         accuracy = (logits.argmax(dim=1) == kinds).float().mean()

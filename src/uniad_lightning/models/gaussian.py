@@ -64,7 +64,7 @@ class Gaussian(nn.Module):
 def ledoit_wolf(samples: Tensor) -> Tensor:
     """The covariance (C, C) of samples (n, C) float64, shrunk towards a multiple of the identity.
 
-    The share of the identity is the one of least expected squared error (Ledoit and Wolf 2004, Sec. 3), as
+    The share of the identity is the one of least expected squared error (Ledoit and Wolf 2004), as
     `sklearn.covariance.ledoit_wolf` has it.
     """
     count, size = samples.shape

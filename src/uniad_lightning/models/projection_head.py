@@ -1,4 +1,4 @@
-"""The head between embeddings and classes of CutPaste (Li et al. 2021, appendix), which inspection leaves out."""
+"""The head between embeddings and classes of CutPaste (Li et al. 2021), which inspection leaves out."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""CutPaste's synthetic defects (Li et al. 2021, arXiv 2104.04015, Sec. 2.1): a part of the image, put elsewhere in it.
+"""CutPaste's synthetic defects (Li et al. 2021, arXiv 2104.04015): a part of the image, put elsewhere in it.
 
 The sizes of scars are those of the paper at 256 pixels; they grow with the image. Hues are left as they are.
 """
