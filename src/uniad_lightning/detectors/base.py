@@ -88,6 +88,10 @@ class AnomalyModule(L.LightningModule):
         """The parts that have weights, in the order in which an image passes them; `uniad complexity` counts each."""
         return {"network": self}
 
+    def counted(self, batch: Batch) -> object:
+        """Runs what `uniad complexity` counts the operations of: the anomaly map, or the features of one pass."""
+        return self.features(batch) if self.one_pass else self.anomaly_map(batch)
+
     def known_categories(self, trained: Iterable[str]) -> list[str]:
         """The categories that the detector knows after a training on those `trained`; a checkpoint keeps them."""
         return sorted(trained)

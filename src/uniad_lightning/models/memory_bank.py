@@ -59,6 +59,11 @@ class MemoryBank(nn.Module):
         self.owner = torch.cat([self.owner, owner.to(self.owner)])
         _measure(self)
 
+    def clear(self) -> None:
+        """Removes all patches."""
+        self.patches, self.owner = self.patches[:0], self.owner[:0]
+        _measure(self)
+
     def remove(self, owner: int) -> int:
         """Removes the patches of the category `owner` and returns how many there were."""
         others = self.owner != owner
