@@ -173,6 +173,22 @@ class PatchSVDD(AnomalyModule):
         self._fill_banks()
         super().on_test_epoch_start()
 
+    def on_test_epoch_start(self) -> None:
+        """Refuse a detector without patches."""
+        self._refuse_empty()
+        super().on_test_epoch_start()
+
+    def prepare(self) -> None:
+        """Refuse a detector without patches."""
+        self._refuse_empty()
+
+    def _refuse_empty(self) -> None:
+        if not all(len(bank.patches) for bank in self._banks()):
+            raise InputError(
+                "ckpt_path: is from within a training of Patch-SVDD, which keeps the patches of the train images at "
+                "its end; give the last checkpoint, or continue the training from this one"
+            )
+
     @torch.no_grad()
     def _fill_banks(self) -> None:
         """Fill both banks with the patches of all train images in order, the same on every process."""

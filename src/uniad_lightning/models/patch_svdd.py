@@ -4,6 +4,8 @@ A patch of 64 pixels is described by what the encoder of 32 pixels says of its f
 padded, so that a patch has the same embedding wherever it lies in an image, and all of an image are computed at once.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +35,11 @@ class HierarchicalEncoder(nn.Module):
             self.small.append(nn.LeakyReLU(_SLOPE) if place < len(channels) - 2 else nn.Tanh())
         self.join = nn.Conv2d(dim, 2 * dim, 2)
         self.last = nn.Conv2d(2 * dim, dim, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # By torch's own start the last layers hardly tell patches apart, and differences round away.
+                nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+                nn.init.zeros_(cast(Tensor, module.bias))
 
     def embed(self, patches: Tensor) -> Tensor:
         """Patches (n, 3, K, K) of 64 or 32 pixels -> their embeddings (n, D)."""
