@@ -1,6 +1,7 @@
 """model=patch_svdd: losses and map as rewritten, its banks after a training, the whole journey, what it refuses."""
 
 import csv
+import json
 import subprocess
 
 import numpy as np
@@ -213,3 +214,15 @@ def test_mistakes_are_one_line(uniad, tree, tmp_path):
         assert status == 2
         assert message in err
         assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_it_learns_on_two_synthetic_products_what_an_untrained_one_does_not_know(uniad, tmp_path):
+    """Image AUROC of 0.755 as measured with seed 0, 0.638 untrained; at each pixel an untrained one is as good."""
+    found = {}
+    for name, more in (("trained", ["trainer.max_epochs=20"]), ("not", ["trainer.max_epochs=1", "optimizer.lr=0"])):
+        words = ["experiment=demo", "model=patch_svdd", "data.categories=[gear,circuit]", "data.limit=20", *more]
+        status, _, err = uniad("train", *words, f"data.root={tmp_path}/data", f"output_dir={tmp_path}/{name}")
+        assert status == 0, err
+        found[name] = json.loads((tmp_path / name / "metrics.json").read_text())["mean"]["image_auroc"]
+    assert found["trained"] > 0.7 > found["not"]
