@@ -16,6 +16,7 @@ IMAGES = ["backbone=tiny", "backbone.weights=random", "model.grid=[8,8]", "data.
 METHODS = {
     "anovit": [*IMAGES, "model.sigma=2"],
     "panda": [*IMAGES, "model.frozen_modules=5", "optimizer.lr=1e-3"],
+    "mkd": [*IMAGES, "model.scored_levels=2", "model.sigma=2", "optimizer.lr=1e-3"],
     "fcdd": [*IMAGES, "model.frozen_modules=4", "model.field=16", "model.sigma=4"],
     "draem": [
         "data.image_size=64",
@@ -24,8 +25,8 @@ METHODS = {
         "optimizer.lr=1e-3",
     ],
 }
-EXPORTED = {*METHODS}
-BATCH_NORM = {"draem", "fcdd"}
+EXPORTED = {*METHODS} - {"mkd"}
+BATCH_NORM = {"draem", "fcdd", "mkd"}
 methods = pytest.mark.parametrize("name", METHODS)
 
 

@@ -48,7 +48,7 @@ class AnomalyModule(L.LightningModule):
         forgets: whether a training from a checkpoint forgets the categories that its data lacks.
         mean: per channel, what the input is shifted by.
         std: per channel, what the input is divided by.
-        precisions: what `uniad export precision=` may be.
+        precisions: what `uniad export precision=` may be; empty: it cannot be exported.
         integer_parts: names of the submodules whose inner matrix products `precision=int8` makes integers of.
         paper_name: of the method in the tables of UniAD's paper.
     """
@@ -87,6 +87,10 @@ class AnomalyModule(L.LightningModule):
     def parts(self) -> dict[str, nn.Module]:
         """The parts that have weights, in the order in which an image passes them; `uniad complexity` counts each."""
         return {"network": self}
+
+    def counted(self, batch: Batch) -> object:
+        """Runs what `uniad complexity` counts the operations of: the anomaly map, or the features of one pass."""
+        return self.features(batch) if self.one_pass else self.anomaly_map(batch)
 
     def known_categories(self, trained: Iterable[str]) -> list[str]:
         """The categories that the detector knows after a training on those `trained`; a checkpoint keeps them."""

@@ -111,7 +111,7 @@ def _count(module: AnomalyModule, image: Tensor) -> dict[str, int]:
         ]
         done: list[int] = []
         try:
-            (module.features if module.one_pass else module.anomaly_map)({"image": image})
+            module.counted({"image": image})
         finally:
             for end in ends:
                 end.remove()
