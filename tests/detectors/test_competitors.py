@@ -17,6 +17,7 @@ METHODS = {
     "anovit": [*IMAGES, "model.sigma=2"],
     "panda": [*IMAGES, "model.frozen_modules=5", "optimizer.lr=1e-3"],
     "mkd": [*IMAGES, "model.scored_levels=2", "model.sigma=2", "optimizer.lr=1e-3"],
+    "uninformed_students": [*IMAGES, "model.patch=17", "model.stride=1", "model.width=8", "model.teacher_share=0.34"],
     "fcdd": [*IMAGES, "model.frozen_modules=4", "model.field=16", "model.sigma=4"],
     "draem": [
         "data.image_size=64",
