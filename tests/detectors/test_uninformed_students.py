@@ -201,5 +201,5 @@ def test_it_learns_on_the_synthetic_products(uniad, tmp_path):
     status, _, err = uniad("train", *words, "trainer.max_epochs=8", f"output_dir={tmp_path}/run")
     assert status == 0, err
     mean = json.loads((tmp_path / "run/metrics.json").read_text())["mean"]
-    assert mean["pixel_auroc"] > 0.75
-    assert mean["image_auroc"] > 0.65
+    assert mean["pixel_auroc"] > 0.82  # untrained networks reach 0.71 and 0.72
+    assert mean["image_auroc"] > 0.77
