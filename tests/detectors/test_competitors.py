@@ -33,9 +33,10 @@ METHODS = {
         "model.windows_at_once=40",
         "model.blur=5",
     ],
+    "vt_adl": ["data.image_size=64", "model.hidden_dim=32", "model.num_heads=2", "model.num_layers=1", "model.sigma=2"],
 }
 EXPORTED = {*METHODS}
-BATCH_NORM = {"draem", "fcdd"}
+BATCH_NORM = {"draem", "fcdd", "vt_adl"}
 methods = pytest.mark.parametrize("name", METHODS)
 
 

@@ -1,7 +1,5 @@
 """model=intra: losses, windows, map and mean map as rewrites have them, what it refuses, that it learns."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -83,8 +81,8 @@ def test_the_loss_is_that_of_a_rewrite(monkeypatch):
     seed_step(seed=0, epoch=0, step=0, rank=0)
     module.training_step({"image": image}, 0)
     expected = np.mean(squares) + 0.5 * np.mean(edges) + 0.25 * np.mean(structure)
-    assert float(reported["loss"]) == pytest.approx(expected, rel=1e-4)
-    assert float(reported["parts"]["mse"]) == pytest.approx(np.mean(squares), rel=1e-4)
+    assert reported["loss"].item() == pytest.approx(expected, rel=1e-4)
+    assert reported["parts"]["mse"].item() == pytest.approx(np.mean(squares), rel=1e-4)
 
 
 def test_map_and_score_are_the_rewrite_less_the_mean_of_the_train_images(tree, tmp_path):

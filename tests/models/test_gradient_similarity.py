@@ -34,13 +34,13 @@ def enlarged(image, size):
 def test_it_is_that_of_a_rewrite_at_four_scales():
     first, second = np.random.default_rng(0).random((2, 3, 32, 48))
     found = gradient_similarity(torch.from_numpy(first)[None], torch.from_numpy(second)[None])
-    assert np.allclose(found[0], rewritten(first.mean(axis=0), second.mean(axis=0), 4), atol=1e-6)
+    assert np.allclose(found[0], rewritten(first.mean(axis=0), second.mean(axis=0), 4), atol=1e-4)
 
 
 def test_a_patch_has_the_scales_that_the_filter_fits_in():
     first, second = np.random.default_rng(1).random((2, 1, 16, 16))  # 16, 8 and 4 pixels; 2 would be too few
     found = gradient_similarity(torch.from_numpy(first)[None], torch.from_numpy(second)[None])
-    assert np.allclose(found[0], rewritten(first[0], second[0], 3), atol=1e-6)
+    assert np.allclose(found[0], rewritten(first[0], second[0], 3), atol=1e-4)
 
 
 def test_equal_images_are_alike_whatever_is_added_to_one():
@@ -54,4 +54,4 @@ def test_slopes_are_finite_where_an_image_is_flat():
     flat = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
     (1 - gradient_similarity(flat, torch.rand(1, 3, 8, 8))).mean().backward()
     assert flat.grad.isfinite().all()
-    assert torch.allclose(gradient_magnitude(flat.detach()), torch.full((1, 3, 8, 8), 1e-4))
+    assert torch.allclose(gradient_magnitude(flat.detach()), torch.full((1, 3, 8, 8), 1e-3))

@@ -125,7 +125,7 @@ class InTra(AnomalyModule):
             self.places.split(self.windows_at_once), self.own.split(self.windows_at_once), strict=True
         ):
             seen = patches[:, places].flatten(0, 1)  # (B * n, L*L, P)
-            where, which = places.repeat(len(image), 1), own.repeat(len(image))
+            where, which = (part.expand(image.shape[0], *part.shape).flatten(0, 1) for part in (places, own))
             painted.append(self.network(seen, where, which).unflatten(0, (-1, len(places))))
         return join_patches(torch.cat(painted, dim=1), self.grid, self.patch_size)
 

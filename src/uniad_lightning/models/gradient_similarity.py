@@ -10,7 +10,8 @@ from torch import Tensor
 _SCALES = 4
 _LEAST = 3  # pixels of the smallest scale: of the filter
 _CONSTANT = 170 / 255**2  # Xue et al. Sec. II: 170 for values up to 255
-_TINY = 1e-8  # below the root, whose slope has to be finite where an image is flat
+# Below the root, whose slope has to be finite where an image is flat; the exporter takes 1e-8 for 0 and drops it.
+_TINY = 1e-6
 
 
 def gradient_similarity(first: Tensor, second: Tensor) -> Tensor:
