@@ -1,5 +1,7 @@
 """model=intra: losses, windows, map and mean map as rewrites have them, what it refuses, that it learns."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -124,3 +126,13 @@ def test_mistakes_are_one_line(uniad, tree, tmp_path):
         assert status == 2
         assert message in err
         assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_it_learns_on_the_synthetic_products(uniad, tmp_path):
+    words = ["experiment=demo", "model=intra", "data.categories=[fabric,tile]", f"data.root={tmp_path}/data"]
+    status, _, err = uniad("train", *words, "trainer.max_epochs=15", f"output_dir={tmp_path}/run")
+    assert status == 0, err
+    mean = json.loads((tmp_path / "run/metrics.json").read_text())["mean"]
+    assert mean["image_auroc"] > 0.75
+    assert mean["pixel_auroc"] > 0.75

@@ -1,5 +1,6 @@
 """model=vt_adl: networks of the published size, likelihood, capsules, loss and map as rewrites have them."""
 
+import json
 import math
 
 import numpy as np
@@ -143,3 +144,13 @@ def test_tokens_have_no_noise_at_inference_and_the_place_of_a_patch_matters():
 def test_mistakes_are_one_line(change, message):
     with pytest.raises(InputError, match=message):
         detector(**change)
+
+
+@pytest.mark.slow
+def test_it_learns_on_the_synthetic_products(uniad, tmp_path):
+    words = ["experiment=demo", "model=vt_adl", "data.categories=[fabric,tile]", f"data.root={tmp_path}/data"]
+    status, _, err = uniad("train", *words, "trainer.max_epochs=15", f"output_dir={tmp_path}/run")
+    assert status == 0, err
+    mean = json.loads((tmp_path / "run/metrics.json").read_text())["mean"]
+    assert mean["image_auroc"] > 0.75
+    assert mean["pixel_auroc"] > 0.75
