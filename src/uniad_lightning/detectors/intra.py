@@ -72,8 +72,7 @@ class InTra(AnomalyModule):
         check_above({"gradient_weight": gradient_weight, "structure_weight": structure_weight}, inclusive=True)
         self.image_size = pair(image_size, "data.image_size")
         self.grid = grid_of(self.image_size, patch_size=patch_size, window=window)
-        if not isinstance(blur, int) or blur < 1 or blur % 2 == 0:
-            raise InputError(f"model.blur={blur}: expected an odd number of pixels")
+        check_odd(blur)
         self.patch_size, self.window, self.windows, self.windows_at_once = patch_size, window, windows, windows_at_once
         self.gradient_weight, self.structure_weight, self.blur = gradient_weight, structure_weight, blur
         self.network = InpaintingTransformer(
@@ -82,8 +81,8 @@ class InTra(AnomalyModule):
         )  # fmt: skip
         self.register_buffer("mean_map", torch.zeros(self.image_size))
         places, own = surrounding_windows(self.grid, window)
-        self.register_buffer("places", places, persistent=False)  # (N, L*L)
-        self.register_buffer("own", own, persistent=False)  # (N,)
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("own", own, persistent=False)
         self.optimizer, self.schedule = optimizer, schedule
 
     def check(self, image_size: Size) -> None:
@@ -101,8 +100,13 @@ class InTra(AnomalyModule):
         return window_places(row, column, window=self.window, width=self.grid[1]), masked
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The three losses of the patches that were painted."""
-        patches = cut_patches(batch["image"], self.patch_size)  # (B, N, P)
+        """The loss of the patches that were painted."""
+        loss, parts = self.losses(batch["image"])
+        return report_loss(self, loss, batch_idx=batch_idx, images=len(batch["image"]), parts=parts)
+
+    def losses(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of images (B, 3, H, W) in windows that are drawn, and its three parts."""
+        patches = cut_patches(image, self.patch_size)  # (B, N, P)
         places, masked = self.draw_windows(len(patches))
         images = torch.arange(len(patches), device=self.device)[:, None]
         seen = patches[images[..., None], places].flatten(0, 1)  # (S, L*L, P)
@@ -115,7 +119,7 @@ class InTra(AnomalyModule):
             "ssim": (1 - ssim(first, second)).mean(),
         }
         loss = parts["mse"] + self.gradient_weight * parts["msgms"] + self.structure_weight * parts["ssim"]
-        return report_loss(self, loss, batch_idx=batch_idx, images=len(patches), parts=parts)
+        return loss, parts
 
     def inpaint(self, image: Tensor) -> Tensor:
         """Images (B, 3, H, W) with each patch painted from those around it."""
@@ -176,3 +180,9 @@ def grid_of(image_size: Size, *, patch_size: int, window: int) -> Size:
             f"model.patch_size={patch_size}"
         )
     return height, width
+
+
+def check_odd(blur: int) -> None:
+    """Raises InputError where the side of the mean filter is not an odd number of pixels."""
+    if not isinstance(blur, int) or blur < 1 or blur % 2 == 0:
+        raise InputError(f"model.blur={blur}: expected an odd number of pixels")

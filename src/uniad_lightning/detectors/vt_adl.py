@@ -67,11 +67,6 @@ class VTADL(AnomalyModule):
         self.density = MixtureDensity(dim=hidden_dim, count=gaussians)
         self.capsules = Capsules(numbers=SIDE * SIDE * hidden_dim)
         self.decoder = Decoder(image_size=self.image_size)
-        for module in self.transformer.modules():
-            if isinstance(module, nn.Linear):  # as in the authors' code
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
         self.optimizer, self.schedule = optimizer, schedule
 
     def parts(self) -> dict[str, nn.Module]:
@@ -90,17 +85,22 @@ class VTADL(AnomalyModule):
         return self.transformer(cut_patches(image, self.patch_size))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The three losses of noisy tokens."""
-        tokens = self.encode(batch["image"])
+        """The loss of a batch."""
+        loss, parts = self.losses(batch["image"])
+        return report_loss(self, loss, batch_idx=batch_idx, images=len(batch["image"]), parts=parts)
+
+    def losses(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of images (B, 3, H, W) with noise on their tokens, and its three parts."""
+        tokens = self.encode(image)
         tokens = tokens + self.noise * draw(torch.randn, tokens.shape, self.device)
         decoded = self.decoder(self.capsules(tokens)).float()
         parts = {
-            "mse": (decoded - batch["image"]).square().mean(),
-            "ssim": ssim(decoded, batch["image"]).mean(),
+            "mse": (decoded - image).square().mean(),
+            "ssim": ssim(decoded, image).mean(),
             "nll": self.density(tokens).float().sum(dim=1).mean(),
         }
         loss = 5 * parts["mse"] - 0.5 * parts["ssim"] + parts["nll"]
-        return report_loss(self, loss, batch_idx=batch_idx, images=len(tokens), parts=parts)
+        return loss, parts
 
     def anomaly_map(self, batch: Batch) -> Tensor:
         """Smoothed negative log-likelihoods (B, H, W)."""

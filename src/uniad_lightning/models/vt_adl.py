@@ -55,6 +55,11 @@ class VisionTransformer(nn.Module):
                 for _ in range(num_layers)
             )
         )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):  # as in the authors' code
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, T, P) -> (B, T, E)."""
