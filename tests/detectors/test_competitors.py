@@ -14,7 +14,15 @@ from uniad_lightning import Detector
 ANY = ["trainer=cpu", "trainer.max_epochs=3", "data.num_workers=0", "data.batch_size=4", "data.held_out=0.2"]
 IMAGES = ["backbone=tiny", "backbone.weights=random", "model.grid=[8,8]", "data.image_size=64"]
 METHODS = {
+    "cutpaste": [  # with learned weights: of the tree's images random ones make embeddings that differ by rounding
+        *IMAGES,
+        "backbone.weights=tiny.safetensors",
+        "model.hidden_dim=16",
+        "model.num_layers=1",
+        "model.projection_dim=8",
+    ],
     "anovit": [*IMAGES, "model.sigma=2"],
+    "panda": [*IMAGES, "model.frozen_modules=5", "optimizer.lr=1e-3"],
     "fcdd": [*IMAGES, "model.frozen_modules=4", "model.field=16", "model.sigma=4"],
     "draem": [
         "data.image_size=64",
@@ -36,7 +44,7 @@ METHODS = {
     "vt_adl": ["data.image_size=64", "model.hidden_dim=32", "model.num_heads=2", "model.num_layers=1", "model.sigma=2"],
 }
 EXPORTED = {*METHODS}
-BATCH_NORM = {"draem", "fcdd", "vt_adl"}
+BATCH_NORM = {"cutpaste", "draem", "fcdd", "vt_adl"}
 methods = pytest.mark.parametrize("name", METHODS)
 
 

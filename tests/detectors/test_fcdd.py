@@ -89,6 +89,9 @@ def test_frozen_modules_stay_and_map_and_score_are_those_of_a_rewrite(tree, tmp_
     }
     assert any(same.values())
     assert all(same[name] != value.requires_grad for name, value in module.backbone.named_parameters())
+    frozen = [part for part in (module.frozen[1], shorter.frozen[1]) if isinstance(part, torch.nn.BatchNorm2d)]
+    assert len(frozen) == 2  # its statistics are those of its own training
+    assert all(torch.equal(a, b) for a, b in zip(*(part.buffers() for part in frozen), strict=True))
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = module.backbone(image).double()

@@ -97,6 +97,10 @@ class AnomalyModule(L.LightningModule):
         """Numbers fitted to the train images that are no parameters of the optimizer, known before there are any."""
         return 0
 
+    def facts(self) -> dict[str, dict[str, float]]:
+        """What metrics.json says of a training besides its results: numbers by group and name."""
+        return {}
+
     def check(self, image_size: Size) -> None:
         """Raises InputError for an image of (height, width) pixels that the method does not take."""
         self.score.check(image_size)

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
+from uniad_lightning.detectors.frozen_modules import freeze_first
 from uniad_lightning.detectors.optimization import optimize, report_loss
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
@@ -49,19 +50,14 @@ class FCDD(BackboneFeatures):
         sigma: float,
     ):
         super().__init__(backbone=backbone, score=ImageScore(kind="mean", window=1), standardize=False, seed=seed)
-        check_counts({"frozen_modules": frozen_modules}, least=0)
         check_counts({"field": field})
         check_above({"sigma": sigma})
         self.stride = stride_of(pair(image_size, "data.image_size"), pair(grid, "model.grid"))
         self.field, self.sigma = field, sigma
         self.head = nn.Conv2d(sum(backbone.channels), 1, 1)
-        modules = list(backbone.model.children())
-        if frozen_modules > len(modules):
-            raise InputError(f"model.frozen_modules={frozen_modules}: {backbone.name} has {len(modules)} modules")
-        self.frozen = modules[:frozen_modules]  # a plain list: they are the backbone's already
-        for module in self.frozen:
-            module.requires_grad_(False)
+        self.frozen = freeze_first(backbone, frozen_modules)  # a plain list: they are the backbone's already
         self.optimizer, self.schedule = optimizer, schedule
+        self.train(self.training)  # Lightning begins with the modes that it finds
 
     def train(self, mode: bool = True) -> "FCDD":
         """Frozen modules stay in eval mode."""
@@ -78,7 +74,8 @@ class FCDD(BackboneFeatures):
 
     def deviation(self, features: Tensor) -> Tensor:
         """A of features (B, C, h, w), (B, h, w), at least 0."""
-        return (self.head(features)[:, 0].float().square() + 1).sqrt() - 1
+        squares = self.head(features)[:, 0].float().square()
+        return squares / ((squares + 1).sqrt() + 1)  # the same as sqrt(f^2 + 1) - 1, which rounds small f to 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean loss of the images, which are good or anomalous as a whole (Eq. 2)."""

@@ -61,9 +61,15 @@ def show_learned(facts: Mapping[str, Any]) -> None:
                 f"the network explains {share} of the features' variance: it has hardly learned; train "
                 "longer (trainer.max_steps or max_epochs)"
             )
+    if "untrained" in facts:
+        print_stdout(f"before the training: {_metrics(facts['untrained'])}")
     if yardstick:
-        metrics = ", ".join(f"{name.replace('_auroc', ' AUROC')} {100 * v:.1f}" for name, v in yardstick.items())
-        print_stdout(f"a memory bank of the same features: {metrics} (yardstick=false leaves this out)")
+        print_stdout(f"a memory bank of the same features: {_metrics(yardstick)} (yardstick=false leaves this out)")
+
+
+def _metrics(values: Mapping[str, float]) -> str:
+    """Metrics by name, in 0..1, as words and percent."""
+    return ", ".join(f"{name.replace('_auroc', ' AUROC')} {100 * value:.1f}" for name, value in values.items())
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

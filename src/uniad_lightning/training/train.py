@@ -90,7 +90,7 @@ def train(cfg: DictConfig) -> Evaluation:
         _warn_of_early_end(trainer, data, checkpoint, cfg)
         unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
         chosen = _save_last(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
-        facts = {"checkpoint": chosen, **learned(trainer, module, folder)}
+        facts = {"checkpoint": chosen, **module.facts(), **learned(trainer, module, folder)}
         with _naming_the_checkpoint(folder, data):
             return run_test(trainer, module, data, folder, facts=facts, trained_in=trainer.precision)
 

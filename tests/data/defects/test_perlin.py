@@ -65,3 +65,20 @@ def test_textures_differ_in_kind_and_stay_within_the_range():
     assert all(texture.shape == (32, 48, 3) for texture in drawn)
     assert all(texture.min() >= 0 and texture.max() <= 255 for texture in drawn)
     assert all(texture.std() > 0 for texture in drawn)
+
+
+def test_noise_is_that_of_a_rewrite():
+    height, width, rows, columns = 10, 9, 2, 3
+    found = perlin_noise((height, width), (rows, columns), np.random.default_rng(4))
+    angles = np.random.default_rng(4).uniform(0, 2 * np.pi, (rows + 1, columns + 1))
+    for i, j in np.ndindex(height, width):
+        y, x = i * rows / height, j * columns / width
+        total = 0.0
+        for row in (int(y), int(y) + 1):
+            for column in (int(x), int(x) + 1):
+                down, right = y - row, x - column
+                share = 1.0  # Perlin 2002: 1 - (6 t^5 - 15 t^4 + 10 t^3) of each distance
+                for t in (abs(down), abs(right)):
+                    share *= 1 - (6 * t**5 - 15 * t**4 + 10 * t**3)
+                total += share * (np.cos(angles[row, column]) * down + np.sin(angles[row, column]) * right)
+        assert found[i, j] == pytest.approx(np.sqrt(2) * total, abs=1e-12)

@@ -1,7 +1,8 @@
 """Defects as DRAEM makes them (Zavrtanik et al. 2021): another texture, laid over the image in blots of Perlin noise.
 
 The paper takes its textures from DTD; without a folder of images they are procedural here. The three augmentations that
-the paper draws for each texture are a mirroring, a turn by 90 degrees and a change of brightness and contrast here.
+the paper draws for each texture are mirrorings and a change of brightness and contrast here. The noise is turned by a
+multiple of 90 degrees, in the paper by any angle up to 90 either way, and a mask without a pixel is drawn again.
 """
 
 import numpy as np

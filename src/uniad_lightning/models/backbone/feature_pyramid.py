@@ -175,7 +175,7 @@ def _as_option(size: Sequence[int]) -> str:
 
 def _refusal(model: nn.Module, size: Size) -> Exception | None:
     """The model's error for one blank image of `size`, None without; timm's families raise different ones."""
-    training = model.training
+    modes = [(part, part.training) for part in model.modules()]  # those of its parts may differ
     blank = torch.zeros(1, 3, *size, device=next(model.parameters()).device).to(memory_format=torch.channels_last)
     try:
         with GATE.running(), torch.no_grad():
@@ -183,5 +183,6 @@ def _refusal(model: nn.Module, size: Size) -> Exception | None:
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
         return error
     finally:
-        model.train(training)
+        for part, training in modes:
+            part.training = training
     return None
