@@ -32,9 +32,21 @@ METHODS = {
         "model.discriminative_width=8",
         "optimizer.lr=1e-3",
     ],
+    "intra": [
+        "data.image_size=64",
+        "model.patch_size=8",
+        "model.window=3",
+        "model.hidden_dim=32",
+        "model.num_heads=2",
+        "model.num_layers=3",
+        "model.windows=4",
+        "model.windows_at_once=40",
+        "model.blur=5",
+    ],
+    "vt_adl": ["data.image_size=64", "model.hidden_dim=32", "model.num_heads=2", "model.num_layers=1", "model.sigma=2"],
 }
 EXPORTED = {*METHODS} - {"mkd"}
-BATCH_NORM = {"cutpaste", "draem", "fcdd", "mkd"}
+BATCH_NORM = {"cutpaste", "draem", "fcdd", "mkd", "vt_adl"}
 methods = pytest.mark.parametrize("name", METHODS)
 
 
