@@ -23,6 +23,8 @@ METHODS = {
     ],
     "anovit": [*IMAGES, "model.sigma=2"],
     "panda": [*IMAGES, "model.frozen_modules=5", "optimizer.lr=1e-3"],
+    "mkd": [*IMAGES, "model.scored_levels=2", "model.sigma=2", "optimizer.lr=1e-3"],
+    "uninformed_students": [*IMAGES, "model.patch=17", "model.stride=1", "model.width=8", "model.teacher_share=0.34"],
     "fcdd": [*IMAGES, "model.frozen_modules=4", "model.field=16", "model.sigma=4"],
     "draem": [
         "data.image_size=64",
@@ -30,9 +32,21 @@ METHODS = {
         "model.discriminative_width=8",
         "optimizer.lr=1e-3",
     ],
+    "intra": [
+        "data.image_size=64",
+        "model.patch_size=8",
+        "model.window=3",
+        "model.hidden_dim=32",
+        "model.num_heads=2",
+        "model.num_layers=3",
+        "model.windows=4",
+        "model.windows_at_once=40",
+        "model.blur=5",
+    ],
+    "vt_adl": ["data.image_size=64", "model.hidden_dim=32", "model.num_heads=2", "model.num_layers=1", "model.sigma=2"],
 }
-EXPORTED = {*METHODS}
-BATCH_NORM = {"cutpaste", "draem", "fcdd"}
+EXPORTED = {*METHODS} - {"mkd"}
+BATCH_NORM = {"cutpaste", "draem", "fcdd", "mkd", "vt_adl"}
 methods = pytest.mark.parametrize("name", METHODS)
 
 

@@ -136,8 +136,9 @@ def test_the_command_prints_the_parts_beside_the_papers_numbers(uniad):
         (["model=fcdd", "backbone=timm", "backbone.name=vgg11_bn.tv_in1k", "backbone.levels=[3]"], "FCDD", "total",
          3_542_529, "4,510,000"),
         (["model=patch_svdd"], "PSVDD", "encoder", 401_984, "410,000"),
+        (["model=mkd", "backbone=vgg16"], "MKD", "cloner", 343_984, "340,000"),
     ],
-    ids=["draem", "fcdd", "patch_svdd"],
+    ids=["draem", "fcdd", "patch_svdd", "mkd"],
 )  # fmt: skip
 @pytest.mark.slow
 def test_a_competitor_is_printed_beside_its_own_numbers(uniad, words, name, part, learnable, paper):

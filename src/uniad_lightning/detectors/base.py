@@ -48,7 +48,7 @@ class AnomalyModule(L.LightningModule):
         forgets: whether a training from a checkpoint forgets the categories that its data lacks.
         mean: per channel, what the input is shifted by.
         std: per channel, what the input is divided by.
-        precisions: what `uniad export precision=` may be.
+        precisions: what `uniad export precision=` may be; empty: it cannot be exported.
         integer_parts: names of the submodules whose inner matrix products `precision=int8` makes integers of.
         paper_name: of the method in the tables of UniAD's paper.
     """

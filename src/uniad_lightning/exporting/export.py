@@ -118,6 +118,11 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
 
 
 def _refuse_precision(precision: str, module: AnomalyModule) -> None:
+    if not module.precisions:
+        raise InputError(
+            f"{type(module).__name__} is not exported: its map is no graph of tensor operations; use its checkpoint, "
+            "with uniad predict or Detector.load"
+        )
     if precision not in module.precisions:
         raise InputError(
             f"precision={precision}: {type(module).__name__} is exported as {' or '.join(module.precisions)}; its "

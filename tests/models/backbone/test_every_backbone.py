@@ -27,6 +27,7 @@ EXPECTED = {  # option: channels, strides
     "resnet50": ([256, 512, 1024], PYRAMID),
     "resnet101": ([256, 512, 1024], PYRAMID),
     "wide_resnet50_2": ([256, 512, 1024], PYRAMID),
+    "vgg16": ([128, 256, 512, 512], [2, 4, 8, 16]),
     "tiny": ([32, 64], [4, 8]),
     "convnext_tiny": ([96, 192, 384], PYRAMID),
     "convnext_small": ([96, 192, 384], PYRAMID),

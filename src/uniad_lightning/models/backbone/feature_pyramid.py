@@ -100,6 +100,13 @@ class Backbone(nn.Module):
         with in_float32(image.device):  # as the cache keeps them, and as a detector computes them outside training
             return torch.cat([self._features(model, part) for part in image.split(max(at_once, 1))])
 
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) -> the levels at their own sizes, (B, C_l, h_l, w_l), in float32; shallow first."""
+        model = self.model if self.trainable else self._folded(self.model)
+        with in_float32(image.device):
+            levels = model(image.contiguous(memory_format=torch.channels_last))
+        return [level.permute(0, 3, 1, 2) if self.channels_last else level for level in levels]
+
     def prepare(self) -> None:
         """Fold batch norms while no other thread runs a model (`GATE`); after that any number of threads may."""
         with GATE.tracing():
