@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from uniad_lightning.data.layouts.mvtec import MVTEC
 from uniad_lightning.errors import InputError
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
 from uniad_lightning.paper import numbers as paper
+from uniad_lightning.paper import rows
 from uniad_lightning.paper.curves import read_curve
 from uniad_lightning.paper.gathering import settings_of
 from uniad_lightning.paper.layouts import LAYOUTS
 from uniad_lightning.results.run_folder import COLUMNS, CONFIG, write_evaluation
+from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.resume import plain
 
 IMAGES = {name: row.test_good + row.test_defective for name, row in MVTEC.images.items()}
@@ -220,6 +223,97 @@ def test_categories_in_both_cases_beside_all_methods(write_run, fill, tmp_path):
     assert "separate case, seed 1: no run of zipper" in printed
     assert lines["bottle"]["CutPaste"] == "67.9 / 98.2"
     assert r"metal\_nut" in (tmp_path / "out" / "1.tex").read_text()
+
+
+SYSTEM = {"PSVDD": "patch_svdd", "MKD": "mkd", "VT-ADL": "vt_adl", "FCDD": "fcdd"}  # model=... by name in the tables
+
+
+def of_system(name):
+    """The settings of a run of the system, as a training leaves them."""
+    cfg = composed("experiment=mvtec", "data.root=mvtec_ad", "output_dir=run", f"model={SYSTEM[name]}")
+    leave_out_unused(cfg)
+    return cfg
+
+
+def test_every_system_of_the_tables_has_its_column_or_row():
+    targets = {}
+    for path in (conf_dir() / "model").glob("*.yaml"):
+        target = yaml.safe_load(path.read_text())["_target_"]
+        targets[path.stem] = getattr(resolve_name(target), "paper_name", None)
+        settings = {"model._target_": target}
+        found = rows.system(settings)
+        assert (found or "").lower() == (targets[path.stem] or "").lower(), path  # UniAD prints AnoVit
+    named = {rows.SYSTEMS[name] for name in rows.SYSTEMS} | {"FCDD+OE"}
+    printed = {*paper.TABLE_1_METHODS, *paper.TABLE_2_METHODS, *paper.TABLE_3_METHODS}
+    assert named == printed | (paper.TABLE_4.keys() - paper.TABLE_A2.keys())
+    outliers = {"model._target_": "x.FCDD", "data.defects._target_": "x.OutlierExposure"}
+    assert rows.system(outliers) == "FCDD+OE"
+
+
+def test_runs_of_other_systems_stand_beside_their_own_numbers(write_run, fill, tmp_path):
+    write_run("ours", det=0.9)
+    for name, det in (("PSVDD", 0.7), ("MKD", 0.6)):
+        write_run(name, det=det, config=of_system(name))
+    write_run("MKD again", det=0.62, seed=1, config=of_system("MKD"))
+    for name in IMAGES.keys() - {"zipper"}:
+        images = {name: IMAGES[name]}
+        write_run(f"alone/{name}", {"data.categories": [name]}, det=0.8, images=images, config=of_system("PSVDD"))
+    _, printed, lines = fill("1")
+    cable = 100 * sorted(IMAGES).index("cable") / 1000
+    expected = {
+        "unified_mean": 90 + cable, "unified_paper": 95.2,
+        "PSVDD_unified_mean": 70 + cable, "PSVDD_unified_paper": 64.4, "PSVDD_unified_difference": 5.6 + cable,
+        "PSVDD_separate_mean": 80, "PSVDD_separate_paper": 90.3,
+        "MKD_unified_mean": 61 + cable, "MKD_unified_n": 2, "MKD_unified_paper": 78.2,
+    }  # fmt: skip
+    assert {key: float(lines["cable"][key]) for key in expected} == pytest.approx(expected, abs=1e-3)
+    assert lines["mean"]["PSVDD_separate_mean"] == ""
+    assert "PSVDD, separate case, seed 0: no run of zipper" in printed
+    assert not [head for head in lines["cable"] if head.startswith(("MKD_separate", "DRAEM_"))]
+    assert lines["cable"]["DRAEM"] == "57.8 / 91.8"
+    assert "settings that are not the paper's" not in printed
+    assert (tmp_path / "out" / "1.png").stat().st_size > 1000
+
+
+def test_a_table_of_another_system_alone_is_filled_too(write_run, fill):
+    write_run("only", det=0.7, config=of_system("PSVDD"))
+    _, printed, lines = fill("2")
+    assert list(lines) == list(paper.TABLE_2)
+    assert lines["mean"]["unified_mean"] == ""
+    assert lines["mean"]["PSVDD_unified_paper"] == "85.6"
+    assert float(lines["mean"]["PSVDD_unified_n"]) == 1
+    write_run("other", det=0.7, config=of_system("VT-ADL"))
+    assert "other: is in no row of the table" in fill("2")[1]
+
+
+def test_table_3_has_the_mean_of_each_system_over_its_splits(write_run, fill):
+    images = {name: row.test_good for name, row in CIFAR10.images.items()}
+    for name, words in (("MKD", []), ("FCDD", []), ("FCDD", ["data/defects=outliers", "data.defects.folder=x"])):
+        config = composed("experiment=cifar10", "data.root=x", "output_dir=run", f"model={SYSTEM[name]}", *words)
+        for k, classes in enumerate(("01234", "56789", "02468", "13579")):
+            pooled = 0.6 + k / 10 + len(words) / 100
+            given = {"data.normal_classes": classes}
+            write_run(f"{name}{len(words)}/{k}", given, det=0.1, pooled=pooled, images=images, config=config)
+    lines = fill("3")[2]
+    found = {name: lines["mean"][f"{name}_pooled_detection_mean"] for name in ("MKD", "FCDD", "FCDD+OE")}
+    assert {name: float(text) for name, text in found.items()} == pytest.approx({"MKD": 75, "FCDD": 75, "FCDD+OE": 77})
+    assert lines["56789"]["FCDD+OE_pooled_detection_paper"] == "73.7"
+
+
+def test_table_4_has_a_row_of_another_system_and_tables_of_parts_have_none(write_run, fill):
+    write_run("ours", det=0.9)
+    write_run("theirs", det=0.6, config=of_system("VT-ADL"))
+    lines = fill("4")[2]
+    assert float(lines["VT-ADL", "unified"]["detection_n"]) == 1
+    assert lines["VT-ADL", "unified"]["detection_paper"] == "55.4"
+    assert "theirs: is in no row of the table" in fill("A2")[1]
+
+
+def test_systems_are_compared_on_the_same_data(write_run, fill):
+    write_run("ours", det=0.9)
+    write_run("theirs", {"data.limit": 20}, det=0.6, config=of_system("MKD"))
+    with pytest.raises(InputError, match=r"data\.limit is"):
+        fill("1")
 
 
 def test_other_products_have_only_their_mean_beside_the_paper(write_run, fill):

@@ -14,6 +14,7 @@ from uniad_lightning.paper.filling import Layout, place
 from uniad_lightning.paper.gathering import Run, differences, find_runs, settings_of
 from uniad_lightning.paper.layouts import LAYOUTS
 from uniad_lightning.paper.numbers import SEEDS
+from uniad_lightning.paper.rows import system
 from uniad_lightning.paper.writing import comma_separated, latex, markdown, show
 from uniad_lightning.results.run_folder import write_text
 from uniad_lightning.training.resume import plain
@@ -79,8 +80,9 @@ def _departures(layout: Layout, rows: Mapping[Hashable, Sequence[Run]]) -> list[
     notes = _other_data(layout.data, {name: row["images"] for run in runs for name, row in run.categories.items()})
     if any(run.of_best_epoch for run in runs):
         notes.append("the numbers are of the epoch that is best on the test split itself: optimistic by design")
-    changed = differences([_as_in_paper(layout), *runs], varied=(*layout.varies, *_NOT_OF_THE_PAPER))
-    known = {name for run in runs for name in run.settings}  # not settings of later versions
+    ours = [run for run in runs if system(run.settings) is None]  # the other systems have papers of their own
+    changed = differences([_as_in_paper(layout), *ours], varied=(*layout.varies, *_NOT_OF_THE_PAPER))
+    known = {name for run in ours for name in run.settings}  # not settings of later versions
     settings = [f"{name}={values[1]} ({values[0]})" for name, values, _ in changed if name in known]
     if settings:
         notes.append(f"settings that are not the paper's (in brackets): {', '.join(settings)}")

@@ -46,11 +46,15 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line: its labels, a cell for each group of columns, and the paper's numbers of other methods."""
+    """One line: its labels, a cell for each group of columns, and the paper's numbers of each other method."""
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
-    others: tuple[str, ...] = ()
+    others: tuple[tuple[float, ...], ...] = ()
+
+    def other_texts(self) -> list[str]:
+        """The numbers of each other method as one text."""
+        return [" / ".join(map(str, numbers)) for numbers in self.others]
 
 
 class Curve(NamedTuple):

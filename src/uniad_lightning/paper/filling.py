@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from uniad_lightning.data.layouts.published import Published
 from uniad_lightning.paper.comparison import Cell, Comparison, Line, over_seeds
-from uniad_lightning.paper.gathering import Run, by_seed, refuse_differing
+from uniad_lightning.paper.gathering import Run, by_seed, refuse_differing, refuse_differing_systems
 from uniad_lightning.paper.plots import draw_bars
 from uniad_lightning.paper.rows import CATEGORIES, Settings
 
@@ -70,7 +70,7 @@ def place(layout: Layout, runs: Sequence[Run]) -> tuple[dict[Hashable, list[Run]
             unfit[run.folder] = f"is in no row of the table: {', '.join(varied)}"
         else:
             rows.setdefault(row, []).append(run)
-    refuse_differing([run for row in rows.values() for run in row], varied=layout.varies)
+    refuse_differing_systems([run for row in rows.values() for run in row], varied=layout.varies)
     for placed in rows.values():  # in a row nothing may vary; but one network has two classes
         refuse_differing(placed, varied=("model._target_", *([CATEGORIES] if placed[0].alone else [])))
     return rows, unfit
@@ -110,7 +110,7 @@ def per_category(layout: Layout, rows: Rows) -> Comparison:
     names = [name for name in layout.lines if name in tested] if known else sorted(tested)
     lines = []
     for name in (*names, MEAN):
-        empty = Line((name,), tuple(Cell(None) for _ in layout.measures), ("",) * len(layout.others))
+        empty = Line((name,), tuple(Cell(None) for _ in layout.measures), ((),) * len(layout.others))
         line = layout.lines[name] if known or name == MEAN else empty
         cells = []
         for cell, (case, measure) in zip(line.cells, layout.measures.items(), strict=True):

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from uniad_lightning.errors import InputError, one_line
-from uniad_lightning.paper.rows import alone
+from uniad_lightning.paper.rows import alone, system
 from uniad_lightning.results.run_folder import CONFIG, METRICS, read_metrics
 from uniad_lightning.settings import flat
 from uniad_lightning.training.checkpoint_format import upgrade_config
@@ -20,6 +20,8 @@ from uniad_lightning.training.resume import FREE_TO_CHANGE, plain
 _SEEDS = ("seed", "data.seed", "data.augmentation.seed")
 # A resumed run may change these, but they change a result: random weights, prepared images, the best epoch.
 _BEST = "callbacks.best._target_"
+# Of a system's own training: what the paper of each says. The data that are trained and tested on are the same.
+_OF_A_SYSTEM = ("image_size", "batch_size", "augmentation", "defects", "sampling", "cache")
 _NOT_FREE = ("backbone.weights", "data.prepare", _BEST)
 
 
@@ -170,6 +172,18 @@ def refuse_differing(runs: Sequence[Run], *, varied: Collection[str]) -> None:
                 f"the categories are {first} in {whole[0].folder} and {other} in {run.folder}; a table compares runs "
                 "of the same data, so give it only those"
             )
+
+
+def refuse_differing_systems(runs: Sequence[Run], *, varied: Collection[str]) -> None:
+    """`refuse_differing` among the runs of each system of the tables, and for their data among all."""
+    by_system: dict[str | None, list[Run]] = {}
+    for run in runs:
+        by_system.setdefault(system(run.settings), []).append(run)
+    for of_system in by_system.values():
+        refuse_differing(of_system, varied=varied)
+    if len(by_system) > 1:
+        groups = {name.partition(".")[0] for run in runs for name in run.settings} - {"data"}
+        refuse_differing(runs, varied=(*varied, *groups, *(f"data.{name}" for name in _OF_A_SYSTEM)))
 
 
 def by_seed(runs: Iterable[Run]) -> dict[int, list[Run]]:

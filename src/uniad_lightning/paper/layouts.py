@@ -10,6 +10,7 @@ from uniad_lightning.paper import rows
 from uniad_lightning.paper.comparison import NONE, Cell, Line
 from uniad_lightning.paper.curves import per_curve
 from uniad_lightning.paper.filling import MEAN, Layout, Measure, per_category, per_setting, per_split
+from uniad_lightning.paper.other_systems import beside_systems
 from uniad_lightning.paper.plots import draw_curves, draw_lines
 
 LOC_DET: dict[str, Measure] = {"localization": ("mean", "pixel_auroc"), "detection": ("mean", "image_auroc")}
@@ -51,7 +52,7 @@ def _category_lines(
         name: Line(
             (name,),
             (Cell(None, cases.unified, cases.deviation), Cell(None, cases.separate)),
-            tuple(f"{unified} / {separate}" for unified, separate in others[name]),
+            others[name],
         )
         for name, cases in ours.items()
     }
@@ -77,25 +78,29 @@ def _components_layout(number: str, numbers: Mapping[Any, paper.Auroc]) -> Layou
 LAYOUTS: dict[str, Layout] = {
     "1": Layout(
         f"Table 1: detection on MVTec-AD, {UNIFIED_OR_SEPARATE}", (CASES,),
-        (rows.CATEGORIES,), rows.case, ("category",), _category_lines(paper.TABLE_1, paper.TABLE_1_OTHERS),
-        dict.fromkeys(("unified", "separate"), ("mean", "image_auroc")), per_category, MVTEC,
+        (rows.CATEGORIES,), rows.of_systems(paper.TABLE_1_METHODS, rows.case), ("category",),
+        _category_lines(paper.TABLE_1, paper.TABLE_1_OTHERS),
+        dict.fromkeys(("unified", "separate"), ("mean", "image_auroc")), beside_systems(per_category), MVTEC,
         others=paper.TABLE_1_METHODS,
     ),
     "2": Layout(
         f"Table 2: localization on MVTec-AD, {UNIFIED_OR_SEPARATE}", (CASES,),
-        (rows.CATEGORIES,), rows.case, ("category",), _category_lines(paper.TABLE_2, paper.TABLE_2_OTHERS),
-        dict.fromkeys(("unified", "separate"), ("mean", "pixel_auroc")), per_category, MVTEC,
+        (rows.CATEGORIES,), rows.of_systems(paper.TABLE_2_METHODS, rows.case), ("category",),
+        _category_lines(paper.TABLE_2, paper.TABLE_2_OTHERS),
+        dict.fromkeys(("unified", "separate"), ("mean", "pixel_auroc")), beside_systems(per_category), MVTEC,
         others=paper.TABLE_2_METHODS,
     ),
     "3": Layout(
         "Table 3: detection on CIFAR-10, five classes against five",
         ("-m data.normal_classes=01234,56789,02468,13579",),
-        ("data.normal_classes",), rows.among(frozenset(paper.TABLE_3) - {MEAN}, rows.split), ("normal classes",),
+        ("data.normal_classes",),
+        rows.of_systems(paper.TABLE_3_METHODS, rows.among(frozenset(paper.TABLE_3) - {MEAN}, rows.split)),
+        ("normal classes",),
         {
-            row: Line((row,), (Cell(None, *ours),), tuple(map(str, paper.TABLE_3_OTHERS[row])))
+            row: Line((row,), (Cell(None, *ours),), tuple((number,) for number in paper.TABLE_3_OTHERS[row]))
             for row, ours in paper.TABLE_3.items()
         },
-        {"pooled detection": ("pooled", "image_auroc")}, per_split, CIFAR10,
+        {"pooled detection": ("pooled", "image_auroc")}, beside_systems(per_split), CIFAR10,
         others=paper.TABLE_3_METHODS, experiment="experiment=cifar10 data.root=cifar",
     ),
     "4": Layout(

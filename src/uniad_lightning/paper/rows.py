@@ -1,7 +1,7 @@
 """The row of a table that a run belongs to, from its resolved settings; None for no row."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from uniad_lightning.data.layouts.cifar10 import CLASSES
 
@@ -9,6 +9,47 @@ Settings = Mapping[str, Any]  # by dotted names
 
 CATEGORIES = "data.categories"
 LOSSES = {"MSELoss": "mse", "NormalizedMSELoss": "normalized_mse", "CosineLoss": "cosine"}  # of Table A4
+
+# The other systems of the tables, by the class that a run names; all else is a method of our own.
+SYSTEMS = {
+    "UninformedStudents": "US",
+    "PatchSVDD": "PSVDD",
+    "PadimDetector": "PaDiM",
+    "CutPasteDetector": "CutPaste",
+    "FCDD": "FCDD",
+    "MKD": "MKD",
+    "DRAEM": "DRAEM",
+    "PANDA": "PANDA",
+    "InTra": "InTra",
+    "VTADL": "VT-ADL",
+    "AnoViT": "AnoVit",
+}
+
+
+class OfSystem(NamedTuple):
+    """A row of another system: its name in the tables, and the row that it would be of a method of our own."""
+
+    system: str
+    row: Hashable
+
+
+def system(settings: Settings) -> str | None:
+    """Which other system of the tables a run is; FCDD with other images as anomalies is FCDD+OE (Table 3)."""
+    name = SYSTEMS.get(_class(settings, "model"))
+    exposed = name == "FCDD" and _class(settings, "data.defects") == "OutlierExposure"
+    return "FCDD+OE" if exposed else name
+
+
+def of_systems(known: Collection[str], row_of: Callable[[Settings], Hashable]) -> Callable[[Settings], Hashable]:
+    """`row_of`, of the `known` systems as `OfSystem`; None for the others."""
+
+    def row_of_any(settings: Settings) -> Hashable:
+        name, row = system(settings), row_of(settings)
+        if name is None or row is None:
+            return row
+        return OfSystem(name, row) if name in known else None
+
+    return row_of_any
 
 
 def among(known: Collection[Hashable], row_of: Callable[[Settings], Hashable]) -> Callable[[Settings], Hashable]:
@@ -60,8 +101,8 @@ def components(settings: Settings) -> str | None:
 
 
 def components_in_case(settings: Settings) -> Hashable:
-    """The components, and unified or separate (Table 4)."""
-    return components(settings), case(settings)
+    """The components or the other system, and unified or separate (Table 4)."""
+    return system(settings) or components(settings), case(settings)
 
 
 def decoder(settings: Settings) -> Hashable:

@@ -31,7 +31,7 @@ def markdown(comparison: Comparison) -> str:
     columns = [f"{group}: {column}" for group, columns in comparison.columns().items() for column in columns]
     heads = [*comparison.heads, *comparison.others, *columns]
     aligned = ["---"] * len(comparison.heads) + ["---:"] * (len(heads) - len(comparison.heads))
-    rows = [[*line.labels, *line.others, *_cells(comparison, line)] for line in comparison.lines]
+    rows = [[*line.labels, *line.other_texts(), *_cells(comparison, line)] for line in comparison.lines]
     shown = [[printable(cell).replace("|", r"\|") for cell in row] for row in (heads, aligned, *rows)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in shown)
     notes = "\n".join(f"- {printable(note)}" for note in comparison.notes)
@@ -45,7 +45,7 @@ def latex(comparison: Comparison) -> str:
     columns = comparison.columns()
     wide = [rf"\multicolumn{{{len(names)}}}{{c}}{{{group}}}" for group, names in columns.items()]
     heads = [*labels, *(name for names in columns.values() for name in names)]
-    rows = [[*line.labels, *line.others, *_cells(comparison, line)] for line in comparison.lines]
+    rows = [[*line.labels, *line.other_texts(), *_cells(comparison, line)] for line in comparison.lines]
     spec = "l" * len(comparison.heads) + "r" * (len(heads) - len(comparison.heads))
     lines = [
         *(f"% {printable(comment)}" for comment in comments),
@@ -67,7 +67,8 @@ def comma_separated(comparison: Comparison) -> str:
     numbers = [f"{group} {part}".replace(", ", "_").replace(" ", "_") for group in comparison.groups for part in parts]
     heads = [*(head.replace(" ", "_") for head in comparison.heads), *comparison.others, *numbers]
     rows = [
-        [*line.labels, *line.others, *(n for cell in line.cells for n in _numbers(cell))] for line in comparison.lines
+        [*line.labels, *line.other_texts(), *(n for cell in line.cells for n in _numbers(cell))]
+        for line in comparison.lines
     ]
     return csv_text([heads, *rows])
 
