@@ -72,7 +72,7 @@ def test_the_svdd_loss_is_that_of_a_rewrite(size):
             first, second = (embedded(module, image, corner, size) for corner in pair)
             distances.append(np.sqrt(((first - second) ** 2).sum()))
     assert len(distances) == 6
-    assert float(found) == pytest.approx(np.mean(distances), rel=1e-4)
+    assert found.item() == pytest.approx(np.mean(distances), rel=1e-4)
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -95,7 +95,7 @@ def test_the_loss_of_directions_is_that_of_a_rewrite(size):
                 scores = module.classifiers[size == 32](torch.from_numpy(first - second).float()).double().numpy()
             entropies.append(np.log(np.exp(scores).sum()) - scores[direction])
     assert len(entropies) == 6
-    assert float(found) == pytest.approx(np.mean(entropies), rel=1e-4)
+    assert found.item() == pytest.approx(np.mean(entropies), rel=1e-4)
 
 
 def streams(base):
