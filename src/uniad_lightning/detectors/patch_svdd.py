@@ -1,9 +1,9 @@
 """Patch-SVDD (Yi and Yoon 2020, arXiv 2006.16067): how far each patch is from the nearest one of the train images.
 
-Written from the paper. An encoder learns from two tasks: patches that overlap are near each other, and of two
+Written without its program. An encoder learns from two tasks: patches that overlap are near each other, and of two
 neighbouring patches it guesses where the second lies. Departures: in the unified case one mean image and one bank of
 patches are those of all categories; the weight of the first task is one for all, where the paper tunes it for each
-category. Colour and noise change the neighbours alone.
+category. Colour and noise change the neighbours alone, and weights start larger (`models.patch_svdd`).
 """
 
 import math

@@ -90,7 +90,7 @@ def neighbors(uniform: Tensor, image_size: tuple[int, int], size: int) -> tuple[
     """Corners (..., 2, 2) of pairs of neighbouring patches, and the direction (...,) of the second from the first.
 
     `uniform` (..., 5) are numbers from [0, 1). A neighbour is three quarters of a patch to a whole one away along each
-    axis of its direction, as the paper follows Doersch et al. 2015; a pair lies anywhere in the image.
+    axis of its direction; a pair lies anywhere in the image.
     """
     direction = _whole_numbers(uniform[..., 0], len(DIRECTIONS))
     signs = torch.tensor(DIRECTIONS, device=uniform.device)[direction]  # (..., 2)

@@ -21,7 +21,7 @@ def show(comparison: Comparison) -> None:
     print_table(f"{comparison.title}; AUROC in %", [columns[i] for i in kept], shown)
     for place, group in enumerate(comparison.groups):
         if all(line.cells[place].ours is None for line in comparison.lines):
-            print_stdout(f"no {group} of ours: it is undefined in every run, as pixel metrics are without masks")
+            print_stdout(f"no {group} of ours: no run has it; pixel metrics are undefined without masks")
     for note in comparison.notes:
         print_stdout(note)
 
