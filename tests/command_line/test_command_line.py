@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.hydra_config import HydraConfig
 
 from support.settings import QUICK, UNIAD
 from uniad_lightning.command_line.parsing import conf_dir, parse
@@ -33,6 +34,14 @@ def own(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "my"
+
+
+@pytest.mark.parametrize(
+    "answer", [["--cfg=job"], ["--cfg=hydra"], ["--info=defaults"], ["-m", "model.neighbor_size=x,y"]]
+)
+def test_what_hydra_answers_by_itself_is_not_read_by_a_later_call(uniad, tmp_path, answer):
+    uniad("train", "experiment=demo", f"hydra.sweep.dir={tmp_path}", *answer)
+    assert not HydraConfig.initialized()
 
 
 @pytest.mark.parametrize(

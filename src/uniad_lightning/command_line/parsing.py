@@ -89,6 +89,7 @@ def start(line: CommandLine, task: Callable[[Any], object]) -> None:
     Leaves `sys.argv` as Hydra parsed it. Lets every error of Hydra through.
     """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     import uniad_lightning.training.resolvers  # noqa: F401 - registers what the YAML files compute
     from uniad_lightning.sweeps.search import register
@@ -99,7 +100,12 @@ def start(line: CommandLine, task: Callable[[Any], object]) -> None:
     fixed = [key for key in fixed_keys(line.overrides) if not key.startswith("hydra")]
     excluded = f"hydra.job.config.override_dirname.exclude_keys={fixed}"  # for the names of a sweep's folders
     sys.argv = [sys.argv[0], *line.overrides, excluded, *line.options]
-    hydra.main(config_path=line.folder, config_name=line.config_name, version_base="1.3")(task)()
+    configuration = HydraConfig.instance()
+    before = configuration.cfg
+    try:
+        hydra.main(config_path=line.folder, config_name=line.config_name, version_base="1.3")(task)()
+    finally:
+        configuration.cfg = before  # --cfg leaves its own, which a later training of this process would read
 
 
 def fixed_keys(overrides: Sequence[str]) -> list[str]:
