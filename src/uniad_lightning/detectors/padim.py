@@ -20,7 +20,8 @@ from uniad_lightning.types import Batch, pair
 class PadimDetector(OnePass):
     """Fits a Gaussian to good features at each cell of `grid`; the anomaly map is the Mahalanobis distance to it.
 
-    `dim` of the backbone's channels are used, drawn by `seed`; `regularization` is added to the covariances' diagonal.
+    `dim` of the backbone's channels are used, drawn by `seed`; None: as many as in the paper (`paper_dim`).
+    `regularization` is added to the covariances' diagonal.
     The map is resized to `image_size` and smoothed by a Gaussian of `sigma` pixels. `megabytes` bounds the memory of a
     computation beside its result.
     """
@@ -34,7 +35,7 @@ class PadimDetector(OnePass):
         seed: int,
         grid: int | list[int],
         image_size: int | list[int],
-        dim: int,
+        dim: int | None,
         regularization: float,
         sigma: float,
         megabytes: float,
@@ -45,9 +46,10 @@ class PadimDetector(OnePass):
         check_above({"sigma": sigma}, least=0, inclusive=True)
         check_reach(sigma, self.image_size)
         self.sigma = sigma
+        channels = sum(backbone.channels)
         self.gaussians = GaussianGrid(
-            channels=sum(backbone.channels), grid=grid, dim=dim, regularization=regularization, seed=seed,
-            megabytes=megabytes,
+            channels=channels, grid=grid, dim=paper_dim(channels) if dim is None else dim,
+            regularization=regularization, seed=seed, megabytes=megabytes,
         )  # fmt: skip
 
     @property
@@ -77,3 +79,8 @@ class PadimDetector(OnePass):
             for part in self.gaussians.sums():
                 dist.all_reduce(part)
         self.gaussians.finish()
+
+
+def paper_dim(channels: int) -> int:
+    """How many of a backbone's `channels` are used: 550 of WideResNet-50's 1792, 100 of ResNet-18's 448."""
+    return 550 if channels >= 1792 else min(100, channels)

@@ -19,7 +19,6 @@ LAST_BEST: dict[str, Measure] = {f"{name}, {moment}": (name, moment) for name in
 PARTS = ("model._target_", "model.decoder", "model.masked", "model.jitter.prob")
 BACKBONE = tuple(f"backbone.{name}" for name in ("name", "levels", "arguments", "mean", "std"))
 
-CASES = "sweep=unified_or_separate"
 UNIFIED_OR_SEPARATE = "one model for all categories, or one for each"
 QUERIES = {"no_query": "no query", "one_query": "1 query", "layer_wise": "layer-wise"}
 OWN = {"one_query": "UniAD (baseline)", "layer_wise_mask_jitter": "UniAD"}
@@ -77,14 +76,14 @@ def _components_layout(number: str, numbers: Mapping[Any, paper.Auroc]) -> Layou
 
 LAYOUTS: dict[str, Layout] = {
     "1": Layout(
-        f"Table 1: detection on MVTec-AD, {UNIFIED_OR_SEPARATE}", (CASES,),
+        f"Table 1: detection on MVTec-AD, {UNIFIED_OR_SEPARATE}", ("sweep=table1",),
         (rows.CATEGORIES,), rows.of_systems(paper.TABLE_1_METHODS, rows.case), ("category",),
         _category_lines(paper.TABLE_1, paper.TABLE_1_OTHERS),
         dict.fromkeys(("unified", "separate"), ("mean", "image_auroc")), beside_systems(per_category), MVTEC,
         others=paper.TABLE_1_METHODS,
     ),
     "2": Layout(
-        f"Table 2: localization on MVTec-AD, {UNIFIED_OR_SEPARATE}", (CASES,),
+        f"Table 2: localization on MVTec-AD, {UNIFIED_OR_SEPARATE}", ("sweep=table2",),
         (rows.CATEGORIES,), rows.of_systems(paper.TABLE_2_METHODS, rows.case), ("category",),
         _category_lines(paper.TABLE_2, paper.TABLE_2_OTHERS),
         dict.fromkeys(("unified", "separate"), ("mean", "pixel_auroc")), beside_systems(per_category), MVTEC,
@@ -92,7 +91,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "3": Layout(
         "Table 3: detection on CIFAR-10, five classes against five",
-        ("-m data.normal_classes=01234,56789,02468,13579",),
+        ("sweep=table3",),
         ("data.normal_classes",),
         rows.of_systems(paper.TABLE_3_METHODS, rows.among(frozenset(paper.TABLE_3) - {MEAN}, rows.split)),
         ("normal classes",),
@@ -104,7 +103,7 @@ LAYOUTS: dict[str, Layout] = {
         others=paper.TABLE_3_METHODS, experiment="experiment=cifar10 data.root=cifar",
     ),
     "4": Layout(
-        "Table 4: networks with transformers", ("sweep=transformers",), (*PARTS, rows.CATEGORIES),
+        "Table 4: networks with transformers", ("sweep=table4",), (*PARTS, rows.CATEGORIES),
         rows.among(IN_CASES, rows.components_in_case), ("method", "case"),
         _lines(IN_CASES, LOC_DET, lambda row: (OWN.get(row[0], row[0]), row[1])), LOC_DET, per_setting, MVTEC,
     ),
@@ -164,7 +163,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "fig4": Layout(
         f"Fig. 4: loss and AUROC over the epochs of the MLP, {UNIFIED_OR_SEPARATE}",
-        (f"{CASES} validate_every=10",), (rows.CATEGORIES,),
+        ("sweep=unified_or_separate validate_every=10",), (rows.CATEGORIES,),
         rows.among((("mlp", "unified"), ("mlp", "separate")), rows.network_in_case), ("case",),
         {("mlp", case): Line((case,), (Cell(None),) * 4) for case in ("unified", "separate")},
         LAST_BEST, per_curve, MVTEC, draw_curves, experiment="experiment=mvtec data.root=mvtec_ad model=mlp",

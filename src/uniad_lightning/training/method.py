@@ -5,6 +5,7 @@ from inspect import Parameter, signature
 from pkgutil import resolve_name
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
@@ -58,7 +59,10 @@ def overridden() -> dict[str, str]:
 
 
 def leave_out_unused(cfg: DictConfig) -> None:
-    """Remove from `cfg` what its method does not use; InputError where that was set on the command line."""
+    """Remove from `cfg` what its method does not use; InputError where that was set on the command line.
+
+    A sweep over several methods may set what only some of them use.
+    """
     method = method_of(cfg)
     unused = [name for name in (*GROUPS, "standardize") if name not in parts_of(method)]
     _refuse(unused, method)
@@ -66,11 +70,21 @@ def leave_out_unused(cfg: DictConfig) -> None:
         for name in unused:
             cfg.pop(name, None)
         has_grid = method is FeatureReconstruction or "grid" in signature(method).parameters
-        if not has_grid and "model.grid" not in overridden():  # then it is an experiment's, for methods that have one
+        # A grid that nobody asked this method for is an experiment's or a sweep's, for methods that have one.
+        if not has_grid and ("model.grid" not in overridden() or _of_several_methods()):
             cfg.model.pop("grid", None)
 
 
+def _of_several_methods() -> bool:
+    """Whether a sweep varies the method, so that an override may be meant for another one of it."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return False
+    return "model" in overridden() and "model" not in HydraConfig.get().job.config.override_dirname.exclude_keys
+
+
 def _refuse(unused: Sequence[str], method: type[AnomalyModule]) -> None:
+    if _of_several_methods():
+        return
     for key, override in overridden().items():
         name = key.partition(".")[0]
         if name in unused:
