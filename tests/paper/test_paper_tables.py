@@ -225,7 +225,8 @@ def test_categories_in_both_cases_beside_all_methods(write_run, fill, tmp_path):
     assert r"metal\_nut" in (tmp_path / "out" / "1.tex").read_text()
 
 
-SYSTEM = {"PSVDD": "patch_svdd", "MKD": "mkd", "VT-ADL": "vt_adl", "FCDD": "fcdd"}  # model=... by name in the tables
+# model=... by name in the tables
+SYSTEM = {"PSVDD": "patch_svdd", "MKD": "mkd", "VT-ADL": "vt_adl", "FCDD": "fcdd", "PaDiM": "padim"}
 
 
 def of_system(name):
@@ -284,6 +285,21 @@ def test_a_table_of_another_system_alone_is_filled_too(write_run, fill):
     assert float(lines["mean"]["PSVDD_unified_n"]) == 1
     write_run("other", det=0.7, config=of_system("VT-ADL"))
     assert "other: is in no row of the table" in fill("2")[1]
+
+
+def test_systems_that_do_not_fit_beside_each_other_stand_below(write_run, fill, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    write_run("ours", det=0.9)
+    for name in ("MKD", "PaDiM", "PSVDD"):
+        write_run(name, det=0.7, config=of_system(name))
+    printed = fill("1")[1]
+    heads = [line for line in printed.splitlines() if "category" in line]
+    assert len(heads) > 1
+    assert all("unified" in line or "\n" in line for line in printed.splitlines() if "┃" in line and "MKD" in line)
+    assert max(len(line) for line in printed.splitlines() if line[:1] in "┏┃│└") <= 80
+    for name in ("MKD", "PaDiM", "PSVDD"):
+        assert sum(f"{name} unified" in line for line in printed.splitlines()) == 1
+    assert printed.count("│ screw ") == len(heads)
 
 
 def test_table_3_has_the_mean_of_each_system_over_its_splits(write_run, fill):

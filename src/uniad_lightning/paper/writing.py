@@ -3,7 +3,7 @@
 from uniad_lightning.errors import print_stdout, printable
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.paper.comparison import NONE, Cell, Comparison, Line
-from uniad_lightning.results.printing import LEFT, RIGHT, print_table
+from uniad_lightning.results.printing import LEFT, RIGHT, Justify, fits, print_table
 
 _LATEX = str.maketrans(
     {**{sign: rf"\{sign}" for sign in "_%&#${}"}, "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "±": r"$\pm$"}
@@ -11,19 +11,40 @@ _LATEX = str.maketrans(
 
 
 def show(comparison: Comparison) -> None:
-    """Print the table without the other methods, and its notes."""
-    columns = [(head, LEFT) for head in comparison.heads]
+    """Print the table without the other methods, groups that do not fit beside the others below them, and its notes."""
+    labels = [(head, LEFT) for head in comparison.heads]
+    columns = list(labels)
     for group, names in comparison.columns().items():
         columns += [(f"{'' if place else group}\n{name}", RIGHT) for place, name in enumerate(names)]
     rows = [[*line.labels, *_cells(comparison, line)] for line in comparison.lines]
-    kept = [i for i in range(len(columns)) if i < len(comparison.heads) or any(row[i] for row in rows)]
-    shown = [[row[i] for i in kept] for row in rows]
-    print_table(f"{comparison.title}; AUROC in %", [columns[i] for i in kept], shown)
+    title = f"{comparison.title}; AUROC in %"
+    for block in _blocks(columns, rows, len(labels)):
+        print_table(title, [columns[i] for i in block], [[row[i] for i in block] for row in rows])
+        title = ""
     for place, group in enumerate(comparison.groups):
         if all(line.cells[place].ours is None for line in comparison.lines):
             print_stdout(f"no {group} of ours: no run has it; pixel metrics are undefined without masks")
     for note in comparison.notes:
         print_stdout(note)
+
+
+def _blocks(columns: list[tuple[str, Justify]], rows: list[list[str]], labels: int) -> list[list[int]]:
+    """Places of the columns that are printed beside each other: the first `labels`, and groups as far as they fit."""
+    groups: list[list[int]] = []
+    for place in range(labels, len(columns)):
+        if not columns[place][0].startswith("\n"):
+            groups.append([])
+        if any(row[place] for row in rows):
+            groups[-1].append(place)
+    blocks = [list(range(labels))]
+    for group in filter(None, groups):
+        wider = [*blocks[-1], *group]
+        alone = len(blocks[-1]) == labels
+        if alone or fits([columns[i] for i in wider], [[row[i] for i in wider] for row in rows]):
+            blocks[-1] = wider
+        else:
+            blocks.append([*range(labels), *group])
+    return blocks
 
 
 def markdown(comparison: Comparison) -> str:

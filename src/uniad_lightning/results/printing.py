@@ -23,6 +23,19 @@ def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterab
     It is as wide as the terminal or COLUMNS, 140 without either; where it would be wider, texts are folded and
     numbers are not. Every text is printed literally: the names of categories and files may contain markup.
     """
+    table, console = _table(title, columns, rows), _console()
+    if _widths(table, console).maximum > console.width:
+        table.padding = (0, 0)
+    console.print(table)
+
+
+def fits(columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> bool:
+    """Whether `print_table` would neither fold nor squeeze these columns."""
+    table, console = _table("", columns, rows), _console()
+    return _widths(table, console).maximum <= console.width
+
+
+def _table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterable[Sequence[object] | None]) -> Table:
     cells = [None if row is None else [printable(str(cell)) for cell in row] for row in rows]
     table = Table(title=printable(title), title_justify="left")
     for place, (heading, side) in enumerate(columns):
@@ -35,11 +48,15 @@ def print_table(title: str, columns: Iterable[tuple[str, Justify]], rows: Iterab
             table.add_section()
         else:
             table.add_row(*row)
+    return table
+
+
+def _console() -> Console:
     plain = partial(Console, markup=False, emoji=False, highlight=False)
     console = plain()
     # Without a terminal rich assumes 80 columns and would fold more than has to be.
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = plain(width=140)
-    if Measurement.get(console, console.options.update_width(_UNBOUNDED), table).maximum > console.width:
-        table.padding = (0, 0)
-    console.print(table)
+    return console if console.is_terminal or "COLUMNS" in os.environ else plain(width=140)
+
+
+def _widths(table: Table, console: Console) -> Measurement:
+    return Measurement.get(console, console.options.update_width(_UNBOUNDED), table)
