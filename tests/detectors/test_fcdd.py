@@ -24,7 +24,7 @@ def published():
     backbone = Backbone(name="vgg11_bn", levels=[3], grid=[28, 28], weights="random", trainable=True)
     return FCDD(
         backbone=backbone, optimizer=None, schedule=None, seed=0, grid=[28, 28], image_size=224, frozen_modules=15,
-        field=62, sigma=12.0,
+        field=62, sigma=12.0, outlier_exposure=None,
     )  # fmt: skip
 
 

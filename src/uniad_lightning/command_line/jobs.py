@@ -161,6 +161,7 @@ def _is_finished(cfg: Any) -> bool:
     """
     from uniad_lightning.results.run_folder import LAST, read_metrics
     from uniad_lightning.training.method import leave_out_unused
+    from uniad_lightning.training.outlier_exposure import settle_outliers
     from uniad_lightning.training.resume import plain, refuse_other_settings
 
     folder = Path(cfg.output_dir)
@@ -170,6 +171,7 @@ def _is_finished(cfg: Any) -> bool:
     started = (folder / LAST).is_file()
     if finished or started:
         leave_out_unused(cfg)
+        settle_outliers(cfg)
         refuse_other_settings(plain(cfg), folder)
     if started and not finished:
         cfg.ckpt_path = str(folder / LAST)

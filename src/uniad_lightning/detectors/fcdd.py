@@ -1,6 +1,6 @@
 """FCDD (Liznerski et al. 2021, arXiv 2007.01760): a fully convolutional network that maps good images near 0.
 
-The anomalies that it learns from are synthetic (confetti) or other images (outlier exposure, FCDD+OE): `data.defects`.
+The anomalies that it learns from are synthetic (confetti) or other images (outlier exposure, FCDD+OE).
 Departures: batch norms of frozen modules stay in eval mode, and images are normalised as the backbone was trained,
 without the paper's contrast normalisation. Settings of the training are those of liznerski/fcdd.
 """
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.defects.confetti import OutlierExposure
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
 from uniad_lightning.detectors.frozen_modules import freeze_first
 from uniad_lightning.detectors.optimization import optimize, report_loss
@@ -31,7 +32,8 @@ class FCDD(BackboneFeatures):
     """A = sqrt(f^2 + 1) - 1 of a 1x1 convolution f over the backbone's features, small for good images (Eq. 2).
 
     The first `frozen_modules` modules of the backbone keep their weights. The map is A, each cell spread over
-    `field` pixels by a Gaussian of `sigma` pixels; the image score is the mean of A.
+    `field` pixels by a Gaussian of `sigma` pixels; the image score is the mean of A. `outlier_exposure` is the folder
+    whose images it learns from as anomalies (FCDD+OE), None for synthetic ones.
     """
 
     paper_name = "FCDD"
@@ -48,12 +50,13 @@ class FCDD(BackboneFeatures):
         frozen_modules: int,
         field: int,
         sigma: float,
+        outlier_exposure: str | None,
     ):
         super().__init__(backbone=backbone, score=ImageScore(kind="mean", window=1), standardize=False, seed=seed)
         check_counts({"field": field})
         check_above({"sigma": sigma})
         self.stride = stride_of(pair(image_size, "data.image_size"), pair(grid, "model.grid"))
-        self.field, self.sigma = field, sigma
+        self.field, self.sigma, self.outlier_exposure = field, sigma, outlier_exposure
         self.head = nn.Conv2d(sum(backbone.channels), 1, 1)
         self.frozen = freeze_first(backbone, frozen_modules)  # a plain list: they are the backbone's already
         self.optimizer, self.schedule = optimizer, schedule
@@ -71,6 +74,11 @@ class FCDD(BackboneFeatures):
         data.cache.refuse("FCDD learns from images with synthetic defects, each time others")
         if stage == "fit" and data.defects is None:
             raise InputError("data.defects=null: FCDD learns from synthetic defects; give data/defects=confetti")
+        if stage == "fit" and self.outlier_exposure is not None and not isinstance(data.defects, OutlierExposure):
+            raise InputError(
+                f"model.outlier_exposure={self.outlier_exposure}: data.defects makes no outliers; give "
+                "data/defects=outliers, as uniad train does"
+            )
 
     def deviation(self, features: Tensor) -> Tensor:
         """A of features (B, C, h, w), (B, h, w), at least 0."""

@@ -34,6 +34,7 @@ from uniad_lightning.training.defects_picture import draw_defects
 from uniad_lightning.training.learning import announce, learned
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.monitored_metrics import RefuseUndefined, check_monitors, choose_monitor
+from uniad_lightning.training.outlier_exposure import settle_outliers
 from uniad_lightning.training.resume import (
     load_initial,
     plain,
@@ -65,6 +66,7 @@ def train(cfg: DictConfig) -> Evaluation:
     folder = Path(cfg.output_dir)
     initial = load_initial(cfg)
     leave_out_unused(cfg)
+    settle_outliers(cfg)
     config = plain(cfg)
     _check(cfg, config)
     module = build_module(cfg, announce=initial is None)
