@@ -1,5 +1,7 @@
 """`model.outlier_exposure=FOLDER`: other images as anomalies (FCDD+OE), a spelling of two settings of the data."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.errors import InputError
@@ -18,7 +20,8 @@ def settle_outliers(cfg: DictConfig) -> None:
     """
     if "outlier_exposure" not in cfg.model:
         return
-    folder, defects = cfg.model.outlier_exposure, cfg.data.get("defects") or {}
+    folder = cfg.model.outlier_exposure
+    defects: Any = cfg.data.get("defects") or {}
     with open_dict(cfg):
         if defects.get("_target_") == _OUTLIERS:
             _agree(cfg, folder, defects)

@@ -1,11 +1,15 @@
-"""Images of a folder, of which synthetic defects are made."""
+"""Images of a folder, or of CIFAR-100 or CIFAR-10 as published, of which synthetic defects are made."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.layouts.cifar10 import CIFAR10, list_cifar10
+from uniad_lightning.data.layouts.cifar100 import is_cifar100, list_cifar100
 from uniad_lightning.data.layouts.patterns import below
+from uniad_lightning.data.records import Packed
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.types import Size
@@ -14,12 +18,14 @@ from uniad_lightning.types import Size
 class ImageFolder:
     """All images below `folder`, listed when the first is drawn; `key` is the setting that names it.
 
-    Raises InputError then for a folder that does not exist or holds no image.
+    Of CIFAR-100 and CIFAR-10 as published these are the train images; `folder` may also be the one above theirs.
+
+    Raises InputError then for a folder that does not exist or holds no image, and for a damaged file of CIFAR's.
     """
 
     def __init__(self, folder: str, *, key: str):
         self.folder, self.key = expand(folder), key
-        self._files: list[Path] = []
+        self._files: Sequence[Path | Packed] = ()
 
     def draw(self, size: Size, rng: np.random.Generator) -> np.ndarray:
         """One of the images at `size` (height, width), (H, W, 3) uint8."""
@@ -27,10 +33,17 @@ class ImageFolder:
             self._files = self._listed()
         return resize(read_image(self._files[rng.integers(len(self._files))]), size)
 
-    def _listed(self) -> list[Path]:
+    def _listed(self) -> Sequence[Path | Packed]:
         if not self.folder.is_dir():
             raise InputError(f"{self.key}={self.folder}: is no folder; expected one of images")
+        if is_cifar100(self.folder):
+            return list_cifar100(self.folder)
+        if CIFAR10.recognise(self.folder):
+            return [record.image for record in list_cifar10(self.folder).train]
         found = below(self.folder)
         if not found:
-            raise InputError(f"{self.key}={self.folder}: holds no images; expected a folder of them")
+            raise InputError(
+                f"{self.key}={self.folder}: holds no images; expected a folder of them, or CIFAR-100, unpacked "
+                "(cifar-100-python or cifar-100-binary)"
+            )
         return found

@@ -1,17 +1,28 @@
-"""Batch files of CIFAR-10, the python version or the binary one, read without running code from a pickle."""
+"""Batch files of CIFAR-10 and CIFAR-100, python or binary version, read without running code from a pickle."""
 
 import pickle
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from uniad_lightning.data.records import Packed
 from uniad_lightning.errors import InputError, one_line
 
-_LABELS = 10
-_ROW = 1 + 3 * 32 * 32  # bytes of an image in the binary version: label, red, green, blue
+_PIXELS = 3 * 32 * 32  # bytes of an image: red, green, blue
+
+
+class _Kind(NamedTuple):
+    title: str
+    key: str  # of the labels in the python version
+    label_bytes: int  # before each image in the binary version; the last is the class
+    classes: int
+
+
+_CIFAR10 = _Kind("CIFAR-10", "labels", 1, 10)
+_CIFAR100 = _Kind("CIFAR-100", "fine_labels", 2, 100)
+_OF_CIFAR100 = ("train", "test")  # names of its files, without ending
 
 
 def read_packed(image: Packed) -> np.ndarray:
@@ -19,44 +30,48 @@ def read_packed(image: Packed) -> np.ndarray:
     return load_batch(image.file)[0][image.position].copy()
 
 
-@lru_cache(maxsize=6)  # all batches of the data set, 30 MB each; an image is a slice of one
+@lru_cache(maxsize=7)  # all of CIFAR-10, 30 MB each, and CIFAR-100's train images, 150 MB; an image is a slice of one
 def load_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one batch file."""
+    """Images (N, 32, 32, 3) uint8 and labels (N,) int64 of one batch file, CIFAR-100's where it has that name.
+
+    Raises InputError for a file that is missing, truncated, or holds anything but plain data.
+    """
+    kind = _CIFAR100 if path.stem in _OF_CIFAR100 else _CIFAR10
     try:
-        data, labels = _read_binary(path) if path.suffix == ".bin" else _read_pickle(path)
+        data, labels = _read_binary(path, kind) if path.suffix == ".bin" else _read_pickle(path, kind)
     except Exception as error:  # a damaged pickle makes the unpickler raise nearly anything
-        raise InputError(f"{path}: not a CIFAR-10 batch ({one_line(error)}); download the data set again") from None
+        raise InputError(f"{path}: not a {kind.title} batch ({one_line(error)}); download the data set again") from None
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 
 
-def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    raw = np.fromfile(path, dtype=np.uint8)
-    if not len(raw) or len(raw) % _ROW:
-        raise ValueError(f"{len(raw)} bytes, expected a multiple of {_ROW}")
-    rows = raw.reshape(-1, _ROW)
-    return _checked(rows[:, 1:], rows[:, 0])
+def _read_binary(path: Path, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
+    raw, row = np.fromfile(path, dtype=np.uint8), kind.label_bytes + _PIXELS
+    if not len(raw) or len(raw) % row:
+        raise ValueError(f"{len(raw)} bytes, expected a multiple of {row}")
+    rows = raw.reshape(-1, row)
+    return _checked(rows[:, kind.label_bytes :], rows[:, kind.label_bytes - 1], kind)
 
 
-def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_pickle(path: Path, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
     with path.open("rb") as file:
         batch = _PlainUnpickler(file, encoding="latin1").load()
-    if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
-        raise ValueError("it has no 'data' and 'labels'")
-    data, labels = batch["data"], batch["labels"]
+    if not isinstance(batch, dict) or not {"data", kind.key} <= batch.keys():
+        raise ValueError(f"it has no 'data' and '{kind.key}'")
+    data, labels = batch["data"], batch[kind.key]
     if not isinstance(data, _Array) or not isinstance(labels, list | _Array):
-        raise ValueError("'data' is no array, or 'labels' no list")
+        raise ValueError(f"'data' is no array, or '{kind.key}' no list")
     if isinstance(labels, _Array):
-        return _checked(data.value, labels.value)
+        return _checked(data.value, labels.value, kind)
     if not all(isinstance(label, int) for label in labels):  # before NumPy unfolds lists in lists
-        raise ValueError("labels that are no numbers from 0 to 9")
-    return _checked(data.value, np.asarray(labels))
+        raise ValueError(f"labels that are no numbers from 0 to {kind.classes - 1}")
+    return _checked(data.value, np.asarray(labels), kind)
 
 
-def _checked(data: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _ROW - 1 or len(data) != len(labels):
+def _checked(data: np.ndarray, labels: np.ndarray, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS or len(data) != len(labels):
         raise ValueError(f"data {data.dtype} {data.shape} and {len(labels)} labels, expected uint8 (N, 3072) and N")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= _LABELS:
-        raise ValueError("labels that are no numbers from 0 to 9")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1 or labels.min() < 0 or labels.max() >= kind.classes:
+        raise ValueError(f"labels that are no numbers from 0 to {kind.classes - 1}")
     return data, labels.astype(np.int64)
 
 
