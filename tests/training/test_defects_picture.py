@@ -52,3 +52,24 @@ def test_it_shows_image_defect_and_mask(tmp_path):
 def test_without_synthetic_defects_there_is_none(tmp_path):
     draw_defects(data_of(mvtec_tree(tmp_path / "data"), None), tmp_path)
     assert not (tmp_path / DEFECTS).exists()
+
+
+class Reds:
+    """Half of the images become one of 200 reds, the others are left good."""
+
+    views = 1
+
+    def __call__(self, image, rng):
+        red, left = rng.integers(20, 220), rng.random() < 0.5
+        return [(image if left else np.full_like(image, (red, 0, 0)), np.full(image.shape[:2], not left))]
+
+
+def test_every_row_shows_a_draw_of_its_own(tmp_path):
+    root = mvtec_tree(tmp_path / "data", categories=["bottle", "cable"], size=(128, 128))
+    data = data_of(root, Reds())
+    rows = min(6, len(data.splits.train))
+    draw_defects(data, tmp_path)
+    sheet = np.asarray(Image.open(tmp_path / DEFECTS)).reshape(-1, 3)
+    reds = np.bincount(sheet[(sheet[:, 0] > 0) & (sheet[:, 1:] == 0).all(axis=1)][:, 0], minlength=256)
+    assert rows > 3
+    assert np.count_nonzero(reds == 128 * 128) == rows

@@ -19,7 +19,7 @@ from uniad_lightning.results.written_files import note
 from uniad_lightning.training.build import warn
 
 _MOST = 6  # rows
-_TURNS = 10  # of an image; methods leave about half of them good
+_TURNS = 10  # tried of an image; methods leave about half of them good
 
 
 @rank_zero_only
@@ -51,8 +51,11 @@ def draw_defects(data: UnifiedDataModule, folder: Path) -> None:
 
 
 def _damaged(dataset: InspectionDataset, place: int) -> Sample:
-    """The image at `place` as one of its first turns in a training has it, with a defect if any of them has one."""
-    for number in range(_TURNS):
+    """The image at `place` as a training has it at some turn, with a defect if any of a few turns has one.
+
+    A draw depends on the number of the sample alone, so that each place needs numbers of its own.
+    """
+    for number in range(place * _TURNS, (place + 1) * _TURNS):
         sample = dataset[Draw(place, number)]
         if torch.as_tensor(sample["damage"]).any():
             break
