@@ -12,7 +12,7 @@ from support.settings import FEATURES
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.data.defects.confetti import Confetti, OutlierExposure
-from uniad_lightning.detectors.fcdd import FCDD, image_loss
+from uniad_lightning.detectors.fcdd import FCDD, heatmap_loss
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.receptive_field import spread
@@ -24,7 +24,7 @@ def published():
     backbone = Backbone(name="vgg11_bn", levels=[3], grid=[28, 28], weights="random", trainable=True)
     return FCDD(
         backbone=backbone, optimizer=None, schedule=None, seed=0, grid=[28, 28], image_size=224, frozen_modules=15,
-        field=62, sigma=12.0, outlier_exposure=None,
+        field=62, sigma=12.0, outlier_exposure=None, pixel_loss=False,
     )  # fmt: skip
 
 
@@ -72,9 +72,44 @@ def test_the_loss_is_that_of_a_rewrite():
     total = 0.0
     for values, is_anomalous in zip(deviation.double().numpy(), anomalous.tolist(), strict=True):
         total += -math.log(1 - math.exp(-values.mean())) if is_anomalous else values.mean()
-    assert float(image_loss(deviation, anomalous)) == pytest.approx(total / 4, rel=1e-6)
-    assert image_loss(torch.zeros(1, 2, 2), torch.tensor([True])).isfinite()
-    assert float(image_loss(torch.zeros(1, 2, 2), torch.tensor([False]))) == 0
+    assert float(heatmap_loss(deviation, anomalous[:, None, None])) == pytest.approx(total / 4, rel=1e-6)
+    assert heatmap_loss(torch.zeros(1, 2, 2), torch.tensor([[[True]]])).isfinite()
+    assert float(heatmap_loss(torch.zeros(1, 2, 2), torch.tensor([[[False]]]))) == 0
+
+
+def test_the_loss_at_pixels_is_that_of_a_rewrite():
+    draws = torch.Generator().manual_seed(1)
+    deviation = torch.rand(3, 4, 5, generator=draws).requires_grad_()
+    anomalous = torch.rand(3, 4, 5, generator=draws) < 0.3
+    anomalous[1] = False
+    total = 0.0
+    for values, marked in zip(deviation.tolist(), anomalous.tolist(), strict=True):
+        pairs = [pair for row in zip(values, marked, strict=True) for pair in zip(*row, strict=True)]
+        total += sum(value for value, is_marked in pairs if not is_marked) / 20
+        if any(is_marked for _, is_marked in pairs):
+            total -= math.log(1 - math.exp(-sum(value for value, is_marked in pairs if is_marked) / 20))
+    loss = heatmap_loss(deviation, anomalous)
+    assert loss.item() == pytest.approx(total / 3, rel=1e-6)
+    loss.backward()
+    assert deviation.grad.isfinite().all()
+    assert (deviation.grad[anomalous] < 0).all()  # up at anomalous pixels, down at good ones
+    assert (deviation.grad[~anomalous] > 0).all()
+
+
+def test_the_loss_at_pixels_takes_the_upsampled_map_and_its_masks(tree, tmp_path):
+    words = [*SMALL, "model.pixel_loss=true", "trainer.max_epochs=1", f"data.root={tree}"]
+    assert run_command("train", [*words, f"output_dir={tmp_path}/run"]) == 0
+    module = Detector.load(tmp_path / "run").engine.module
+    draws = torch.Generator().manual_seed(0)
+    damage = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    damage[0, 0, 10:30, 40:] = True
+    batch = {"damaged": torch.randn(2, 1, 3, 64, 64, generator=draws), "damage": damage}
+    with torch.no_grad():
+        loss = float(module.loss(batch))
+        maps = module.anomaly_map({"image": batch["damaged"][:, 0]}).double().numpy()
+    inside, outside = maps[0][damage[0, 0].numpy()].sum() / 4096, maps[0][~damage[0, 0].numpy()].sum() / 4096
+    expected = (outside - math.log(1 - math.exp(-inside)) + maps[1].mean()) / 2
+    assert loss == pytest.approx(expected, rel=1e-4)
 
 
 def test_frozen_modules_stay_and_map_and_score_are_those_of_a_rewrite(tree, tmp_path):

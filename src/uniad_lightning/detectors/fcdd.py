@@ -33,7 +33,8 @@ class FCDD(BackboneFeatures):
 
     The first `frozen_modules` modules of the backbone keep their weights. The map is A, each cell spread over
     `field` pixels by a Gaussian of `sigma` pixels; the image score is the mean of A. `outlier_exposure` is the folder
-    whose images it learns from as anomalies (FCDD+OE), None for synthetic ones.
+    whose images it learns from as anomalies (FCDD+OE), None for synthetic ones. With `pixel_loss` it learns where they
+    are (semi-supervised FCDD, Sec. 3), else only which images have any.
     """
 
     paper_name = "FCDD"
@@ -51,12 +52,14 @@ class FCDD(BackboneFeatures):
         field: int,
         sigma: float,
         outlier_exposure: str | None,
+        pixel_loss: bool,
     ):
         super().__init__(backbone=backbone, score=ImageScore(kind="mean", window=1), standardize=False, seed=seed)
         check_counts({"field": field})
         check_above({"sigma": sigma})
         self.stride = stride_of(pair(image_size, "data.image_size"), pair(grid, "model.grid"))
         self.field, self.sigma, self.outlier_exposure = field, sigma, outlier_exposure
+        self.pixel_loss = pixel_loss
         self.head = nn.Conv2d(sum(backbone.channels), 1, 1)
         self.frozen = freeze_first(backbone, frozen_modules)  # a plain list: they are the backbone's already
         self.optimizer, self.schedule = optimizer, schedule
@@ -85,16 +88,27 @@ class FCDD(BackboneFeatures):
         squares = self.head(features)[:, 0].float().square()
         return squares / ((squares + 1).sqrt() + 1)  # the same as sqrt(f^2 + 1) - 1, which rounds small f to 0
 
+    def spread(self, deviation: Tensor) -> Tensor:
+        """A (B, h, w) at the size of the image, (B, H, W)."""
+        return spread(deviation, stride=self.stride, field=self.field, sigma=self.sigma)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean loss of the images, which are good or anomalous as a whole (Eq. 2)."""
+        """The mean loss of the images."""
+        return report_loss(self, self.loss(batch), batch_idx=batch_idx, images=len(batch["damaged"]))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss of the images: good or anomalous as a whole (Eq. 2), or at each pixel (`pixel_loss`)."""
         deviation = self.deviation(self.backbone(batch["damaged"][:, 0]).float())
-        loss = image_loss(deviation, batch["damage"][:, 0].flatten(1).any(dim=1))
-        return report_loss(self, loss, batch_idx=batch_idx, images=len(deviation))
+        anomalous = batch["damage"][:, 0]  # (B, H, W)
+        if self.pixel_loss:
+            deviation = self.spread(deviation)
+        else:
+            anomalous = anomalous.flatten(1).any(dim=1)[:, None, None]
+        return heatmap_loss(deviation, anomalous)
 
     def anomaly_map(self, batch: Batch) -> Tensor:
         """A spread over the image, (B, H, W), at least 0."""
-        deviation = self.deviation(self.features(batch))
-        return spread(deviation, stride=self.stride, field=self.field, sigma=self.sigma)
+        return self.spread(self.deviation(self.features(batch)))
 
     def image_scores(self, batch: Batch, maps: Tensor) -> Tensor:
         """The mean of A over an image, of all its tiles; (B,)."""
@@ -106,8 +120,12 @@ class FCDD(BackboneFeatures):
         return optimize(self.parameters(), optimizer=self.optimizer, schedule=self.schedule, total_steps=steps)
 
 
-def image_loss(deviation: Tensor, anomalous: Tensor) -> Tensor:
-    """Mean over images of mean A for a good one, -log(1 - exp(-mean A)) for an `anomalous` (B,) one; A (B, h, w)."""
-    mean = deviation.flatten(1).mean(dim=1)
-    away = -torch.log(-torch.expm1(-mean) + _TINY)
-    return torch.where(anomalous, away, mean).mean()
+def heatmap_loss(deviation: Tensor, anomalous: Tensor) -> Tensor:
+    """Mean over images of mean (1 - Y) A - log(1 - exp(-mean Y A)), without the logarithm where all of Y is 0.
+
+    A is the `deviation` (B, h, w), Y where it is `anomalous`, bool of that shape (semi-supervised FCDD, Sec. 3) or
+    (B, 1, 1) for whole images (Eq. 2).
+    """
+    good, far = ((deviation * part).flatten(1).mean(dim=1) for part in (~anomalous, anomalous))
+    away = -torch.log(-torch.expm1(-far) + _TINY)
+    return torch.where(anomalous.flatten(1).any(dim=1), good + away, good).mean()

@@ -31,7 +31,7 @@ class ImageFolder:
         """One of the images at `size` (height, width), (H, W, 3) uint8."""
         if not self._files:
             self._files = self._listed()
-        return resize(read_image(self._files[rng.integers(len(self._files))]), size)
+        return resize(read_image(self._files[int(rng.integers(len(self._files)))]), size)
 
     def _listed(self) -> Sequence[Path | Packed]:
         if not self.folder.is_dir():
