@@ -15,6 +15,7 @@ CONF = conf_dir()
 SUPPLIED = {
     "uniad_lightning.data.datamodule.UnifiedDataModule": {"mean", "std"},
     "uniad_lightning.data.synthetic.dataset.write_synthetic": {"root"},
+    "torch.optim.Adam": {"params"},
     "torch.optim.AdamW": {"params"},
     "torch.optim.SGD": {"params"},
 }

@@ -18,6 +18,7 @@ from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import InputError, one_line, print_stderr
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.models.backbone.timm_model import has_weights
 from uniad_lightning.randomness import key
 from uniad_lightning.training.checkpoint import load_checkpoint, load_weights, unpack_ignored
 from uniad_lightning.training.method import GROUPS, SETTINGS, method_of, parts_of
@@ -32,7 +33,7 @@ def build_module(cfg: DictConfig, *, announce: bool = True) -> AnomalyModule:
     """
     method = method_of(cfg)
     wanted = parts_of(method)
-    if announce and "backbone" in wanted and cfg.backbone.weights == "random":
+    if announce and "backbone" in wanted and cfg.backbone.weights == "random" and has_weights(cfg.backbone.name):
         warn("THE BACKBONE HAS RANDOM WEIGHTS (backbone.weights=random): expect much worse results")
     parts: dict[str, Any] = {name: cfg[name] for name in SETTINGS if name in wanted}
     if "backbone" in wanted:

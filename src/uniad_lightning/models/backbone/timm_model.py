@@ -13,6 +13,7 @@ import timm
 from timm.models import FeatureInfo, PretrainedCfg
 from torch import Tensor, nn
 
+import uniad_lightning.models.backbone.fcdd_cnn  # noqa: F401 - adds itself to timm's models
 from uniad_lightning.errors import InputError, did_you_mean, one_line
 from uniad_lightning.models.backbone.installed_weights import INSTALL, has_package, installed_weights
 from uniad_lightning.models.backbone.weights import check_all_loaded, read_weights
@@ -81,6 +82,11 @@ def feature_info(model: nn.Module) -> FeatureInfo:
 def pretrained_config(name: str) -> PretrainedCfg:
     """Timm's configuration of the weights of `name`; its defaults for a model without weights."""
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
+
+
+def has_weights(name: str) -> bool:
+    """Whether timm knows of trained weights for the model `name`; others can only be trained from their beginning."""
+    return bool(pretrained_config(name).has_weights)
 
 
 def _drop_unused_blocks(model: nn.Module) -> None:
