@@ -26,8 +26,10 @@ EXPECTED = {  # option: channels, strides
     "resnet34": ([64, 128, 256], PYRAMID),
     "resnet50": ([256, 512, 1024], PYRAMID),
     "resnet101": ([256, 512, 1024], PYRAMID),
+    "resnet152": ([2048], [32]),
     "wide_resnet50_2": ([256, 512, 1024], PYRAMID),
     "vgg16": ([128, 256, 512, 512], [2, 4, 8, 16]),
+    "vgg11_bn": ([512], [8]),
     "tiny": ([32, 64], [4, 8]),
     "fcdd_cnn32": ([128], [4]),
     "convnext_tiny": ([96, 192, 384], PYRAMID),
@@ -35,6 +37,7 @@ EXPECTED = {  # option: channels, strides
     "convnext_base": ([128, 256, 512], PYRAMID),
     "dinov2_small": ([384] * 4, DINOV2),
     "dinov2_base": ([768] * 4, DINOV2),
+    "vit_base": ([768], [16]),
     "dinov3_small": ([384] * 4, DINOV3),
     "dinov3_base": ([768] * 4, DINOV3),
 }

@@ -62,9 +62,10 @@ class Backbone(nn.Module):
             raise InputError(f"backbone.resize={resize}: expected bilinear or nearest")
         _check_window(window)
         self.name, self.resize, self.window, self.trainable = name, resize, window, trainable
+        self.weights, self.arguments = weights, dict(arguments or {})
         self.levels = [int(level) for level in (levels[-1:] if only_deepest else levels)]
         self.grid = pair(grid, "model.grid")
-        self.model = create_feature_model(name, self.levels, weights, dict(arguments or {}))
+        self.model = create_feature_model(name, self.levels, weights, self.arguments)
         info, config = feature_info(self.model), pretrained_config(name)
         self.channels: list[int] = info.channels()
         self.strides: list[int] = info.reduction()

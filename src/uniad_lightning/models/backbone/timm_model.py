@@ -61,6 +61,23 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
     return model
 
 
+def create_classifier(name: str, weights: str, arguments: dict[str, Any]) -> nn.Module:
+    """The whole timm model with its classifier, from the same `weights` as a feature model.
+
+    Raises InputError for weights without a classifier.
+    """
+    state, head = _given(name, weights), pretrained_config(name).classifier
+    if not isinstance(head, str) or not pretrained_config(name).num_classes:
+        raise InputError(f"backbone.name={name}: has no classifier that the Fisher information could be taken of")
+    if state is None:
+        return timm.create_model(name, pretrained=weights != "random", **arguments)
+    if f"{head}.weight" not in state:
+        raise InputError(f"backbone.weights={weights}: has no classifier, expected {head}.weight; give the whole model")
+    overlay = {"state_dict": state, "num_classes": len(state[f"{head}.weight"])}
+    settings = {"num_classes": overlay["num_classes"], "pretrained_cfg_overlay": overlay, **arguments}
+    return timm.create_model(name, pretrained=True, **settings)
+
+
 def _given(name: str, weights: str) -> dict[str, Tensor] | None:
     """The tensors of an installed package or a file; None for random weights and those of timm's hub."""
     if weights == "random":
