@@ -3,8 +3,9 @@
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.images.white_level import as_number
-from uniad_lightning.data.layouts.patterns import images_in
+from uniad_lightning.data.layouts.patterns import below
 from uniad_lightning.data.records import GOOD, Record
+from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
 
 
@@ -13,7 +14,12 @@ def folder_dataset(data: UnifiedDataModule, folder: str, *, key: str) -> Inspect
 
     Raises InputError for a folder that does not exist or holds no image.
     """
-    records = [Record(path, (), "", GOOD, 0) for path in images_in(expand(folder), key)]
+    root = expand(folder)
+    if not root.is_dir():
+        raise InputError(f"{key}={folder}: is no folder; expected one of images")
+    records = [Record(path, (), "", GOOD, 0) for path in below(root)]
+    if not records:
+        raise InputError(f"{key}={folder}: holds no images; expected a folder of them")
     return InspectionDataset(
         records=records,
         categories=[""],

@@ -1,9 +1,10 @@
 """Uninformed Students (Bergmann et al. 2020, arXiv 1911.02357): students guess a teacher's descriptors of patches.
 
-One training has two phases: in the first `teacher_share` of its steps the teacher learns to describe patches as a
-backbone does, in the rest the students learn to describe them as the teacher does. What departs from the paper:
+The teacher learns to describe patches as a backbone does, then the students learn to describe them as the teacher
+does. With `teacher_images`, a folder such as ImageNet's, the teacher learns before the training and is kept for the
+next one; without, in the first `teacher_share` of the steps, from the train images, which every user has. What departs
+from the paper:
 
-- The teacher learns from patches of the train images, not of ImageNet, since that is what every user has.
 - Compactness is taken over the patches of each image (`compactness_loss`); one learning rate for both phases.
 - A descriptor at every `stride`-th pixel, for speed; 1 is the paper's. One side of patches, which Table A7 counts; the
   paper also averages maps of 17, 33 and 65. The margin of the image is mirrored.
@@ -21,10 +22,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from uniad_lightning.data.cached_features import statistics_batches
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.dataset import InspectionDataset
+from uniad_lightning.data.folder_images import folder_dataset
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
+from uniad_lightning.detectors.distillation import Distillation
 from uniad_lightning.detectors.optimization import optimize, report_loss
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
+from uniad_lightning.models.backbone.fingerprint import fingerprint
 from uniad_lightning.models.initialization import check_above, check_counts
 from uniad_lightning.models.layers.standardize import Standardize
 from uniad_lightning.models.uninformed_students import (
@@ -69,11 +74,13 @@ class UninformedStudents(BackboneFeatures):
         crops: int,
         metric_weight: float,
         compactness_weight: float,
+        teacher_images: str | None = None,
+        teacher_steps: int = 10_000,
     ):
         super().__init__(backbone=backbone, score=ImageScore(kind="max", window=1), standardize=False, seed=seed)
         if backbone.trainable:
             raise InputError("backbone.trainable=true: the backbone of model=uninformed_students stays frozen")
-        check_counts({"width": width, "students": students})
+        check_counts({"width": width, "students": students, "teacher_steps": teacher_steps})
         check_counts({"crops": crops}, least=2)
         check_above({"teacher_share": teacher_share})
         check_above({"metric_weight": metric_weight, "compactness_weight": compactness_weight}, inclusive=True)
@@ -85,7 +92,8 @@ class UninformedStudents(BackboneFeatures):
         self.students = Students(PatchNetwork(patch=patch, width=width, stride=stride) for _ in range(students))
         self.descriptors, self.disagreements = Standardize(channels=width), Standardize(channels=2)
         self.optimizer, self.schedule = optimizer, schedule
-        self.teacher_share, self.crops = teacher_share, crops
+        self.teacher_images, self.teacher_steps = teacher_images, teacher_steps
+        self.teacher_share, self.crops = 0.0 if teacher_images else teacher_share, crops
         self.metric_weight, self.compactness_weight = metric_weight, compactness_weight
 
     def parts(self) -> dict[str, nn.Module]:
@@ -103,8 +111,23 @@ class UninformedStudents(BackboneFeatures):
             )
 
     def fill_cache(self, data: UnifiedDataModule, stage: str) -> None:
-        """Nothing is kept: patches are cut from the images."""
+        """No features are kept: patches are cut from the images. A teacher of `teacher_images` learns here."""
         data.cache.refuse("UninformedStudents works on patches of images, and needs more than their features")
+        if stage == "fit" and self.teacher_images is not None and not self.taught:
+            self._distil(folder_dataset(data, self.teacher_images, key="model.teacher_images"), data)
+
+    def _distil(self, dataset: InspectionDataset, data: UnifiedDataModule) -> None:
+        """Have a teacher of the images in `dataset`: the one that is kept, else a new one."""
+        learning = nn.ModuleDict({"teacher": self.teacher, "decoder": self.decoder})
+        distillation = Distillation(
+            learning, loss=self._teacher_learns, optimizer=self.optimizer, steps=self.teacher_steps, seed=self.seed,
+            batch_size=data.batch_size, num_workers=data.num_workers,
+        )  # fmt: skip
+        self.backbone.to(data.running_trainer.strategy.root_device)
+        sizes = {"patch": self.teacher.patch, "width": self.decoder.in_features, "crops": self.crops}
+        weights = {"metric": self.metric_weight, "compactness": self.compactness_weight}
+        about = {**fingerprint(self.backbone), **sizes, **weights}
+        distillation.fit(dataset, about=about, cache=data.cache, trainer=data.running_trainer)
 
     @property
     def taught(self) -> bool:

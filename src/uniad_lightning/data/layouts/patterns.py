@@ -58,16 +58,6 @@ def below(folder: Path, *, without: Path | None = None, above: tuple[Path, ...] 
     return sorted(images)
 
 
-def images_in(folder: Path, key: str) -> list[Path]:
-    """The images `below` the folder that the setting `key` names; InputError where it is no folder or holds none."""
-    if not folder.is_dir():
-        raise InputError(f"{key}={folder}: is no folder; expected one of images")
-    found = below(folder)
-    if not found:
-        raise InputError(f"{key}={folder}: holds no images; expected a folder of them")
-    return found
-
-
 def inside(root: Path, path: Any, key: str) -> Path:
     """`path`, which may hold wildcards, relative to `root`; InputError for one that is no text or leaves `root`."""
     if not isinstance(path, str) or not path:
