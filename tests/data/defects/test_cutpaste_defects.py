@@ -22,7 +22,7 @@ def test_outside_of_the_mask_nothing_changes_and_the_mask_is_never_empty(size, s
     image = picture(seed, size)
     untouched = image.copy()
     versions = made(image, seed, colour=0.1)
-    assert len(versions) == CutPaste.views == 2
+    assert len(versions) == CutPaste(colour=0.1).views == 2
     for damaged, mask in versions:
         assert (damaged.shape, damaged.dtype, mask.shape, mask.dtype) == (image.shape, np.uint8, size, bool)
         assert mask.any()

@@ -19,20 +19,38 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 class CutPaste:
     """Two versions of an image: a rectangle of it pasted elsewhere, and a thin turned one, a scar.
 
-    `colour` is the largest relative change of brightness, contrast and saturation of what is pasted. Raises InputError
-    for one outside [0, 1].
+    `colour` is the largest relative change of brightness, contrast and saturation of what is pasted. With `patch` a
+    square of so many pixels is cut from somewhere in the image first, and its three versions are that square, good, and
+    the two of it (Sec. 2.4); a scar is as large as in the whole image.
+
+    Raises InputError for a `colour` outside [0, 1], and a `patch` of no pixel or larger than the image.
     """
 
-    views = 2
-
-    def __init__(self, *, colour: float):
+    def __init__(self, *, colour: float, patch: int | None = None):
         if not 0 <= colour <= 1:
             raise InputError(f"data.defects.colour={colour}: expected a number from 0 to 1")
-        self.colour = colour
+        if patch is not None and (not isinstance(patch, int) or isinstance(patch, bool) or patch < 1):
+            raise InputError(
+                f"data.defects.patch={patch}: expected a whole number of pixels, or null for the whole image"
+            )
+        self.colour, self.patch = colour, patch
+        self.views = 2 if patch is None else 3
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
         """An image (H, W, 3) uint8 -> with a patch and with a scar, each with its mask (H, W) bool, never empty."""
-        return [self._patch(image, rng), self._scar(image, rng)]
+        scale = min(image.shape[:2]) / _WIDTH
+        good = []
+        if self.patch is not None:
+            image = self._square(image, self.patch, rng)
+            good = [(image, np.zeros(image.shape[:2], dtype=bool))]
+        return [*good, self._patch(image, rng), self._scar(image, scale, rng)]
+
+    @staticmethod
+    def _square(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+        if min(image.shape[:2]) < side:
+            raise InputError(f"data.defects.patch={side}: exceeds images of {image.shape[1]}x{image.shape[0]} pixels")
+        top, left = (rng.integers(size - side + 1) for size in image.shape[:2])
+        return image[top : top + side, left : left + side]
 
     def _patch(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         area = rng.uniform(*_AREA) * image.shape[0] * image.shape[1]
@@ -41,8 +59,7 @@ class CutPaste:
         cut = self._cut(image, (area * aspect) ** 0.5, (area / aspect) ** 0.5, rng)
         return _paste(image, cut, np.ones(cut.shape[:2], dtype=bool), rng)
 
-    def _scar(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        scale = min(image.shape[:2]) / _WIDTH
+    def _scar(self, image: np.ndarray, scale: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         cut = self._cut(image, rng.uniform(*_SCAR_LENGTH) * scale, rng.uniform(*_SCAR_WIDTH) * scale, rng)
         return _paste(image, *_turned(cut, rng.uniform(-_TURN, _TURN)), rng)
 
