@@ -140,7 +140,7 @@ def test_a_resumed_training_ends_with_the_same_weights(run, tree, tmp_path):
     [
         ("model.patch=0", "model.patch=0: expected a whole number of at least 1"),
         ("model.patch=65", "model.patch=65: exceeds data.image_size=[64, 64]"),
-        ("model.patch=4", "data.image_size=4: resnet18 has a stride of 8; expected 8 or more"),
+        ("model.patch=4 model.stride=4", "model.patch=4: resnet18 has a stride of 8; expected 8 or more"),
         ("model.stride=0", "model.stride=0: expected a whole number of at least 1"),
         ("model.stride=15", "model.stride=15: patches of 32 pixels do not cover data.image_size=[64, 64]"),
         ("data.defects.patch=null", "data.defects: makes 2 versions of an image; CutPaste learns from a patch and a"),

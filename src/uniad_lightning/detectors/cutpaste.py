@@ -87,7 +87,10 @@ class CutPasteDetector(BackboneFeatures):
         super().check(image_size)
         if self.patches is not None:
             self.patches.check(image_size)
-            self.backbone.check((self.patches.size, self.patches.size))
+            try:
+                self.backbone.check((self.patches.size, self.patches.size))
+            except InputError as error:
+                raise InputError(str(error).replace("data.image_size", "model.patch", 1)) from None
 
     def facts(self) -> dict[str, dict[str, float]]:
         """The image AUROC of the same Gaussian before the training, where there is one."""
