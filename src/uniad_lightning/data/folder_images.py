@@ -3,23 +3,17 @@
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.images.white_level import as_number
-from uniad_lightning.data.layouts.patterns import below
+from uniad_lightning.data.layouts.loose_images import loose_images
 from uniad_lightning.data.records import GOOD, Record
-from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
 
 
 def folder_dataset(data: UnifiedDataModule, folder: str, *, key: str) -> InspectionDataset:
-    """All images below `folder` as samples, none augmented; `key` is the setting that names it.
+    """All images of `folder` as samples, none augmented; `key` is the setting that names it.
 
     Raises InputError for a folder that does not exist or holds no image.
     """
-    root = expand(folder)
-    if not root.is_dir():
-        raise InputError(f"{key}={folder}: is no folder; expected one of images")
-    records = [Record(path, (), "", GOOD, 0) for path in below(root)]
-    if not records:
-        raise InputError(f"{key}={folder}: holds no images; expected a folder of them")
+    records = [Record(image, (), "", GOOD, 0) for image in loose_images(expand(folder), key)]
     return InspectionDataset(
         records=records,
         categories=[""],

@@ -6,11 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from uniad_lightning.data.images.decoding import read_image, resize
-from uniad_lightning.data.layouts.cifar10 import CIFAR10, list_cifar10
-from uniad_lightning.data.layouts.cifar100 import is_cifar100, list_cifar100
-from uniad_lightning.data.layouts.patterns import below
+from uniad_lightning.data.layouts.loose_images import loose_images
 from uniad_lightning.data.records import Packed
-from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.types import Size
 
@@ -30,20 +27,5 @@ class ImageFolder:
     def draw(self, size: Size, rng: np.random.Generator) -> np.ndarray:
         """One of the images at `size` (height, width), (H, W, 3) uint8."""
         if not self._files:
-            self._files = self._listed()
+            self._files = loose_images(self.folder, self.key)
         return resize(read_image(self._files[int(rng.integers(len(self._files)))]), size)
-
-    def _listed(self) -> Sequence[Path | Packed]:
-        if not self.folder.is_dir():
-            raise InputError(f"{self.key}={self.folder}: is no folder; expected one of images")
-        if is_cifar100(self.folder):
-            return list_cifar100(self.folder)
-        if CIFAR10.recognise(self.folder):
-            return [record.image for record in list_cifar10(self.folder).train]
-        found = below(self.folder)
-        if not found:
-            raise InputError(
-                f"{self.key}={self.folder}: holds no images; expected a folder of them, or CIFAR-100, unpacked "
-                "(cifar-100-python or cifar-100-binary)"
-            )
-        return found
