@@ -7,7 +7,7 @@ Copies random weights from their network into ours, which is built from the conf
 the same random input, and prints how far each output of ours is from theirs: the largest absolute difference over the
 largest absolute value of theirs. Ends with status 1 where that is above 1e-4. `benchmarks/public/` has a file for each
 system, which says what is compared, and which departures of ours (docs/methods.md) are undone in their code first.
-Nothing is trained or downloaded. `vt_adl` needs einops, `anomalib_*` einops and kornia.
+Nothing is trained or downloaded. `vt_adl` needs einops, `anomalib` kornia.
 
 Repositories without a free licence are left out. None at all have rohban-lab/Knowledge_Distillation_AD (MKD),
 nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch, Runinho/pytorch-cutpaste, denguir/student-teacher-anomaly-detection
@@ -31,8 +31,7 @@ SYSTEMS = {
     "padim": "xiahaifeng1995/PaDiM-Anomaly-Detection-Localization-master (Apache-2.0)",
     "vt_adl": "pankajmishra000/VT-ADL (MIT)",
     "cutpaste": "LilitYolyan/CutPaste (MIT)",
-    "anomalib_draem": "open-edge-platform/anomalib (Apache-2.0)",
-    "anomalib_padim": "open-edge-platform/anomalib (Apache-2.0)",
+    "anomalib": "open-edge-platform/anomalib (Apache-2.0)",
 }
 ALLOWED = 1e-4
 

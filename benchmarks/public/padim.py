@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.models import resnet18
 
-from uniad_lightning.models.gaussian_grid import GaussianGrid
-
 TRAIN, TEST, SIDE = 40, 4, 224
 
 

@@ -19,7 +19,7 @@ from uniad_lightning.detectors.vt_adl import VTADL
 
 
 def copy_networks(theirs: nn.Module, mixture: nn.Module, ours: VTADL) -> None:
-    """Their patches list a pixel's channels together, ours a channel's pixels; their Gaussians are the inner dimension."""
+    """Their patches list the channels of each pixel, ours the pixels of each channel; their Gaussians come last."""
     transformer, side = theirs.vt, ours.patch_size
     own = ours.transformer
     with torch.no_grad():
