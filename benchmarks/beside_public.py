@@ -7,7 +7,8 @@ Copies random weights from their network into ours, which is built from the conf
 the same random input, and prints how far each output of ours is from theirs: the largest absolute difference over the
 largest absolute value of theirs. Ends with status 1 where that is above 1e-4. `benchmarks/public/` has a file for each
 system, which says what is compared, and which departures of ours (docs/methods.md) are undone in their code first.
-Nothing is trained or downloaded. `vt_adl` needs einops, `anomalib` kornia.
+Nothing is trained or downloaded. `vt_adl` needs einops and `anomalib` kornia, which are no
+dependencies of this package.
 
 Repositories without a free licence are left out. None at all have rohban-lab/Knowledge_Distillation_AD (MKD),
 nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch, Runinho/pytorch-cutpaste, denguir/student-teacher-anomaly-detection
@@ -20,6 +21,7 @@ import importlib
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -50,6 +52,16 @@ def commit_of(clone: Path) -> str:
     return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def report(compared: Iterable[tuple[str, Tensor, Tensor]]) -> bool:
+    """Print how far each output of ours is from theirs; whether all are near enough, which NaN is not."""
+    found = {}
+    for name, ours, theirs in compared:
+        found[name] = difference(ours, theirs)
+        print(f"{name:<40} {found[name]:.1e}{'' if found[name] <= ALLOWED else '  DIFFERS'}", flush=True)
+    print(f"{'largest':<40} {max(found.values()):.1e}")
+    return all(value <= ALLOWED for value in found.values())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -57,23 +69,17 @@ def main() -> int:
     )
     parser.add_argument("clone", type=Path, help="a clone of that repository")
     options = parser.parse_args()
+    where = SYSTEMS[options.system]
     if not options.clone.is_dir():
-        parser.error(f"{options.clone}: is no folder; expected a clone of {SYSTEMS[options.system]}")
+        parser.error(f"{options.clone}: is no folder; expected a clone of {where}")
     warnings.filterwarnings("ignore")  # of their code, and of losses that are logged without a trainer
     torch.manual_seed(0)
-    largest = 0.0
-    print(f"{options.system} beside {SYSTEMS[options.system]} {commit_of(options.clone)}")
+    print(f"{options.system} beside {where} {commit_of(options.clone)}", flush=True)
     try:
-        for name, ours, theirs in importlib.import_module(f"public.{options.system}").compare(options.clone.resolve()):
-            found = difference(ours, theirs)
-            print(f"{name:<40} {found:.1e}{'' if found <= ALLOWED else '  DIFFERS'}", flush=True)
-            largest = max(largest, found)
+        near = report(importlib.import_module(f"public.{options.system}").compare(options.clone.resolve()))
     except ModuleNotFoundError as error:
-        parser.error(
-            f"{error.name}: cannot be imported; expected {SYSTEMS[options.system]} in {options.clone}, and einops"
-        )
-    print(f"{'largest':<40} {largest:.1e}")
-    return int(not largest <= ALLOWED)
+        parser.error(f"{error.name}: cannot be imported; install it, or give a clone of {where}, not {options.clone}")
+    return 0 if near else 1
 
 
 if __name__ == "__main__":
