@@ -42,7 +42,7 @@ EXPECTED = {  # option: channels, strides
     "dinov3_base": ([768] * 4, DINOV3),
 }
 WITHOUT_WEIGHTS = {"fcdd_cnn32"}  # trained from its beginning
-CHOSEN_BY_HAND = {"timm": ["backbone.name=resnet10t", "backbone.levels=[1,2]"]}
+BY_HAND = ["backbone.name=resnet10t", "backbone.levels=[1,2]"]  # of backbone=timm
 SMALL_UNIAD = [
     "model.grid=[4,4]", "model.neighbor_size=3", "model.hidden_dim=16", "model.num_heads=2", "model.feedforward_dim=16",
     "model.num_encoder_layers=1", "model.num_decoder_layers=1",
@@ -56,7 +56,7 @@ def composed(option, *overrides):
 
 def test_the_table_names_every_option_and_no_comment_departs_from_it():
     texts = {path.stem: path.read_text() for path in (conf_dir() / "backbone").glob("*.yaml")}
-    assert EXPECTED.keys() == texts.keys() - CHOSEN_BY_HAND.keys()
+    assert EXPECTED.keys() == texts.keys() - {"timm", "published"}
     for option, (channels, strides) in EXPECTED.items():
         (comment,) = [line.split("#")[1] for line in texts[option].splitlines() if line.startswith("levels:")]
         added, product = "+".join(map(str, channels)), f"{len(channels)} x {channels[0]}"
@@ -113,7 +113,7 @@ def test_without_network_the_missing_file_is_named(option, monkeypatch, tmp_path
 
 
 def test_any_model_of_timm_is_chosen_on_the_command_line():
-    backbone = instantiate(composed("timm", *CHOSEN_BY_HAND["timm"], "backbone.weights=random").backbone)
+    backbone = instantiate(composed("timm", *BY_HAND, "backbone.weights=random").backbone)
     assert backbone.strides == [4, 8]
 
 
