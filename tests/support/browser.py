@@ -46,4 +46,4 @@ def page_of(browser, *, width: int = 1280, height: int = 900, **options) -> Iter
         yield page
     finally:
         context.close()
-    assert errors == []
+    assert not errors, errors

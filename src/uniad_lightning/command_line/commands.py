@@ -83,6 +83,11 @@ OTHERS = {
         "uniad table 5c runs/demo/neighbor_size",
         "command_line.table_command.show_table",
     ),
+    "report": Command(
+        "write one HTML page over runs or predictions: tables, curves, a slider of the boundary, the images",
+        "uniad report runs/mvtec",
+        "command_line.report_command.show_report",
+    ),
 }
 
 

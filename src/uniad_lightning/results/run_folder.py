@@ -24,11 +24,15 @@ TEST_SCORES = "test_scores.csv"
 MISTAKES = "mistakes.png"
 JOURNAL = "predictions.jsonl"
 HEATMAPS, MAPS = "heatmaps", "maps"
+REPORT, REPORT_TABLE, REPORT_FILES = "report.html", "report.csv", "report_files"
 RESULTS = "results.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 # Results, from which no training resumes.
-_OUTCOME = (METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, DEFECTS, HEATMAPS, MAPS)
+_OUTCOME = (
+    METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, DEFECTS, HEATMAPS, MAPS,
+    REPORT, REPORT_TABLE, REPORT_FILES,
+)  # fmt: skip
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 
 

@@ -14,6 +14,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, white_level_of
 from uniad_lightning.data.layouts.patterns import on_disk
 from uniad_lightning.data.listing import list_records
+from uniad_lightning.data.records import Splits
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.feature_reconstruction import FeatureReconstruction
 from uniad_lightning.errors import InputError, one_line, print_stderr
@@ -57,7 +58,12 @@ def check_listing(cfg: DictConfig) -> None:
     Data that a training first writes itself are not checked.
     """
     if "source" in cfg and cfg.get("prepare") is None:
-        list_records(instantiate(cfg.source), on_disk(expand(cfg.root)), cfg.categories)
+        listed_records(cfg)
+
+
+def listed_records(cfg: DictConfig) -> Splits:
+    """All images of the data of `cfg` with their labels and masks; InputError where they cannot be listed."""
+    return list_records(instantiate(cfg.source), on_disk(expand(cfg.root)), cfg.categories)
 
 
 def build_data(cfg: DictConfig, module: AnomalyModule) -> UnifiedDataModule:

@@ -1,0 +1,101 @@
+"""The images of a folder of `uniad predict`."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from uniad_lightning.data.images.white_level import as_number, white_level_of
+from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.files.user_path import expand
+from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.prediction.files import SETTINGS, part_files
+from uniad_lightning.prediction.rows import Row, read_rows
+from uniad_lightning.prediction.sources.items import at_white_level
+from uniad_lightning.prediction.sources.opening import open_source
+from uniad_lightning.report.content import Reader, ReportedImage, ReportedRun
+from uniad_lightning.results.run_folder import CONFIG, JOURNAL
+from uniad_lightning.training.checkpoint import load_checkpoint
+
+
+def read_predictions(folder: Path) -> ReportedRun:
+    """The predictions in `folder`. Raises InputError for damaged files, without rows, and for parts not yet merged."""
+    if part_files(folder):
+        raise InputError(f"{folder}: holds parts of several processes; uniad predict ... resume=true merges them")
+    rows = {row["path"]: row for _, row in read_rows(folder / JOURNAL)}  # of a file that was replaced, the last
+    if not rows:
+        raise InputError(f"{folder / JOURNAL}: has no rows; let uniad predict inspect some images")
+    settings, config = _settings(folder), _config(folder)
+    file = Path(str(settings.get("ckpt_path", "")))
+    known = file.is_file() and file.suffix != ".onnx"
+    checkpoint = load_checkpoint(str(file)) if known else {}
+    plain = checkpoint.get("calibration")
+    calibration = Calibration.from_plain(plain) if plain else None
+    given = settings.get("category")
+    images = tuple(map(_image, rows.values()))
+    level = config.get("white_level") or (white_level_of(checkpoint["config"]["data"]) if known else "auto")
+    return ReportedRun(
+        folder=folder, images=images, labelled=False, calibration=calibration,
+        by_category=calibration is not None and (calibration.by_category or given is not None),
+        checkpoint=file if settings.get("ckpt_path") else None, metrics={},
+        config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
+        source=folder / JOURNAL, readers=partial(_readers, images, settings, config, as_number(level)),
+    )  # fmt: skip
+
+
+def _image(row: Row) -> ReportedImage:
+    category = str(row["category"])
+    return ReportedImage(
+        row["path"], category, None, "", row["score"], row["decision"], category, row["familiar"], row["error"]
+    )
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / SETTINGS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); restore it, or predict anew") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no mapping; restore it, or predict anew")
+    return content
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"{path}: is damaged ({one_line(error)}); restore it, or predict anew") from None
+    return {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
+
+
+def _readers(
+    images: tuple[ReportedImage, ...],
+    settings: Mapping[str, Any],
+    config: Mapping[str, Any],
+    white_level: int,
+    wanted: frozenset[int],
+) -> Iterator[tuple[int, Reader]]:
+    """What decodes the images at the places `wanted`, from the input of that call; paths on stdin are gone."""
+    given = str(settings.get("input", "-"))
+    if given == "-":
+        return
+    places = {images[place].path: place for place in wanted}
+    megapixels = config.get("max_megapixels", 100)
+    source = open_source(given, every=settings.get("every", 1), max_pixels=round(1e6 * float(megapixels)))
+    for item in at_white_level(source, white_level).items:
+        place = None if item is None else places.pop(item.name, None)
+        if item is not None and place is not None:
+            yield place, partial(_without_mask, item.read)
+        if not places:
+            return
+
+
+def _without_mask(read: Callable[[], np.ndarray]) -> tuple[np.ndarray, None]:
+    return read(), None
