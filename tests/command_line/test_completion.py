@@ -10,7 +10,7 @@ import pytest
 
 from support.settings import UNIAD
 from uniad_lightning.command_line.cli import COMMANDS
-from uniad_lightning.command_line.commands import TABLES
+from uniad_lightning.command_line.commands import OTHERS, TABLES
 from uniad_lightning.command_line.completion import answer
 from uniad_lightning.paper.layouts import LAYOUTS
 
@@ -40,7 +40,8 @@ while IFS= read -r COMP_LINE; do
 done
 """
 EXPECTED = {
-    "uniad ": " ".join(sorted((*COMMANDS, "data", "table"))),
+    "uniad ": " ".join(sorted((*COMMANDS, *OTHERS))),
+    "uniad report runs/x images=": "images=beside images=embedded images=thumbnails",
     "uniad data mvtec_": "mvtec_3d mvtec_ad2 mvtec_loco",
     "uniad tr": "train train_decoder",
     "uniad --v": "--version",

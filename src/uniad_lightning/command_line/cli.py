@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uniad_lightning import __version__
 from uniad_lightning.command_line import completion
-from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, TABLES, usage
+from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, REPORT_OPTIONS, TABLES, usage
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
 from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stderr, print_stdout
@@ -51,7 +51,8 @@ def _status_of(arguments: list[str]) -> int:
         return DONE
     name, *rest = arguments
     if name in ("-sc", "--shell-completion"):
-        completion.answer(rest, COMMANDS, others={"data": data_options, "table": lambda: TABLES})
+        others = {"data": data_options, "table": lambda: TABLES, "report": lambda: REPORT_OPTIONS}
+        completion.answer(rest, COMMANDS, others=others)
         return DONE
     if name in OTHERS:
         module, function = OTHERS[name].module.rsplit(".", 1)

@@ -35,7 +35,7 @@ COMMANDS = {
     "predict": Command(
         "predict on images, a video or a watched folder: rows, overlays, masks",
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
-        "prediction.predict",
+        "report.after_prediction",
     ),
     "complexity": Command(
         "count parameters and operations of what a training would train (Table A7)",
@@ -90,6 +90,11 @@ OTHERS = {
     ),
 }
 
+
+# The options of `uniad report`, whose module takes seconds to import.
+REPORT_OPTIONS = (
+    "out=", "images=thumbnails", "images=embedded", "images=beside", "maps=true", "maps=false", "device=", "limit=",
+)  # fmt: skip
 
 # The tables of `uniad table`, those of `paper.layouts`, which takes seconds to import.
 TABLES = ("1", "2", "3", "4", "5a", "5b", "5c", "5d", "5e", "5f", "A2", "A3", "A4", "A5", "A6", "fig2", "fig4")

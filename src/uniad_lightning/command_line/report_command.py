@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+from uniad_lightning.command_line.commands import REPORT_OPTIONS
 from uniad_lightning.errors import InputError, did_you_mean, print_stderr, print_stdout
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.report.write import LIMIT, write_report
 
-OPTIONS = ("out", "images", "maps", "device", "limit")
+OPTIONS = tuple(dict.fromkeys(option.partition("=")[0] for option in REPORT_OPTIONS))
 _USAGE = (
     "expected uniad report RUN [RUN...] [out=DIR] [images=thumbnails|embedded|beside] [maps=true|false] [device=auto] "
     f"[limit={LIMIT}]"
@@ -49,7 +50,9 @@ def show_report(arguments: list[str]) -> bool:
 
 def _known(key: str, options: dict[str, str]) -> str:
     if key not in OPTIONS:
-        raise InputError(f"uniad report {key}=: no such option.{did_you_mean(key, OPTIONS)} Known: {', '.join(OPTIONS)}")
+        raise InputError(
+            f"uniad report {key}=: no such option.{did_you_mean(key, OPTIONS)} Known: {', '.join(OPTIONS)}"
+        )
     if key in options:
         raise InputError(f"uniad report {key}=: is given twice; give it once")
     return key

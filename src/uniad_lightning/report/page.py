@@ -80,8 +80,7 @@ def _run(one: PageRun) -> dict[str, Any]:
             "each": [first_boundary(run) if limit is None else limit.score for limit in own.values()],
         },
         "images": [
-            _image(image, one.drawn.pictures.get(place), names, colour)
-            for place, image in enumerate(run.images)
+            _image(image, one.drawn.pictures.get(place), names, colour) for place, image in enumerate(run.images)
         ],
         "scales": [_opacity_start(colour.get(name)) for name in names],
     }
@@ -90,7 +89,7 @@ def _run(one: PageRun) -> dict[str, Any]:
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     low, high = row.pop("interval")
     plain = {name: _number(value) if isinstance(value, float) else value for name, value in row.items()}
-    return {**plain, "category": printable(plain["category"]), "low": _number(low), "high": _number(high)}
+    return {**plain, "category": printable(str(plain["category"])), "low": _number(low), "high": _number(high)}
 
 
 def _opacity_start(scale: Any) -> float:
@@ -145,7 +144,12 @@ def _foot(one: PageRun) -> dict[str, Any]:
             f"{overall.rate:.1%} ({overall.low:.1%} to {overall.high:.1%})"
         )
     facts = {name: printable(value) for name, value in facts.items()}
-    return {"name": printable(one.name), "facts": facts, "config": run.config, "notes": list(map(printable, _notes(one)))}
+    return {
+        "name": printable(one.name),
+        "facts": facts,
+        "config": run.config,
+        "notes": list(map(printable, _notes(one))),
+    }
 
 
 def _notes(one: PageRun) -> list[str]:

@@ -159,7 +159,10 @@ def scales(run: ReportedRun, pictures: dict[int, Picture]) -> dict[str, Scale]:
         if picture.heat is not None:
             by_category.setdefault(run.images[place].category, []).append(picture.heat)
     limits = {name: run.deciding(name) for name in by_category}
-    return {name: Scale.of(maps, limit and limit.pixel) for (name, limit), maps in zip(limits.items(), by_category.values(), strict=True)}
+    return {
+        name: Scale.of(maps, limit and limit.pixel)
+        for (name, limit), maps in zip(limits.items(), by_category.values(), strict=True)
+    }
 
 
 def levels(heat: np.ndarray, scale: Scale) -> bytes:

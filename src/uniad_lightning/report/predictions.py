@@ -1,7 +1,7 @@
 """The images of a folder of `uniad predict`."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from uniad_lightning.data.images.white_level import as_number, white_level_of
 from uniad_lightning.errors import InputError, one_line
-from uniad_lightning.files.user_path import expand
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.prediction.files import SETTINGS, part_files
 from uniad_lightning.prediction.rows import Row, read_rows
@@ -38,13 +38,14 @@ def read_predictions(folder: Path) -> ReportedRun:
     calibration = Calibration.from_plain(plain) if plain else None
     given = settings.get("category")
     images = tuple(map(_image, rows.values()))
+    sizes = [row["size"] for row in rows.values()]
     level = config.get("white_level") or (white_level_of(checkpoint["config"]["data"]) if known else "auto")
     return ReportedRun(
         folder=folder, images=images, labelled=False, calibration=calibration,
         by_category=calibration is not None and (calibration.by_category or given is not None),
         checkpoint=file if settings.get("ckpt_path") else None, metrics={},
         config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
-        source=folder / JOURNAL, readers=partial(_readers, images, settings, config, as_number(level)),
+        source=folder / JOURNAL, readers=partial(_readers, images, sizes, settings, config, as_number(level)),
     )  # fmt: skip
 
 
@@ -70,13 +71,14 @@ def _config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     try:
         content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({one_line(error)}); restore it, or predict anew") from None
     return {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
 
 
 def _readers(
     images: tuple[ReportedImage, ...],
+    sizes: Sequence[int | None],
     settings: Mapping[str, Any],
     config: Mapping[str, Any],
     white_level: int,
@@ -86,11 +88,11 @@ def _readers(
     given = str(settings.get("input", "-"))
     if given == "-":
         return
-    places = {images[place].path: place for place in wanted}
+    places = {(images[place].path, sizes[place]): place for place in wanted}  # of another size it is another image
     megapixels = config.get("max_megapixels", 100)
     source = open_source(given, every=settings.get("every", 1), max_pixels=round(1e6 * float(megapixels)))
     for item in at_white_level(source, white_level).items:
-        place = None if item is None else places.pop(item.name, None)
+        place = None if item is None else places.pop((item.name, item.size), None)
         if item is not None and place is not None:
             yield place, partial(_without_mask, item.read)
         if not places:

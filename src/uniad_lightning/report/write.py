@@ -56,7 +56,8 @@ def write_report(
     options = _options(out, images, maps=maps, device=device, limit=limit)
     command = shlex.join(["uniad", "report", *map(str, folders), *options])
     with hold(place) if out is None else nullcontext():
-        pages, reasons = [], []
+        pages: list[PageRun] = []
+        reasons: list[str] = []
         for number, (name, run) in enumerate(zip(names, runs, strict=True), start=1):
             keep = {"thumbnails": None, "embedded": _embedded, "beside": partial(_write_beside, place, number)}[images]
             drawn, run = _draw(run, _detector(run, device) if maps else None, keep, limit=limit)
@@ -70,7 +71,13 @@ def write_report(
 
 def _options(out: Path | None, images: str, *, maps: bool, device: str, limit: int) -> list[str]:
     """The options of the command line that are not the defaults."""
-    given = {"out": out and str(out), "images": images, "maps": str(maps).lower(), "device": device, "limit": str(limit)}
+    given = {
+        "out": out and str(out),
+        "images": images,
+        "maps": str(maps).lower(),
+        "device": device,
+        "limit": str(limit),
+    }
     usual = {"out": None, "images": IMAGES[0], "maps": "true", "device": "auto", "limit": str(LIMIT)}
     return [f"{name}={value}" for name, value in given.items() if value != usual[name]]
 

@@ -98,7 +98,7 @@ function figures() {
   const { alarms, misses, good, defective } = counted(images), hits = defective - misses;
   const precision = hits + alarms ? [hits / defective, hits / (hits + alarms)] : null;
   return [histogramOne,
-    [["ROC; the dot is now"], (wide, tall) => curvePlot(found.roc, [alarms / good, hits / defective], ["false-alarm rate", "share of defective found"], wide, tall)],
+    [["ROC (the dot: as decided now)"], (wide, tall) => curvePlot(found.roc, [alarms / good, hits / defective], ["false-alarm rate", "share of defective found"], wide, tall)],
     [["precision and recall"], (wide, tall) => curvePlot(found.precision, precision, ["recall", "precision"], wide, tall)]];
 }
 

@@ -34,7 +34,7 @@ function showViewer() {
 function arrange() {
   const stage = byId("stage"), panes = stage.children.length, [width, height] = viewer.image.size || [1, 1];
   const sideOf = (columns) => Math.min(stage.clientWidth / columns / width, stage.clientHeight / Math.ceil(panes / columns) / height);
-  const best = [1, 2, 4].filter((columns) => columns <= panes).sort((a, b) => sideOf(b) - sideOf(a))[0];
+  const best = [1, 2, 3, 4].filter((columns) => columns <= panes).sort((a, b) => sideOf(b) - sideOf(a))[0];
   stage.style.gridTemplateColumns = `repeat(${best}, minmax(0, 1fr))`;
 }
 

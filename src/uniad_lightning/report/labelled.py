@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image, read_record
 from uniad_lightning.data.images.white_level import as_number, white_level_of
@@ -140,7 +141,7 @@ def _data_config(folder: Path, config: str, checkpoint: Mapping[str, Any] | None
     """The data of a run: those of its checkpoint with what an evaluation has put in their place."""
     try:
         own = OmegaConf.to_container(OmegaConf.create(config)) if config else {}
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise InputError(f"{folder / CONFIG}: is damaged ({one_line(error)})") from None
     given = own.get("data") if isinstance(own, dict) else None
     if given is not None:
@@ -149,10 +150,10 @@ def _data_config(folder: Path, config: str, checkpoint: Mapping[str, Any] | None
     if saved is None:
         if not given or "source" not in given:
             raise InputError(f"{folder}: neither its settings nor its checkpoint name the data")
-        return OmegaConf.create(given)
+        return DictConfig(given)
     refuse_foreign(checkpoint["config"], f"ckpt_path={file}")  # type: ignore[index]
     with as_saved(file):
-        return data_config(OmegaConf.create(given or {"root": None}), OmegaConf.create(saved))
+        return data_config(DictConfig(given or {"root": None}), DictConfig(saved))
 
 
 def _readers(

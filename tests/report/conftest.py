@@ -1,0 +1,26 @@
+"""A small run with boundaries, an evaluation and predictions of it, and the page over each; made once."""
+
+import pytest
+
+from support.settings import SMALL
+from uniad_lightning.command_line.cli import run_command
+from uniad_lightning.report.write import write_report
+
+
+@pytest.fixture(scope="session")
+def runs(tree, tmp_path_factory):
+    """The folder of `run` (a training), `evaluated`, `run/calibration` and `predicted`."""
+    folder = tmp_path_factory.mktemp("report")
+    words = [*SMALL, "trainer.max_epochs=6", f"data.root={tree}", "data.held_out=0.3", f"output_dir={folder}/run"]
+    assert run_command("train", [*words, "calibrate=true"]) == 0
+    ckpt = f"ckpt_path={folder}/run"
+    assert run_command("evaluate", [ckpt, f"output_dir={folder}/evaluated", "trainer=cpu"]) == 0
+    photos = [f"input={tree}/cable/test", f"output_dir={folder}/predicted", "device=cpu", "report=true"]
+    assert run_command("predict", [ckpt, *photos]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def evaluated(runs):
+    """The page over the evaluation."""
+    return write_report([runs / "evaluated"], device="cpu").page
