@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.browser import chromium, page_of
 from support.settings import SMALL
 from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.report.write import write_report
@@ -24,3 +25,27 @@ def runs(tree, tmp_path_factory):
 def evaluated(runs):
     """The page over the evaluation."""
     return write_report([runs / "evaluated"], device="cpu").page
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(browser):
+    """Open a page file in the browser; it is closed at the end, and has raised no error then."""
+    stack = []
+
+    def call(path, **options):
+        context = page_of(browser, **options)
+        page = context.__enter__()
+        stack.append(context)
+        page.goto(path.as_uri())
+        page.wait_for_selector("#cards .card")
+        return page
+
+    yield call
+    for context in stack:
+        context.__exit__(None, None, None)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.report.content import ReportedRun
-from uniad_lightning.report.predictions import read_predictions
 from uniad_lightning.report.labelled import read_test
+from uniad_lightning.report.predictions import read_predictions
 from uniad_lightning.results.run_folder import CALIBRATION, CONFIG, JOURNAL, LAST, TEST_SCORES
 
 _EXPECTED = "expected a folder of uniad train, evaluate, calibrate or predict"

@@ -18,7 +18,7 @@ from uniad_lightning.report.page import PageRun, render
 from uniad_lightning.report.pictures import Drawn, KeepFull, draw
 from uniad_lightning.results.output_folder import hold
 from uniad_lightning.results.run_folder import REPORT, REPORT_FILES, REPORT_TABLE, write_text
-from uniad_lightning.results.written_files import note
+from uniad_lightning.results.written_files import is_marked, note
 
 IMAGES = ("thumbnails", "embedded", "beside")
 LIMIT = 2000  # images with a picture, those that are most wrong first
@@ -55,7 +55,7 @@ def write_report(
     place = folders[0] if out is None else out
     options = _options(out, images, maps=maps, device=device, limit=limit)
     command = shlex.join(["uniad", "report", *map(str, folders), *options])
-    with hold(place) if out is None else nullcontext():
+    with hold(place) if is_marked(place) else nullcontext():  # so that a new run there removes the page, too
         pages: list[PageRun] = []
         reasons: list[str] = []
         for number, (name, run) in enumerate(zip(names, runs, strict=True), start=1):

@@ -28,8 +28,8 @@ function bars(counts, { left, width, base, unit, gap }) {
   }));
 }
 
-function histogramPlot(images, labelled, wide, tall) {
-  const [low, high] = extent(), bins = Math.max(16, Math.min(60, Math.round(wide / 11))), counts = histogram(images, bins);
+function histogramPlot(labelled, wide, tall) {
+  const [low, high] = extent(), bins = Math.max(16, Math.min(60, Math.round(wide / 11))), counts = histogram(state.product, bins);
   const left = 26, right = wide - 6, top = 16, bottom = tall - 40, base = labelled ? (top + bottom) / 2 : bottom;
   const x = (value) => left + (value - low) / (high - low) * (right - left);
   const most = Math.max(1, ...counts.good, ...counts.bad, ...counts.all), limits = shownLimits(state.product);
@@ -92,8 +92,8 @@ function curvePlot(points, here, names, wide, tall) {
 
 // Each figure: its caption, and what draws it at a width.
 function figures() {
-  const images = imagesOf(state.product), { labelled } = run(), found = labelled ? curves(images) : null;
-  const histogramOne = [histogramCaption(labelled), (wide, tall) => histogramPlot(images, labelled, wide, tall)];
+  const images = imagesOf(state.product), { labelled } = run(), found = labelled ? curves(state.product) : null;
+  const histogramOne = [histogramCaption(labelled), (wide, tall) => histogramPlot(labelled, wide, tall)];
   if (!found) return [histogramOne];
   const { alarms, misses, good, defective } = counted(images), hits = defective - misses;
   const precision = hits + alarms ? [hits / defective, hits / (hits + alarms)] : null;
@@ -117,7 +117,7 @@ const STRIP = 150; // pixels across the scores in a row of the table; its slider
 
 // The scores of one product in a row of the table, with its boundary.
 function strip(product) {
-  const [low, high] = extent(), bins = 50, counts = histogram(imagesOf(product), bins), half = run().labelled ? 13 : 25;
+  const [low, high] = extent(), bins = 50, counts = histogram(product, bins), half = run().labelled ? 13 : 25;
   const most = Math.max(1, ...counts.good, ...counts.bad, ...counts.all);
   const at = (boundaryOf(product) - low) / (high - low) * STRIP;
   return drawn("svg", { class: "strip", width: STRIP, height: 26, "aria-hidden": "true" },

@@ -45,8 +45,10 @@ function wilson(k, n) {
   return [Math.max(0, middle - half), Math.min(1, middle + half)];
 }
 
-// Points of the ROC and the precision-recall curve, one at each distinct score, the highest first.
-function curves(images) {
+// Points of the ROC and the precision-recall curve of a product, one at each distinct score, the highest first.
+function curves(product) { return once(`curves ${state.run} ${product}`, () => traced(imagesOf(product))); }
+
+function traced(images) {
   const scored = images.filter(({ score, label }) => score !== null && label !== null).sort((a, b) => b.score - a.score);
   const good = scored.filter(({ label }) => label === 0).length, defective = scored.length - good;
   if (!good || !defective) return null;
@@ -61,8 +63,10 @@ function curves(images) {
   return { roc, precision };
 }
 
-// Counts of scores in bins over the extent of the run.
-function histogram(images, bins) {
+// Counts of a product's scores in bins over the extent of the run.
+function histogram(product, bins) { return once(`bins ${state.run} ${product} ${bins}`, () => binned(imagesOf(product), bins)); }
+
+function binned(images, bins) {
   const [low, high] = extent(), counts = { good: Array(bins).fill(0), bad: Array(bins).fill(0), all: Array(bins).fill(0) };
   for (const { score, label } of images) {
     if (score === null) continue;

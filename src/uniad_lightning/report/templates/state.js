@@ -21,23 +21,28 @@ function boundaryOf(product, number = state.run) {
   return kept.own ? kept.each[product] : kept.one;
 }
 
+// What depends on the scores alone, and not on a boundary, is computed once: a slider moves many times a second.
+const known = new Map();
+function once(key, compute) {
+  if (!known.has(key)) known.set(key, compute());
+  return known.get(key);
+}
+
 // Images of a product of a run, of all with ALL.
 function imagesOf(product, number = state.run) {
   const { images } = DATA.runs[number];
-  return product === ALL ? images : images.filter((image) => image.product === product);
+  return once(`images ${number} ${product}`, () => product === ALL ? images : images.filter((image) => image.product === product));
 }
 
 // Smallest and largest score of the run, with a margin, so that a boundary can lie beyond both.
-function extent(number = state.run) {
-  const kept = DATA.runs[number];
-  if (!kept.extent) {
-    const scores = kept.images.filter(({ score }) => score !== null).map(({ score }) => score);
-    const limits = [...kept.boundary.each, kept.boundary.one];
-    const low = Math.min(...scores, ...limits), high = Math.max(...scores, ...limits);
+function extent() {
+  return once(`extent ${state.run}`, () => {
+    const { images, boundary } = run(), values = [...boundary.each, boundary.one];
+    for (const { score } of images) if (score !== null) values.push(score);
+    const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
     const margin = 0.03 * (high - low) || 1;
-    kept.extent = [low - margin, high + margin];
-  }
-  return kept.extent;
+    return [low - margin, high + margin];
+  });
 }
 
 // An element with attributes and children; texts stay texts, whatever they hold.
