@@ -99,6 +99,22 @@ def test_predictions_have_no_labels_and_their_own_decisions(runs):
     assert all("map" in image and "thumb" in image for image in run["images"])
 
 
+def test_predictions_of_an_exported_file_are_shown_with_its_boundaries(runs, uniad, tree, tmp_path):
+    pytest.importorskip("onnxruntime")
+    status, _, err = uniad("export", f"ckpt_path={runs}/run", f"output={tmp_path}/a.onnx", f"output_dir={tmp_path}/e")
+    assert status == 0, err
+    words = [f"ckpt_path={tmp_path}/a.onnx", f"input={tree}/cable/test", f"output_dir={tmp_path}/out", "report=true"]
+    status, _, err = uniad("predict", *words, "device=cpu")
+    assert status == 0, err
+    page = tmp_path / "out" / "report.html"
+    first = data_of(runs / "predicted" / "report.html")["runs"][0]["boundary"]
+    assert data_of(page)["runs"][0]["boundary"]["each"] == pytest.approx(first["each"])
+    assert [row["decision"] for row in table_of(page)] == [
+        row["decision"] for row in rows_of(tmp_path / "out" / "predictions.csv")
+    ]
+    assert all("map" in image for image in data_of(page)["runs"][0]["images"])
+
+
 def test_a_calibration_says_what_was_found_in_an_image(runs, tmp_path):
     page = write_report([runs / "run" / "calibration"], out=tmp_path, device="cpu").page
     written = rows_of(runs / "run" / "calibration" / "test_scores.csv")

@@ -14,6 +14,7 @@ from yaml import YAMLError
 from uniad_lightning.data.images.white_level import as_number, white_level_of
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.prediction.files import SETTINGS, part_files
 from uniad_lightning.prediction.rows import Row, read_rows
 from uniad_lightning.prediction.sources.items import at_white_level
@@ -32,21 +33,30 @@ def read_predictions(folder: Path) -> ReportedRun:
         raise InputError(f"{folder / JOURNAL}: has no rows; let uniad predict inspect some images")
     settings, config = _settings(folder), _config(folder)
     file = Path(str(settings.get("ckpt_path", "")))
-    known = file.is_file() and file.suffix != ".onnx"
-    checkpoint = load_checkpoint(str(file)) if known else {}
-    plain = checkpoint.get("calibration")
-    calibration = Calibration.from_plain(plain) if plain else None
+    calibration, found_level = _of_detector(file)
     given = settings.get("category")
     images = tuple(map(_image, rows.values()))
     sizes = [row["size"] for row in rows.values()]
-    level = config.get("white_level") or (white_level_of(checkpoint["config"]["data"]) if known else "auto")
+    level = as_number(config.get("white_level") or found_level)
     return ReportedRun(
         folder=folder, images=images, labelled=False, calibration=calibration,
         by_category=calibration is not None and (calibration.by_category or given is not None),
         checkpoint=file if settings.get("ckpt_path") else None, metrics={},
         config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
-        source=folder / JOURNAL, readers=partial(_readers, images, sizes, settings, config, as_number(level)),
+        source=folder / JOURNAL, readers=partial(_readers, images, sizes, settings, config, level),
     )  # fmt: skip
+
+
+def _of_detector(file: Path) -> tuple[Calibration | None, int | str]:
+    """The boundaries and the white level in a checkpoint or an exported file; none where it is gone."""
+    if not file.is_file():
+        return None, "auto"
+    if file.suffix == ".onnx":
+        detector = Detector.load(file, device="cpu")
+        return detector.calibration, detector.white_level
+    checkpoint = load_checkpoint(str(file))
+    plain = checkpoint.get("calibration")
+    return Calibration.from_plain(plain) if plain else None, white_level_of(checkpoint["config"]["data"])
 
 
 def _image(row: Row) -> ReportedImage:

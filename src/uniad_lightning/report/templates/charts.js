@@ -1,7 +1,7 @@
 // Plots as plain SVG: the histogram of scores with its boundary, the ROC and the precision-recall curve.
 // Two rows of plots are as high as the table, where that is beside them.
 function plotHeight() {
-  const beside = window.matchMedia("(min-width: 1500px)").matches, rows = byId("charts").className === "alone" ? 1 : 2;
+  const beside = window.matchMedia("(min-width: 1720px)").matches, rows = byId("charts").className === "alone" ? 1 : 2;
   return beside ? Math.min(320, Math.max(200, byId("products").offsetHeight / rows - 34)) : 236;
 }
 
