@@ -85,6 +85,13 @@ def test_other_damaged_files(command, refused, folder, name, text):
         assert f"kinds of defect and masks are not known: {folder}/config.yaml" in (folder / "report.html").read_text()
 
 
+@pytest.mark.parametrize("text", ["{}x", "[1]", '{"method": 1}', '{"method": "a", "overall": {}, "categories": {}}'])
+def test_damaged_boundaries(refused, runs, tmp_path, text):
+    folder = shutil.copytree(runs / "run" / "calibration", tmp_path / "copy")
+    (folder / "calibration.json").write_text(text)
+    refused(folder, "maps=false", expected=[folder / "calibration.json"])
+
+
 def test_damaged_predictions(refused, runs, tmp_path):
     folder = shutil.copytree(runs / "predicted", tmp_path / "copy")
     journal = folder / "predictions.jsonl"

@@ -40,8 +40,9 @@ def read_test(folder: Path, *, maps: bool) -> ReportedRun:
         if not file.is_file():
             raise InputError(f"{file}: no such file, the checkpoint of {folder}; maps=false leaves the maps out")
         checkpoint = load_checkpoint(str(file))
-    plain = stored or (checkpoint or {}).get("calibration")
-    calibration = Calibration.from_plain(dict(plain)) if plain else None
+    calibration = _calibration(
+        stored or (checkpoint or {}).get("calibration"), folder / CALIBRATION if stored else file
+    )
     records, notes = _records(folder, config, checkpoint, str(file))
     level = as_number(white_level_of(checkpoint["config"]["data"])) if checkpoint else as_number("auto")
     images = tuple(image._replace(defect=_kind(records.get(image.path))) for image in images)
@@ -50,6 +51,16 @@ def read_test(folder: Path, *, maps: bool) -> ReportedRun:
         by_category=calibration is not None and calibration.by_category, checkpoint=file, metrics=metrics,
         config=config, source=folder / TEST_SCORES, readers=partial(_readers, images, records, level), notes=notes,
     )  # fmt: skip
+
+
+def _calibration(plain: Any, file: Path | None) -> Calibration | None:
+    """The boundaries of a `file`, where it has any; `calibration.json` holds facts besides them."""
+    if not plain:
+        return None
+    try:
+        return Calibration.from_plain(plain)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: holds no boundaries as uniad calibrate writes them ({one_line(error)})") from None
 
 
 def _kind(record: Record | None) -> str:

@@ -1,6 +1,6 @@
 """The numbers of each category, with intervals, and the table of scores that they come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ def numbers_of(run: ReportedRun) -> list[CategoryNumbers]:
         own = [image for image in run.images if image.category == name]
         resampled = resampled_aurocs(*scores_by_label(own), seed=SEED + place)
         resamples.append(resampled)
-        rows.append(_row(name, own, interval(resampled), run.metrics.get("categories", {}).get(name, {})))
+        rows.append(_row(name, own, interval(resampled), _metrics(run, "categories", name)))
     if len(rows) == 1:
         return rows
     means = (float(np.nanmean(values)) if not np.isnan(values).all() else np.nan for values in _columns(rows))
@@ -67,7 +67,15 @@ def numbers_of(run: ReportedRun) -> list[CategoryNumbers]:
     mean = interval(mean_of(resamples))
     rows.append(CategoryNumbers("mean", good, defective, auroc, mean, ap, f1max, pixel_auroc, aupro))
     pooled = interval(resampled_aurocs(*scores_by_label(run.images), seed=SEED + len(resamples)))
-    return [*rows, _row("pooled", run.images, pooled, run.metrics.get("pooled", {}))]
+    return [*rows, _row("pooled", run.images, pooled, _metrics(run, "pooled"))]
+
+
+def _metrics(run: ReportedRun, *keys: str) -> Mapping[str, Any]:
+    """A row of the run's `metrics.json`, empty where it has none."""
+    found: Any = run.metrics
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _columns(rows: Sequence[CategoryNumbers]) -> list[np.ndarray]:
@@ -75,12 +83,12 @@ def _columns(rows: Sequence[CategoryNumbers]) -> list[np.ndarray]:
     return [np.array([getattr(row, name) for row in rows], dtype=float) for name in names]
 
 
-def _row(name: str, images: Sequence[ReportedImage], auroc: Interval, metrics: dict[str, Any]) -> CategoryNumbers:
+def _row(name: str, images: Sequence[ReportedImage], auroc: Interval, metrics: Mapping[str, Any]) -> CategoryNumbers:
     good, defective = scores_by_label(images)
     scores = torch.from_numpy(np.concatenate([good, defective]))
     labels = torch.tensor([0] * len(good) + [1] * len(defective))
     pixels = (metrics.get(column) for column in ("pixel_auroc", "aupro"))
-    pixel_auroc, aupro = (float("nan") if value is None else float(value) for value in pixels)
+    pixel_auroc, aupro = (float(value) if isinstance(value, int | float) else float("nan") for value in pixels)
     value, ap, f1max = ranking(*by_score(scores, labels))
     return CategoryNumbers(name, len(good), len(defective), value, auroc, ap, f1max, pixel_auroc, aupro)
 

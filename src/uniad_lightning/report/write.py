@@ -11,7 +11,7 @@ from typing import NamedTuple
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.inspection.detector import Detector
-from uniad_lightning.report.content import ReportedImage, ReportedRun
+from uniad_lightning.report.content import ReportedRun
 from uniad_lightning.report.folders import read_run
 from uniad_lightning.report.numbers import first_boundary, score_table
 from uniad_lightning.report.page import PageRun, render
@@ -98,7 +98,8 @@ def _draw(
     run: ReportedRun, detector: Detector | None, keep_full: KeepFull | None, *, limit: int
 ) -> tuple[Drawn, ReportedRun]:
     """The pictures of a run, and the run with what its detector says of images whose table does not."""
-    places = sorted(range(len(run.images)), key=lambda place: -badness(run, run.images[place]))[:limit]
+    badness = _badness(run)
+    places = sorted(range(len(run.images)), key=lambda place: -badness[place])[:limit]
     wanted = [place for place in places if run.images[place].score is not None]
     drawn = draw(run, wanted, detector, keep_full)
     missing = set(wanted) - drawn.pictures.keys() - drawn.failed.keys()
@@ -110,13 +111,15 @@ def _draw(
     return drawn, run._replace(images=tuple(told))
 
 
-def badness(run: ReportedRun, image: ReportedImage) -> float:
-    """How far a score is on the wrong side of the boundary; without a label, how far above it."""
-    if image.score is None:
-        return float("-inf")
-    boundary = run.deciding(image.category)
-    above = image.score - (first_boundary(run) if boundary is None else boundary.score)
-    return -above if image.label else above
+def _badness(run: ReportedRun) -> list[float]:
+    """How far each score is on the wrong side of the boundary; without a label, how far above it."""
+    limits, start = {image.category: run.deciding(image.category) for image in run.images}, first_boundary(run)
+    values = []
+    for image in run.images:
+        limit = limits[image.category]
+        above = float("-inf") if image.score is None else image.score - (limit.score if limit else start)
+        values.append(-above if image.label and image.score is not None else above)
+    return values
 
 
 def _embedded(_: int, jpeg: bytes) -> str:
