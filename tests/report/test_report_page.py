@@ -17,14 +17,20 @@ pytestmark = pytest.mark.slow
 
 
 def set_value(page, selector, value):
-    """Move a slider, or type into a number field, as its user does; the page is drawn anew with the next frame."""
+    """Move a slider, or type into a number field, as its user does."""
     page.eval_on_selector(
         selector, "(node, value) => { node.value = value; node.dispatchEvent(new Event('input')); }", str(value)
     )
+    settle(page)
+
+
+def settle(page):
+    """Wait until the page is drawn anew, which it is with the next frame."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def shown(page, name):
+    settle(page)
     return int(page.inner_text(f'#readout b[data-count="{name}"]'))
 
 
@@ -52,6 +58,7 @@ def test_the_sliders_numbers_are_pythons_at_ten_boundaries(evaluated, opened):
 def test_each_product_has_a_boundary_of_its_own(evaluated, opened):
     page, rows = opened(evaluated), table_of(evaluated)
     page.check("input[name=mode][value=each]", force=True)
+    settle(page)
     assert page.is_hidden("#slider")  # no one boundary for both
     own = {"bottle": 0, "cable": 1}
     limits = {row["category"]: float(row["boundary"]) for row in rows}
@@ -62,6 +69,7 @@ def test_each_product_has_a_boundary_of_its_own(evaluated, opened):
         limits[category] = page.evaluate(f'Number(document.querySelector("{selector}").value)')
         assert (shown(page, "false alarms"), shown(page, "misses")) == counts(rows, limits.get)
     page.select_option("#product", label="cable")
+    settle(page)
     assert page.is_visible("#slider")
     page.click("#reset")
     page.select_option("#product", label="all products")
@@ -97,7 +105,7 @@ def test_filters_leave_what_was_asked_for(evaluated, opened):
     page, rows = opened(evaluated), table_of(evaluated)
 
     def kept():
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        settle(page)
         return sorted(page.locator("#cards .path").all_inner_texts())
 
     page.select_option("#kind", "scratch")
