@@ -42,6 +42,7 @@ ROOMS = (
     "report",
     "rendering",
     "exporting",
+    "serving",
     "command_line",
 )
 # What the package itself offers, imported when it is asked for.
@@ -59,6 +60,10 @@ FENCES = {
     "wandb_workspaces": ("paper.wandb_pages", "paper.wandb_panels"),
     "optuna": ("sweeps",),
     "jinja2": ("report.page",),
+    "fastapi": ("serving",),
+    "starlette": ("serving",),
+    "uvicorn": ("serving",),
+    "prometheus_client": ("serving",),
     "onnx": ("exporting", "inspection.engines"),
     "onnxruntime": ("exporting.low_precision", "inspection.engines"),
     "hydra": ("training", "rendering", "sweeps", "command_line"),
@@ -70,6 +75,7 @@ FENCES = {
         "prediction",
         "report",
         "exporting",
+        "serving",
         "sweeps",
         "paper",
         "command_line",

@@ -68,8 +68,8 @@ def fresh(built, tmp_path_factory):
 def test_wheel_holds_every_yaml_file_and_the_weights(built):
     held = contents(built[1])
     expected = {f"uniad_lightning/{path.relative_to(ROOT)}": path for path in (ROOT / "conf").rglob("*.yaml")}
-    templates = (SOURCE / "report" / "templates").iterdir()
-    for path in (*SOURCE.rglob("*.py"), *(SOURCE / "weights").iterdir(), *templates):
+    pages = [*(SOURCE / "report" / "templates").iterdir(), SOURCE / "serving" / "page.html"]
+    for path in (*SOURCE.rglob("*.py"), *(SOURCE / "weights").iterdir(), *pages):
         expected[f"uniad_lightning/{path.relative_to(SOURCE)}"] = path
     assert len(expected) > 50
     assert {name for name in held if "dist-info" not in name} == expected.keys()

@@ -37,6 +37,11 @@ COMMANDS = {
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
         "report.after_prediction",
     ),
+    "serve": Command(
+        "serve a checkpoint or an exported file over HTTP: JSON, metrics, a page to drop images on",
+        "uniad serve ckpt_path=runs/mvtec/checkpoints/last.ckpt port=8000",
+        "serving.serve",
+    ),
     "complexity": Command(
         "count parameters and operations of what a training would train (Table A7)",
         "uniad complexity model=cnn",

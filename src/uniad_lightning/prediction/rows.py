@@ -53,7 +53,7 @@ class Rows:
         if not math.isfinite(inspection.score):
             row["error"] = f"the detector's score is {inspection.score}; its checkpoint may be damaged"
             return row
-        row.update(_inspection_fields(inspection))
+        row.update(inspection_fields(inspection))
         if self._overlays == "all" or (self._overlays == "defective" and inspection.defective):
             try:
                 with explained(self._folder):
@@ -85,7 +85,7 @@ def empty_row(item: Item, milliseconds: float, error: str, *, temporary: bool = 
     }
 
 
-def _inspection_fields(inspection: Inspection) -> Row:
+def inspection_fields(inspection: Inspection) -> Row:
     """The fields of the row that come from the detector."""
     return {
         "score": inspection.score,

@@ -1,0 +1,146 @@
+"""Listening, one worker or several, and an end at which every accepted request is answered."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from tempfile import TemporaryDirectory
+
+import torch
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.supervisors import Multiprocess
+
+from uniad_lightning.errors import InputError, print_stderr, print_stdout, system_reason
+from uniad_lightning.serving.app import create_app
+from uniad_lightning.serving.metrics import SHARED
+from uniad_lightning.serving.served_model import ServedModel
+from uniad_lightning.serving.settings import Settings
+
+_KEEP_ALIVE = 10  # seconds of an idle connection, and of one whose request does not begin
+_START = 300  # seconds that a worker may take to load
+
+
+class PatientProtocol(H11Protocol):
+    """Closes connections on which no request begins in time, for which uvicorn has no limit."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self.loop.call_later(_KEEP_ALIVE, self._close_unless_used, None)
+
+    def _close_unless_used(self, before: object) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is before and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+        else:
+            self.loop.call_later(_KEEP_ALIVE, self._close_unless_used, self.cycle)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Makes the application of one of several processes, in that process."""
+
+    settings: Settings
+
+    def __call__(self) -> FastAPI:
+        """Called by uvicorn."""
+        torch.set_num_threads(max(torch.get_num_threads() // self.settings.workers, 1))
+        try:
+            return create_app(self.settings, ServedModel.load(self.settings))
+        except InputError as error:  # the file was spoilt since the others began; they go on
+            print_stderr(str(error))
+            sys.exit(1)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM. Raises InputError for a checkpoint or an address that cannot be used."""
+    with _listening(settings) as listener:
+        if settings.workers == 1:
+            _run_one(settings, listener)
+        else:
+            _run_many(settings, listener)
+    print_stdout("stopped; every accepted request has been answered", flush=True)
+
+
+def _run_one(settings: Settings, listener: socket.socket) -> None:
+    model = ServedModel.load(settings)
+    server = uvicorn.Server(_config(settings, create_app(settings, model)))
+    with _without_interrupts():
+        _announce(settings, model.name, listener)
+        server.run(sockets=[listener])
+
+
+def _run_many(settings: Settings, listener: socket.socket) -> None:
+    # In a process of its own, as this one only starts others: a GPU would keep some memory for it.
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        name = other.submit(_try_to_load, settings).result()
+    with TemporaryDirectory(prefix="uniad-metrics-") as folder, _without_interrupts():
+        os.environ[SHARED] = folder
+        try:
+            _announce(settings, name, listener)
+            Multiprocess(_config(settings, Worker(settings)), sockets=[listener]).run()
+        finally:
+            del os.environ[SHARED]
+
+
+def _try_to_load(settings: Settings) -> str:
+    return ServedModel.load(settings).name
+
+
+def _config(settings: Settings, app: FastAPI | Worker) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, Worker),
+        http=PatientProtocol,
+        ws="none",
+        workers=settings.workers,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=round(settings.stop_timeout),
+        timeout_worker_healthcheck=_START,
+    )
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """A socket at the address. It is taken before the checkpoint is loaded, which takes seconds."""
+    try:
+        kind = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((settings.host, settings.port), family=kind, backlog=2048)
+    except OSError as error:
+        raise InputError(
+            f"host={settings.host} port={settings.port}: cannot listen there ({system_reason(error)}); end the other "
+            "program, or choose another port, such as port=0 for any free one"
+        ) from None
+    with listener:
+        yield listener
+
+
+def _announce(settings: Settings, name: str, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    workers = "" if settings.workers == 1 else f", {settings.workers} workers"
+    print_stdout(f"serving {name} at http://{place}{workers}; Ctrl+C ends", flush=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """SIGINT and SIGTERM are uvicorn's, which raises them once more when all is answered: then without effect."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
