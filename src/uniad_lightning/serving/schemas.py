@@ -1,6 +1,22 @@
 """What `POST /predict` takes and returns, as `/openapi.json` describes it."""
 
-from pydantic import Base64Bytes, BaseModel, Field
+import base64
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+
+
+def _decoded(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("expected base64")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError:
+        raise ValueError("not base64; expected a file's bytes as base64, without a prefix such as data:") from None
+
+
+# Pydantic's own Base64Bytes passes over characters that are none of base64.
+File = Annotated[bytes, BeforeValidator(_decoded), WithJsonSchema({"type": "string", "contentEncoding": "base64"})]
 
 
 class Region(BaseModel):
@@ -44,7 +60,7 @@ class Answer(BaseModel):
 class JsonImages(BaseModel):
     """The images of a request in JSON."""
 
-    images: list[Base64Bytes] = Field(min_length=1, description="files (PNG, JPEG, ...), base64")
+    images: list[File] = Field(min_length=1, description="files (PNG, JPEG, ...), base64")
 
 
 class Problem(BaseModel):

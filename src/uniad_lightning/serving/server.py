@@ -5,11 +5,12 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from tempfile import TemporaryDirectory
 
 import torch
@@ -53,12 +54,21 @@ class Worker:
 
     def __call__(self) -> FastAPI:
         """Called by uvicorn."""
+        threading.Thread(target=_stop_with_parent, daemon=True).start()
         torch.set_num_threads(max(torch.get_num_threads() // self.settings.workers, 1))
         try:
             return create_app(self.settings, ServedModel.load(self.settings))
         except InputError as error:  # the file was spoilt since the others began; they go on
             print_stderr(str(error))
             sys.exit(1)
+
+
+def _stop_with_parent() -> None:
+    """Ends a worker whose parent was killed: it would hold the port against a restart."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(settings: Settings) -> None:
@@ -73,7 +83,7 @@ def run(settings: Settings) -> None:
 
 def _run_one(settings: Settings, listener: socket.socket) -> None:
     model = ServedModel.load(settings)
-    server = uvicorn.Server(_config(settings, create_app(settings, model)))
+    server = uvicorn.Server(config_of(settings, create_app(settings, model)))
     with _without_interrupts():
         _announce(settings, model.name, listener)
         server.run(sockets=[listener])
@@ -87,7 +97,7 @@ def _run_many(settings: Settings, listener: socket.socket) -> None:
         os.environ[SHARED] = folder
         try:
             _announce(settings, name, listener)
-            Multiprocess(_config(settings, Worker(settings)), sockets=[listener]).run()
+            Multiprocess(config_of(settings, Worker(settings)), sockets=[listener]).run()
         finally:
             del os.environ[SHARED]
 
@@ -96,7 +106,8 @@ def _try_to_load(settings: Settings) -> str:
     return ServedModel.load(settings).name
 
 
-def _config(settings: Settings, app: FastAPI | Worker) -> uvicorn.Config:
+def config_of(settings: Settings, app: FastAPI | Worker) -> uvicorn.Config:
+    """How uvicorn serves `app`."""
     return uvicorn.Config(
         app,
         factory=isinstance(app, Worker),

@@ -1,0 +1,167 @@
+"""The life of the process: a stop that loses nothing, a new checkpoint, kills, several workers."""
+
+import signal
+import threading
+import time
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from support.servers import Server, wait_until
+from uniad_lightning import Detector
+from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.training.checkpoint import load_checkpoint, update_checkpoint
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_stop_answers_all_that_was_accepted(checkpoint, tmp_path, number):
+    large = tmp_path / "large.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 99, (900, 900, 3), dtype=np.uint8)).save(large)
+    answers = []
+    with Server(checkpoint, "max_batch=1") as server:
+        ask = lambda: answers.append(server.post(large, params={"overlay": "true"}))  # noqa: E731
+        threads = [threading.Thread(target=ask) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: server.metric("uniad_queue_images") > 8)
+        status = server.stop(number)
+        for thread in threads:
+            thread.join()
+        assert status == 0
+        assert server.lines[-1] == "stopped; every accepted request has been answered\n"
+        with pytest.raises(httpx.TransportError):
+            server.client.get("/healthz")
+    assert [answer.status_code for answer in answers] == [200] * 12
+
+
+def shifted(path):
+    """Gives the checkpoint other boundaries, and so another digest."""
+    calibration = Calibration.from_plain(load_checkpoint(str(path))["calibration"])
+    overall = calibration.overall._replace(score=2 * calibration.overall.score)
+    categories = {name: edge._replace(score=2 * edge.score) for name, edge in calibration.categories.items()}
+    update_checkpoint(str(path), calibration=calibration._replace(overall=overall, categories=categories).plain())
+
+
+def test_a_new_checkpoint_drops_no_request(own_checkpoint, pictures):
+    before = Detector.load(own_checkpoint, device="cpu").predict(pictures[0]).normalised
+    seen, done = [], threading.Event()
+    with Server(own_checkpoint, "reload_every=0.2") as server:
+
+        def ask():
+            own = []
+            seen.append(own)
+            while not done.is_set():
+                answer = server.post(pictures[0])
+                own.append((answer.status_code, answer.json()["model"], answer.json()["images"][0]["normalised_score"]))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: all(len(own) > 5 for own in seen))
+        shifted(own_checkpoint)
+        after = Detector.load(own_checkpoint, device="cpu").predict(pictures[0]).normalised
+        wait_until(lambda: server.metric('uniad_reloads_total{outcome="done"}') == 1)
+        whole = own_checkpoint.read_bytes()
+        own_checkpoint.write_bytes(whole[:5000])
+        wait_until(lambda: server.metric('uniad_reloads_total{outcome="failed"}') == 1)
+        counts = [len(own) for own in seen]
+        wait_until(lambda: all(len(own) > count + 5 for own, count in zip(seen, counts, strict=True)))
+        own_checkpoint.write_bytes(whole)
+        wait_until(lambda: server.metric('uniad_reloads_total{outcome="done"}') == 2)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert server.stop() == 0
+        assert sum("stays in use" in line for line in server.lines) >= 1
+    assert abs(after - before) > 1e-3
+    for own in seen:
+        assert {status for status, _, _ in own} == {200}
+        models = list(dict.fromkeys(model for _, model, _ in own))
+        assert len(models) == 2  # the old one, then the new one
+        expected = dict(zip(models, (before, after), strict=True))
+        assert all(abs(score - expected[model]) < 1e-5 for _, model, score in own)
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_at_the_same_port(checkpoint, pictures):
+    with Server(checkpoint) as first:
+        port = first.url.rsplit(":", 1)[1]
+        score = first.predict(pictures[0])["score"]
+        assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    with Server(checkpoint, port=port) as second:
+        assert second.predict(pictures[0])["score"] == pytest.approx(score, abs=1e-5)
+
+
+def workers_of(server):
+    children = psutil.Process(server.process.pid).children()
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if any("spawn_main" in word for word in child.cmdline())]
+
+
+@pytest.mark.slow
+def test_several_workers_share_the_port_and_the_counts(checkpoint, pictures):
+    with Server(checkpoint, "workers=2", token="s3cret") as server:
+        wait_until(lambda: server.metric("uniad_queue_limit") == 2 * 64)
+        for place in range(20):  # each on its own connection, so that both get some
+            with httpx.Client(base_url=server.url, headers=server.client.headers) as client:
+                files = {"image": pictures[place % len(pictures)].read_bytes()}
+                assert client.post("/predict", files=files).status_code == 200
+        assert server.metric('uniad_requests_total{status="200"}') == 20
+        killed = workers_of(server)[0]
+        killed.kill()
+        wait_until(lambda: killed.pid not in {child.pid for child in workers_of(server)})
+        server.client.close()
+        server.client = httpx.Client(base_url=server.url, headers=server.client.headers, timeout=60)
+        assert server.post(pictures[0]).status_code == 200  # by the other one
+        wait_until(lambda: server.metric("uniad_queue_limit") == 2 * 64)
+        assert server.metric('uniad_requests_total{status="200"}') == 21  # those of the killed one count
+        assert not any("s3cret" in word for child in workers_of(server) for word in child.cmdline())
+        left = workers_of(server)
+        assert server.stop() == 0
+        assert not any(child.is_running() for child in left)
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(checkpoint, pictures):
+    with Server(checkpoint, "workers=2") as server:
+        port = server.url.rsplit(":", 1)[1]
+        wait_until(lambda: server.metric("uniad_queue_limit") == 2 * 64)
+        left = workers_of(server)
+        server.stop(signal.SIGKILL)
+        psutil.wait_procs(left, timeout=30)
+        assert not any(child.is_running() for child in left)
+    with Server(checkpoint, port=port) as second:
+        assert second.post(pictures[0]).status_code == 200
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_leave_memory_as_it_was(checkpoint, pictures):
+    contents = [path.read_bytes() for path in pictures]
+    with Server(checkpoint) as server:
+        process = psutil.Process(server.process.pid)
+        statuses = []
+
+        def ask(count):
+            headers = {**server.client.headers, "Content-Type": "image/png"}
+            with httpx.Client(base_url=server.url, timeout=60, headers=headers) as client:
+                for place in range(count):
+                    statuses.append(client.post("/predict", content=contents[place % len(contents)]).status_code)
+
+        def all_of(requests):
+            threads = [threading.Thread(target=ask, args=(requests // 8,)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            return process.memory_info().rss / 1e6
+
+        began = time.monotonic()
+        sizes = [all_of(2000) for _ in range(5)]
+        print(f"memory after each 2000 requests: {[round(size) for size in sizes]} MB, "
+              f"{10_000 / (time.monotonic() - began):.0f} requests a second")  # fmt: skip
+        assert statuses == [200] * 10_000
+        assert sizes[-1] - sizes[0] < 15  # MB; a kept image of 80 x 72 would make 130 in 8000 requests
+        assert process.num_fds() < 60
