@@ -28,6 +28,7 @@ BENCHMARKS = (
     "bank_search",
     "pixel_metrics",
     "exported",
+    "serving",
     "startup",
 )
 RESULTS = Path(__file__).with_name("results.json")

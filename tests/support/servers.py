@@ -120,7 +120,7 @@ def answers(url):
         return False
 
 
-def wait_until(reached, seconds=60):
+def wait_until(reached, seconds=180):
     """Until `reached()` is true, or a failure."""
     end = time.monotonic() + seconds
     while not reached():
