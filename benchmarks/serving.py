@@ -170,19 +170,15 @@ def main() -> None:
         loop, found = measured(checkpoint, paths, turns=given.turns, device=given.device, workers=given.workers)
     count, own = len(paths), statistics.median(loop.turns)
     processor = statistics.median(loop.processor)
-    print(f"{machine()}")
-    print(
-        f"loop: {count / own:.1f} images/s, {1000 * own / count:.1f} ms each, of the processor {1000 * processor / count:.1f}"
-    )
-    print(
-        "| clients | batches of | images/s | of the loop's | p50 ms | p99 ms | processor ms |\n|---|---|---|---|---|---|---|"
-    )
+    print(f"{machine()}\nloop: {count / own:.1f} images/s; an image takes {1000 * own / count:.1f} ms", end="")
+    print(f", of the processor {1000 * processor / count:.1f}")
+    print("| clients | batches of | images/s | of the loop's | p50 ms | p99 ms | processor ms |")
+    print("|---|---|---|---|---|---|---|")
     for (mode, clients), by_http in found.items():
         middle, cuts = statistics.median(by_http.turns), statistics.quantiles(by_http.requests, n=100)
-        print(
-            f"| {clients} | {MODES[mode].split('=')[1]} | {count / middle:.1f} | {own / middle:.2f} | "
-            f"{1000 * cuts[49]:.0f} | {1000 * cuts[98]:.0f} | {1000 * statistics.median(by_http.processor) / count:.1f} |"
-        )
+        most, busy = MODES[mode].split("=")[1], 1000 * statistics.median(by_http.processor) / count
+        print(f"| {clients} | {most} | {count / middle:.1f} | {own / middle:.2f}", end=" | ")
+        print(f"{1000 * cuts[49]:.0f} | {1000 * cuts[98]:.0f} | {busy:.1f} |")
 
 
 if __name__ == "__main__":

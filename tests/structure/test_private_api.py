@@ -135,7 +135,9 @@ def _is_private(name: str) -> bool:
 
 def _defined(tree: ast.AST) -> set[str]:
     """The names that a module defines: functions, classes, variables, and attributes of `self`."""
-    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names = {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     stored = [node for node in ast.walk(tree) if isinstance(getattr(node, "ctx", None), ast.Store)]
     names |= {node.id for node in stored if isinstance(node, ast.Name)}
     return names | {n.attr for n in stored if isinstance(n, ast.Attribute) and ast.unparse(n.value) in ("self", "cls")}

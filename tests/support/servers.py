@@ -80,7 +80,7 @@ class Server(Asking):
     def stop(self, number=signal.SIGTERM):
         """The exit status, once it has ended."""
         self.process.send_signal(number)
-        status = self.process.wait(timeout=60)
+        status = self.process.wait(timeout=120)
         self._reader.join(timeout=10)
         return status
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,11 @@ class Inspector:
 
     async def run(self) -> None:
         """Inspects and watches the checkpoint, until it is cancelled."""
+        watching = asyncio.create_task(self._watch())
         try:
-            await asyncio.gather(self._batcher.run(), self._watch())
+            await self._batcher.run()
         finally:
+            watching.cancel()
             self._batcher.close()
             self._decoders.shutdown(wait=False)
 
@@ -102,13 +105,15 @@ class Inspector:
             try:
                 self.model = await asyncio.to_thread(ServedModel.load, self.settings)
             except Exception as error:  # whatever it is, the old one still works
-                print_stderr(f"{error}; {self.model.name} stays in use")
                 self.metrics.reloads.labels("failed").inc()
+                with suppress(OSError):  # of a terminal that is closed
+                    print_stderr(f"{error}; {self.model.name} stays in use")
             else:
                 known = self.model.version
                 self.metrics.start_again()
                 self.metrics.reloads.labels("done").inc()
-                print_stdout(f"{path} has changed: now {self.model.name}", flush=True)
+                with suppress(OSError):
+                    print_stdout(f"{path} has changed: now {self.model.name}", flush=True)
 
 
 def _fields(inspection: Inspection, with_map: bool, with_overlay: bool) -> dict[str, Any]:

@@ -1,74 +1,26 @@
 """Listening, one worker or several, and an end at which every accepted request is answered."""
 
-import asyncio
 import os
 import signal
 import socket
-import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from tempfile import TemporaryDirectory
 
-import torch
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.supervisors import Multiprocess
 
-from uniad_lightning.errors import InputError, print_stderr, print_stdout, system_reason
+from uniad_lightning.errors import InputError, print_stdout, system_reason
 from uniad_lightning.serving.app import create_app
 from uniad_lightning.serving.metrics import SHARED
 from uniad_lightning.serving.served_model import ServedModel
 from uniad_lightning.serving.settings import Settings
+from uniad_lightning.serving.workers import KEEP_ALIVE, PatientProtocol, Worker
 
-_KEEP_ALIVE = 10  # seconds of an idle connection, and of one whose request does not begin
-_START = 300  # seconds that a worker may take to load
-
-
-class PatientProtocol(H11Protocol):
-    """Closes connections on which no request begins in time, for which uvicorn has no limit."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Called by asyncio."""
-        super().connection_made(transport)
-        self.loop.call_later(_KEEP_ALIVE, self._close_unless_used, None)
-
-    def _close_unless_used(self, before: object) -> None:
-        if self.transport.is_closing():
-            return
-        if self.cycle is before and (self.cycle is None or self.cycle.response_complete):
-            self.transport.close()
-        else:
-            self.loop.call_later(_KEEP_ALIVE, self._close_unless_used, self.cycle)
-
-
-@dataclass(frozen=True)
-class Worker:
-    """Makes the application of one of several processes, in that process."""
-
-    settings: Settings
-
-    def __call__(self) -> FastAPI:
-        """Called by uvicorn."""
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
-        torch.set_num_threads(max(torch.get_num_threads() // self.settings.workers, 1))
-        try:
-            return create_app(self.settings, ServedModel.load(self.settings))
-        except InputError as error:  # the file was spoilt since the others began; they go on
-            print_stderr(str(error))
-            sys.exit(1)
-
-
-def _stop_with_parent() -> None:
-    """Ends a worker whose parent was killed: it would hold the port against a restart."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+_UNANSWERED = 60  # seconds after which a worker is taken for hung, and replaced
 
 
 def run(settings: Settings) -> None:
@@ -78,7 +30,7 @@ def run(settings: Settings) -> None:
             _run_one(settings, listener)
         else:
             _run_many(settings, listener)
-    print_stdout("stopped; every accepted request has been answered", flush=True)
+    print_stdout("stopped", flush=True)
 
 
 def _run_one(settings: Settings, listener: socket.socket) -> None:
@@ -118,9 +70,9 @@ def config_of(settings: Settings, app: FastAPI | Worker) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=round(settings.stop_timeout),
-        timeout_worker_healthcheck=_START,
+        timeout_worker_healthcheck=_UNANSWERED,
     )
 
 
