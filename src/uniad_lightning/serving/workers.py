@@ -1,4 +1,4 @@
-"""What uvicorn hands to a new worker process. Imports nothing heavy: until this is read, the worker answers no signal."""
+"""What uvicorn hands to a new worker process. Imports nothing heavy: until it is read, the worker is deaf."""
 
 import asyncio
 import os
