@@ -110,13 +110,13 @@ def test_regions_are_joined_by_corners_and_not_across_images():
 def test_counts_do_not_depend_on_the_chunks(monkeypatch):
     scores, masks = defects()
     images = [
-        ScoredImage(torch.from_numpy(score[::3, ::3]), compress_mask(mask), mask.shape, 0)
+        ScoredImage(torch.from_numpy(score[::3, ::3]), compress_mask(mask), mask.shape, 0, 0)
         for score, mask in zip(scores, masks, strict=True)
     ]
     images.insert(
-        2, ScoredImage(torch.zeros(5, 4), compress_mask(np.ones((7, 9), dtype=bool)), (7, 9), 0)
+        2, ScoredImage(torch.zeros(5, 4), compress_mask(np.ones((7, 9), dtype=bool)), (7, 9), 0, 0)
     )  # of another size
-    images.insert(5, ScoredImage(torch.zeros(8, 8), b"", (24, 24), 0))  # without a mask: not counted
+    images.insert(5, ScoredImage(torch.zeros(8, 8), b"", (24, 24), 0, 0))  # without a mask: not counted
     whole, chunked = empty(BINS), empty(BINS)
     count_images(images, whole, lambda keys, _: first_level(keys))
     monkeypatch.setattr(histogram, "PIXELS_AT_ONCE", 24 * 24 * 2)

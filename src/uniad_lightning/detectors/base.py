@@ -11,6 +11,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.tiling import Framing
 from uniad_lightning.errors import InputError, print_stderr
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
+from uniad_lightning.metrics.intervals import with_intervals
 from uniad_lightning.precision import in_float32
 from uniad_lightning.randomness import seed_step
 from uniad_lightning.scoring import ImageScore, upsample
@@ -185,6 +186,8 @@ class AnomalyModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Compute and log the metrics of the evaluation."""
         self.evaluation = self._running_metrics.compute()
+        if self.trainer.testing:  # seconds, which each validation of a training would take as well
+            self.evaluation = with_intervals(self.evaluation, self._running_metrics)
         vanished = torch.tensor(self.vanished_masks, device=self.device)
         self.vanished_masks = int(self.trainer.strategy.reduce(vanished, reduce_op="sum"))
         if self.vanished_masks and self.trainer.is_global_zero:

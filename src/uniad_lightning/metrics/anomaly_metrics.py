@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from uniad_lightning.metrics.bootstrap import Interval
+from uniad_lightning.metrics.coarse_bins import CoarseBins
 from uniad_lightning.metrics.histogram import (
     BINS,
     UNDEFINED,
@@ -31,6 +33,7 @@ from uniad_lightning.metrics.summed_states import SummedStates
 from uniad_lightning.metrics.uncertainty import Bounds
 
 POOLED = "pooled"
+Intervals = Mapping[str, Interval]  # by field of `Row`, of those that have one
 KEPT_CELLS = 64 * 64  # the largest map that is kept; at 224x224 those of 100,000 images would take 20 GB
 
 
@@ -56,6 +59,7 @@ class Evaluation(NamedTuple):
     pooled: Row  # of all images, pixels and regions together
     refined: tuple[str, ...]  # rows counted more than once: categories in order, then "pooled"
     error_bounds: dict[str, Bounds]  # of all rows; each at most 1e-4 where the maps were kept
+    intervals: Mapping[str, Intervals] = {}  # of all rows and `mean`; empty until `with_intervals` adds them
 
 
 class AnomalyMetrics(SummedStates):
@@ -95,9 +99,11 @@ class AnomalyMetrics(SummedStates):
         self.num_images = num_images
         self.foreign = frozenset(foreign)
         self.images: list[ScoredImage] = []  # of this rank, for a recount
+        self.spans = {**{name: slice(i, i + 1) for i, name in enumerate(categories)}, POOLED: slice(0, len(categories))}
+        self.coarse: dict[str, CoarseBins] = {}  # row -> few bins of its pixels, from `compute` on
         self.pixel_counts: dict[str, Counts] = {}  # row -> what its pixel metrics were read off, from `compute` on
         self.scores: list[float] = []  # of the images of all ranks, in the order of the split, from `compute` on
-        self._valid = None if ignored is None else ~ignored.cpu()
+        self.valid = None if ignored is None else ~ignored.cpu()  # (H, W) bool, pixels that count; None for all
         bins, table = (len(categories), BINS), (num_images,)
         for name in ("positives", "negatives"):
             self.add_summed(name, bins, torch.int64)
@@ -138,7 +144,7 @@ class AnomalyMetrics(SummedStates):
         )
         batch.check(categories=len(self.categories), images=self.num_images)
         self._add_to_table(batch)
-        self._count_pixels(batch.images(self._valid))
+        self._count_pixels(batch.images(self.valid))
 
     def _add_to_table(self, batch: ScoredBatch) -> None:
         place = batch.indices.to(self.visits.device)
@@ -153,7 +159,7 @@ class AnomalyMetrics(SummedStates):
         else:
             self.not_kept += len(images)
         counts = Counts(self.positives.view(-1), self.negatives.view(-1), self.regions.view(-1))
-        count_images(images, counts, lambda keys, ids: first_level(keys).add_(ids * BINS), self._valid)
+        count_images(images, counts, lambda keys, ids: first_level(keys).add_(ids * BINS), self.valid)
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """Raises NotImplementedError: call `update`, and `compute` when all images are in."""
@@ -163,7 +169,7 @@ class AnomalyMetrics(SummedStates):
         """Forgets all images."""
         super().reset()
         self.images.clear()
-        self.pixel_counts, self.scores = {}, []
+        self.coarse, self.pixel_counts, self.scores = {}, {}, []
 
     def compute(self) -> Evaluation:
         """The numbers over all ranks, on each of them. Every rank has to call it.
@@ -172,11 +178,10 @@ class AnomalyMetrics(SummedStates):
         """
         self._check_visits()
         self.scores = self.image_scores.tolist()
-        every = len(self.categories)
-        spans = {**{name: slice(i, i + 1) for i, name in enumerate(self.categories)}, POOLED: slice(0, every)}
-        pixels, refined = self._pixels(spans)
+        pixels, refined = self._pixels(self.spans)
         self.pixel_counts = {name: row.counts.descending() for name, row in pixels.items()}
-        rows = {name: self._row(ids, self.pixel_counts[name]) for name, ids in spans.items()}
+        rows = {name: self._row(ids, self.pixel_counts[name]) for name, ids in self.spans.items()}
+        self.coarse = {name: CoarseBins.of(row) for name, row in pixels.items()}
         bounds = {name: row.bounds for name, row in pixels.items()}
         pooled = rows.pop(POOLED)
         return Evaluation(rows, *mean_row(rows.values()), pooled, refined, bounds)
@@ -199,7 +204,7 @@ class AnomalyMetrics(SummedStates):
         }
         recount = Recount(
             images=self.images,
-            valid=self._valid,
+            valid=self.valid,
             spans=spans,
             device=self.positives.device,
             synced=self.is_synced,
@@ -208,12 +213,18 @@ class AnomalyMetrics(SummedStates):
         first = {name: PixelRow.of(FIRST, count) for name, count in counts.items()}
         return (first, ()) if int(self.not_kept) else recount.refine(first)
 
+    def _own(self, ids: slice) -> Tensor:
+        return (self.image_categories >= ids.start) & (self.image_categories < ids.stop)
+
+    def ranked(self, ids: slice) -> Tensor:
+        """Of which images, (num_images,) bool, the image metrics of the categories `ids` are; of all ranks if synced."""
+        own = self._own(ids)
+        return own | (self.image_labels == 0) if {*self.categories[ids]} <= self.foreign else own
+
     def _row(self, ids: slice, pixels: Counts) -> Row:
-        own = (self.image_categories >= ids.start) & (self.image_categories < ids.stop)
-        against = self.image_labels == 0 if {*self.categories[ids]} <= self.foreign else torch.zeros_like(own)
-        ranked = own | against
+        ranked = self.ranked(ids)
         return Row(
-            int(own.sum()),
+            int(self._own(ids).sum()),
             *ranking(*by_score(self.image_scores[ranked].cpu(), self.image_labels[ranked].cpu())),
             *ranking(pixels.positives, pixels.negatives),
             region_overlap(pixels.regions, pixels.negatives),

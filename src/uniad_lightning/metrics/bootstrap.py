@@ -1,7 +1,10 @@
-"""Confidence intervals of the AUROC by the stratified bootstrap, vectorised over the resamples.
+"""Confidence intervals by the stratified bootstrap of images, vectorised over the resamples.
 
-Good and defective images are drawn by themselves, each as many as there are, so that every resample has both kinds
-(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13: percentile interval).
+The images of a stratum, such as the good ones of a category, are drawn by themselves, as many as there are, so that
+every resample has both kinds (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13:
+percentile interval).
+
+Letters: N images, R resamples, K distinct scores or bins of them.
 """
 
 from collections.abc import Sequence
@@ -9,9 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from uniad_lightning.metrics.histogram import LIMIT
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-_CELLS = 1 << 23  # resamples times distinct scores at once, which bounds the memory
+_CELLS = 1 << 23  # resamples times images at once, which bounds the memory
 
 
 class Interval(NamedTuple):
@@ -21,6 +26,65 @@ class Interval(NamedTuple):
     high: float
 
 
+def multiplicities(strata: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """How often each image is in each resample, (R, N) uint16; `strata` (N,) are integers, drawn in ascending order."""
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((resamples, len(strata)), dtype=np.uint16)
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        step = max(1, _CELLS // len(members))
+        for start in range(0, resamples, step):
+            rows = min(step, resamples - start)
+            drawn[start : start + rows, members] = _drawn(len(members), rows, rng)
+    return drawn
+
+
+def _drawn(count: int, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each of `count` places comes up in `rows` draws, with replacement, of as many: (rows, count)."""
+    places = rng.integers(count, size=(rows, count)) + count * np.arange(rows)[:, None]
+    return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count)
+
+
+def resampled_rankings(scores: np.ndarray, labels: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """AUROC, average precision and F1-max, in 0..1, of each resample: (3, R).
+
+    `scores` (N,), larger = more anomalous; `labels` (N,) 0 or 1; `drawn` (R, N) as of `multiplicities`. Ties count as
+    in `histogram.ranking`. NaN where a resample lacks a class.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ranked, defective = scores[order], labels[order] == 1
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    step = max(1, _CELLS // max(len(scores), 1))
+    parts = []
+    for start in range(0, len(drawn), step):
+        times = drawn[start : start + step, order].astype(np.float64)
+        positives, negatives = (np.add.reduceat(times * kind, starts, axis=1) for kind in (defective, ~defective))
+        parts.append(rankings(positives, negatives))
+    return np.concatenate(parts, axis=1)
+
+
+def rankings(positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """`histogram.ranking` of each row of counts (R, K) at descending thresholds, which may be empty: (3, R)."""
+    hits, alarms = positives.cumsum(1), negatives.cumsum(1)
+    total, others = hits[:, -1:], alarms[:, -1:]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that is meant
+        auroc = (negatives / others * ((hits - positives / 2) / total)).sum(1)
+        average = (positives / total * (hits / np.maximum(hits + alarms, 1))).sum(1)
+    f1 = (2 * hits / np.maximum(hits + alarms + total, 1)).max(1)
+    return np.where(np.isnan(auroc), np.nan, np.stack([auroc, average, f1]))
+
+
+def overlaps(regions: np.ndarray, negatives: np.ndarray) -> np.ndarray:
+    """`histogram.region_overlap` (AUPRO) of each row of counts (R, K) at descending thresholds, which may be empty."""
+    rate, share = (np.pad(counts.cumsum(1), ((0, 0), (1, 0))) for counts in (negatives, regions))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rate, share = rate / rate[:, -1:], share / share[:, -1:]
+        width = np.diff(rate.clip(max=LIMIT))
+        cut = np.nan_to_num(width / np.diff(rate))  # where the limit lies within a bin, only so much of it counts
+    middle = share[:, :-1] + np.diff(share) * cut / 2
+    return (middle * width).sum(1) / LIMIT
+
+
 def resampled_aurocs(good: np.ndarray, defective: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
     """The AUROC, in 0..1, of each resample (R,) of the scores `good` (n,) and `defective` (m,); ties count half.
 
@@ -28,17 +92,9 @@ def resampled_aurocs(good: np.ndarray, defective: np.ndarray, *, seed: int, resa
     """
     if not len(good) or not len(defective):
         return np.full(resamples, np.nan)
-    values, place = np.unique(np.concatenate([good, defective]), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    step = max(1, _CELLS // len(values))
-    parts = []
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        below = _drawn(place[: len(good)], rows, len(values), rng)  # (rows, K) good ones at each score
-        hits = _drawn(place[len(good) :], rows, len(values), rng)
-        ranks = below.cumsum(1) - below / 2
-        parts.append(np.einsum("rk,rk->r", hits, ranks) / len(good) / len(defective))
-    return np.concatenate(parts)
+    labels = np.repeat([0, 1], [len(good), len(defective)])
+    drawn = multiplicities(labels, seed=seed, resamples=resamples)
+    return resampled_rankings(np.concatenate([good, defective]), labels, drawn)[0]
 
 
 def interval(resampled: np.ndarray, *, confidence: float = CONFIDENCE) -> Interval:
@@ -57,10 +113,3 @@ def mean_of(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The resamples (R,) of the mean over several categories, each drawn by itself; those that are NaN are left out."""
     known = [part for part in parts if not np.isnan(part).any()]
     return np.mean(known, axis=0) if known else np.full(len(parts[0]) if parts else 1, np.nan)
-
-
-def _drawn(places: np.ndarray, rows: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of `width` places comes up in `rows` draws, with replacement, of as many as `places` (n,) has."""
-    drawn = places[rng.integers(len(places), size=(rows, len(places)))]
-    flat = (drawn + width * np.arange(rows)[:, None]).ravel()
-    return np.bincount(flat, minlength=rows * width).reshape(rows, width).astype(np.float64)

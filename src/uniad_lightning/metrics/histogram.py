@@ -77,6 +77,7 @@ class ScoredImage(NamedTuple):
     mask: bytes  # (H, W) bool, by `compress_mask`; empty = unknown, no part in the pixel metrics
     size: Size  # (H, W)
     category: int
+    place: int  # in the split
 
 
 def region_weights(masks: np.ndarray) -> np.ndarray:

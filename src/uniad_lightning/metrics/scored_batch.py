@@ -49,4 +49,5 @@ class ScoredBatch(NamedTuple):
             compress_mask(mask) if known else b""
             for mask, known in zip(masks.numpy(), self.has_mask.tolist(), strict=True)
         ]
-        return list(map(ScoredImage, self.maps, packed, [size] * len(self.maps), self.categories.tolist()))
+        columns = self.categories.tolist(), self.indices.tolist()
+        return list(map(ScoredImage, self.maps, packed, [size] * len(self.maps), *columns))
