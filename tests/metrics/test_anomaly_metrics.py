@@ -12,8 +12,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from support.oracles import scikit_learn, threshold_loop
 from uniad_lightning.metrics import anomaly_metrics
-from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Row
+from uniad_lightning.metrics.anomaly_metrics import POOLED, AnomalyMetrics, Row
 from uniad_lightning.metrics.histogram import BINS, Counts, ranking
+from uniad_lightning.metrics.intervals import with_intervals
 from uniad_lightning.metrics.refinement import FIRST
 from uniad_lightning.metrics.uncertainty import error_bounds
 from uniad_lightning.scoring import upsample
@@ -340,6 +341,7 @@ def work(rank, folder):
         evaluation = metric.compute()
         kept = int(metric.visits.sum()), len(metric.images)
         results[name] = {"evaluation": evaluation, "sent": sum(sent), "kept": kept}
+        results[name]["intervals"] = with_intervals(evaluation, metric, resamples=50).intervals
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -366,6 +368,18 @@ def test_two_ranks_get_the_numbers_of_one(ranks, name):
             assert evaluation.error_bounds[category] == pytest.approx(bounds, abs=1e-9, nan_ok=True)
         assert results[name]["kept"] == (len(share(name, rank)), len(share(name, rank)))
     assert (expected.refined == ()) == (name == "no masks")
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_ranks_get_the_intervals_of_one(ranks, name):
+    metric = metric_of(SHARED[name])
+    expected = with_intervals(metric.compute(), metric, resamples=50).intervals
+    assert ("pixel_auroc" in expected["mean"]) == ("aupro" in expected[POOLED]) == (name != "no masks")
+    for results in ranks:
+        found = results[name]["intervals"]
+        assert {row: [*part] for row, part in found.items()} == {row: [*part] for row, part in expected.items()}
+        for row, part in expected.items():
+            assert np.array([*found[row].values()]) == pytest.approx(np.array([*part.values()]), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["narrow band", "no masks"])

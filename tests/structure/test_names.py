@@ -64,7 +64,7 @@ def evaluation(names):
     row = Row(3, *[0.5] * (len(Row._fields) - 1))
     bounds = dict.fromkeys(names, Bounds(0.0, 0.0, 0.0, 0.0))
     rows = {"categories": dict.fromkeys(names, row), "mean": row, "pooled": row}
-    more = {"mean_over": {}, "refined": tuple(names[:1]), "error_bounds": bounds}
+    more = {"mean_over": {}, "refined": tuple(names[:1]), "error_bounds": bounds, "intervals": {}}
     return Evaluation(**{**dict.fromkeys(Evaluation._fields), **rows, **more})
 
 

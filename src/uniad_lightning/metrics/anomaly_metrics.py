@@ -217,7 +217,7 @@ class AnomalyMetrics(SummedStates):
         return (self.image_categories >= ids.start) & (self.image_categories < ids.stop)
 
     def ranked(self, ids: slice) -> Tensor:
-        """Of which images, (num_images,) bool, the image metrics of the categories `ids` are; of all ranks if synced."""
+        """Of which images, (num_images,) bool, the image metrics of the categories `ids` are, within `sync_context`."""
         own = self._own(ids)
         return own | (self.image_labels == 0) if {*self.categories[ids]} <= self.foreign else own
 

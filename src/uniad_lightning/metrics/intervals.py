@@ -14,6 +14,7 @@ import torch.distributed as dist
 from uniad_lightning.metrics.anomaly_metrics import POOLED, AnomalyMetrics, Evaluation, Intervals, Row
 from uniad_lightning.metrics.bootstrap import (
     RESAMPLES,
+    corrected,
     interval,
     mean_of,
     multiplicities,
@@ -31,24 +32,24 @@ _AT_ONCE = 64  # images
 def with_intervals(evaluation: Evaluation, metrics: AnomalyMetrics, *, resamples: int = RESAMPLES) -> Evaluation:
     """`evaluation`, the last of `metrics`, with its 95 % intervals; every rank has to call it.
 
-    Pixel metrics have none where maps were too large to be kept (`KEPT_CELLS`), and where a resample may lack them.
+    A number has none where the resamples do not vary, as those of scores that do not overlap: they say nothing. Pixel
+    metrics have none where maps were too large to be kept (`KEPT_CELLS`), and where a resample may lack a defect.
     """
     with metrics.sync_context():  # all ranks take part
         drawn = _drawn(metrics, resamples)
         parts = {name: _row(metrics, name, drawn) for name in metrics.spans}
-    values = {**evaluation.categories, POOLED: evaluation.pooled}
-    for name, row in values.items():
-        for metric, resampled in parts[name].items():
-            resampled += getattr(row, metric) - resampled[0]  # the error of few bins; 0 for image metrics
-    pooled = parts.pop(POOLED)
+    rows = {**evaluation.categories, POOLED: evaluation.pooled}
+    for name, part in parts.items():
+        for metric, resampled in part.items():
+            resampled += getattr(rows[name], metric) - resampled[0]  # the error of few bins; 0 for image metrics
+    own = [part for name, part in parts.items() if name != POOLED]
     mean = {
-        metric: mean_of([part[metric][1:] for part in parts.values() if metric in part])
+        metric: mean_of([part[metric] for part in own if metric in part])
         for metric, over in evaluation.mean_over.items()
-        if over and over == sum(metric in part for part in parts.values())
+        if 0 < over == sum(metric in part for part in own)
     }
-    known = {name: {metric: each[1:] for metric, each in part.items()} for name, part in parts.items()}
-    known |= {"mean": mean, POOLED: {metric: each[1:] for metric, each in pooled.items()}}
-    return evaluation._replace(intervals={name: _intervals(part) for name, part in known.items()})
+    found = {name: _intervals(part) for name, part in {**parts, "mean": mean}.items()}
+    return evaluation._replace(intervals=found)
 
 
 def _drawn(metrics: AnomalyMetrics, resamples: int) -> np.ndarray:
@@ -91,5 +92,6 @@ def _resampled_counts(metrics: AnomalyMetrics, name: str, drawn: np.ndarray) -> 
 
 
 def _intervals(parts: Mapping[str, np.ndarray]) -> Intervals:
-    found = {metric: interval(resampled.clip(0, 1)) for metric, resampled in parts.items()}
-    return {metric: ends for metric, ends in found.items() if ends.low == ends.low}
+    """The intervals of metrics from their values (1 + R,): on all images, then those of the resamples."""
+    found = {metric: interval(corrected(values[1:].clip(0, 1), values[0])) for metric, values in parts.items()}
+    return {metric: ends for metric, ends in found.items() if ends.low < ends.high}

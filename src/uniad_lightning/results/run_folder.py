@@ -11,6 +11,7 @@ from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.files.within import is_within
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.metrics.bootstrap import NO_INTERVAL, Interval
 from uniad_lightning.metrics.uncertainty import Bounds
 from uniad_lightning.results.written_files import foreign, logs, note, remove_written, written
 
@@ -34,6 +35,7 @@ _OUTCOME = (
     REPORT, REPORT_TABLE, REPORT_FILES,
 )  # fmt: skip
 COLUMNS = tuple(name for name in Row._fields if name != "images")
+ENDS = tuple(f"{name}_{end}" for name in COLUMNS for end in Interval._fields)
 
 
 def claim(folder: Path, *, overwrite: bool, resume_from: str | None = None, reads: str | None = None) -> None:
@@ -113,12 +115,14 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
 
     Numbers are fractions of 1; undefined ones are `nan` in the CSV and `null` in the JSON, which also holds how far
     each pixel metric of a row may be off, `error_bounds` (`pixel_auroc_error_bound` is one of them under its former
-    name). `facts` are further entries of the JSON.
+    name). The ends of 95 % `intervals` are the last columns of the CSV, and in the JSON of those that have one.
+    `facts` are further entries of the JSON.
     """
     table = [
-        [name, row.images, *(f"{getattr(row, column):.6f}" for column in COLUMNS)] for name, row in rows(evaluation)
+        [name, row.images, *(f"{value:.6f}" for value in (*row[1:], *interval_ends(evaluation, name)))]
+        for name, row in rows(evaluation)
     ]
-    write_text(folder / RESULTS, csv_text([["category", "images", *COLUMNS], *table]))
+    write_text(folder / RESULTS, csv_text([["category", "images", *COLUMNS, *ENDS], *table]))
     metrics = {
         "mean": _plain(evaluation.mean),
         "pooled": _plain(evaluation.pooled),
@@ -129,6 +133,10 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
         "pixel_auroc_error_bound": {
             name: _number(bounds.pixel_auroc) for name, bounds in evaluation.error_bounds.items()
         },
+        "intervals": {
+            name: {metric: ends._asdict() for metric, ends in part.items()}
+            for name, part in (evaluation.intervals).items()
+        },
         **facts,
     }
     write_text(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
@@ -137,6 +145,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
 def rows(evaluation: Evaluation) -> list[tuple[str, Row]]:
     """Categories, then `mean`, then `pooled`."""
     return [*evaluation.categories.items(), ("mean", evaluation.mean), ("pooled", evaluation.pooled)]
+
+
+def interval_ends(evaluation: Evaluation, name: str) -> list[float]:
+    """`low` and `high` of the 95 % interval of each metric of the row `name`, in the order of `ENDS`; NaN without."""
+    known = evaluation.intervals.get(name, {})
+    return [end for column in COLUMNS for end in known.get(column, NO_INTERVAL)]
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:

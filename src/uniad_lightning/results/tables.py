@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from uniad_lightning.data.records import Splits, counts
 from uniad_lightning.errors import print_stdout
-from uniad_lightning.metrics.anomaly_metrics import Evaluation
+from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation
 from uniad_lightning.metrics.recount import TOLERANCE
 from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import COLUMNS, rows
@@ -20,6 +20,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
             shown.append(None)
         mark = " *" if name in evaluation.refined else ""
         shown.append([name + mark, row.images, *(percent(getattr(row, column)) for column in kept)])
+        if name in ("mean", POOLED) and evaluation.intervals:
+            shown += _interval_lines(evaluation, name, kept)
     print_table("results in %", columns, shown)
     incomplete = {
         n: over for n, over in evaluation.mean_over.items() if n in kept and over < len(evaluation.categories)
@@ -27,6 +29,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     if incomplete:
         over = ", ".join(f"{name} over {n}" for name, n in incomplete.items())
         print_stdout(f"mean over fewer than {len(evaluation.categories)} categories (undefined elsewhere): {over}")
+    if evaluation.intervals:
+        print_stdout("95 %: confidence interval over the test images, by bootstrap; of each category in results.csv")
     if evaluation.refined:
         print_stdout("* pixel scores counted in finer bins, for an error of each pixel metric of at most 1e-4")
     worst = max((value for bounds in evaluation.error_bounds.values() for value in bounds if value == value), default=0)
@@ -34,6 +38,16 @@ def show_evaluation(evaluation: Evaluation) -> None:
         print_stdout(
             f"pixel metrics are within {worst:.1e} of their exact values: maps of this size are counted, not kept"
         )
+
+
+def _interval_lines(evaluation: Evaluation, name: str, columns: Sequence[str]) -> list[Sequence[object]]:
+    """Both ends of the intervals of a row, below each other: so they fit at any width that the numbers fit."""
+    known = evaluation.intervals.get(name, {})
+    ends = [known.get(column) for column in columns]
+    return [
+        [f"  95 % {side}", "", *("-" if end is None else percent(getattr(end, field)) for end in ends)]
+        for side, field in (("from", "low"), ("to", "high"))
+    ]
 
 
 def show_counts(splits: Splits) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation, Row
+from uniad_lightning.results.run_folder import ENDS, interval_ends, rows
 from uniad_lightning.tracking.loggers import Board, Curves, defined
 
 STEP = "trainer/global_step"  # the x-axis of Lightning's WandbLogger
@@ -82,11 +83,14 @@ class WandbBoard(Board, WandbLogger):
         self.experiment.log({**logged, STEP: step})
 
     def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
-        """Log a table with a row for each category, `results`, and the ROC curves as charts, `<name>_chart`."""
+        """Log a table with a row for each category, `results`, and the ROC curves as charts, `<name>_chart`.
+
+        The ends of the intervals are in the summary beside their numbers, as `mean/image_auroc_low`.
+        """
         import wandb
 
-        rows = {**evaluation.categories, "mean": evaluation.mean, "pooled": evaluation.pooled}
-        table = wandb.Table(["category", *Row._fields], [[name, *row] for name, row in rows.items()])
+        lines = [[name, *row, *interval_ends(evaluation, name)] for name, row in rows(evaluation)]
+        table = wandb.Table(["category", *Row._fields, *ENDS], lines)
         charts = {
             f"{name}_chart": wandb.plot.line_series(
                 xs=[curve.false_positives.tolist() for curve in by_category.values()],
@@ -99,6 +103,7 @@ class WandbBoard(Board, WandbLogger):
             if by_category
         }
         self.experiment.log({"results": table, **charts, STEP: step})
+        self.experiment.summary.update(_ends(evaluation))
 
     def log_checkpoint(self, file: Path, config: Path, aliases: Sequence[str], evaluation: Evaluation | None) -> None:
         """Upload a version of the artifact `model-<run id>`, the means of its evaluation as metadata."""
@@ -151,6 +156,16 @@ def _saved_id(file: Path) -> str:
 def _drop_anonymous(logger: WandbLogger) -> None:
     """Remove an argument of `wandb.init` that Lightning always gives, and that W&B warns of, even of None."""
     logger._wandb_init.pop("anonymous", None)
+
+
+def _ends(evaluation: Evaluation) -> dict[str, float]:
+    """The ends of all intervals, by the logged name of their number and `_low` or `_high`."""
+    ends: dict[str, float] = {}
+    for row, intervals in evaluation.intervals.items():
+        for metric, interval in intervals.items():
+            name = f"{row}/{metric}" if row in ("mean", POOLED) else f"{metric}/{row}"
+            ends |= {f"{name}_{end}": value for end, value in interval._asdict().items()}
+    return ends
 
 
 def means(evaluation: Evaluation | None) -> dict[str, float]:
