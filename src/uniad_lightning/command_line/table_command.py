@@ -10,6 +10,7 @@ from uniad_lightning.command_line.parsing import conf_dir
 from uniad_lightning.data.layouts.published import Published
 from uniad_lightning.errors import InputError, did_you_mean, print_stdout
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.paper.differences import notes_on_differences
 from uniad_lightning.paper.filling import Layout, place
 from uniad_lightning.paper.gathering import Run, differences, find_runs, settings_of
 from uniad_lightning.paper.layouts import LAYOUTS
@@ -50,7 +51,8 @@ def show_table(arguments: list[str]) -> bool:
     if not rows:
         raise InputError(f"uniad table {names[0]}: no finished run has a place in it; {'; '.join(left_out)}")
     table = layout.fill(layout, rows)
-    table = table._replace(notes=(*_departures(layout, rows), *table.notes, *left_out))
+    noise = notes_on_differences(layout, rows)
+    table = table._replace(notes=(*_departures(layout, rows), *table.notes, *noise, *left_out))
     show(table)
     folder = outs[0] if outs else Path()
     files = {suffix: folder / f"{names[0]}.{suffix}" for suffix in (*_WRITERS, "png")}
