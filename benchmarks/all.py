@@ -27,6 +27,7 @@ BENCHMARKS = (
     "latency",
     "bank_search",
     "pixel_metrics",
+    "intervals",
     "exported",
     "serving",
     "startup",

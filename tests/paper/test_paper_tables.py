@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 from pkgutil import resolve_name
 
 import numpy as np
@@ -26,7 +27,7 @@ from uniad_lightning.paper import rows
 from uniad_lightning.paper.curves import read_curve
 from uniad_lightning.paper.gathering import settings_of
 from uniad_lightning.paper.layouts import LAYOUTS
-from uniad_lightning.results.run_folder import COLUMNS, CONFIG, write_evaluation
+from uniad_lightning.results.run_folder import COLUMNS, CONFIG, TEST_SCORES, write_evaluation
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.resume import plain
 
@@ -118,6 +119,24 @@ def test_one_setting_has_one_number_in_all_tables():
     assert paper.TABLE_4["layer_wise_mask_jitter"][0] == default
     assert paper.TABLE_A2["one_query"] == paper.TABLE_4["one_query"][0] == vanilla
     assert paper.TABLE_5B["transformer", 4, 4] == paper.TABLE_A3["one_query", False] == vanilla
+
+
+def test_a_table_says_which_differences_are_noise(write_run, fill, tmp_path):
+    hard = np.random.default_rng(0).normal(size=60)  # for every run
+    for size, shift in ((5, 1.5), (7, 1.5), (9, -1.5)):
+        folder = write_run(f"size{size}", {"model.neighbor_size": size}, det=0.9)
+        scores = hard + np.random.default_rng(size).normal(np.repeat([0, shift], 30), 0.2)
+        kinds = np.repeat(["good", "defective"], 30)
+        lines = [f"{kind}/{k}.png,gear,{kind},{scores[k]}" for k, kind in enumerate(kinds)]
+        (folder / TEST_SCORES).write_text("\n".join(["path,category,label,score", *lines]) + "\n")
+    _, printed, _ = fill("5c")
+    for text in (printed, *((tmp_path / "out" / f"5c.{suffix}").read_text() for suffix in ("md", "tex"))):
+        within, beyond = (
+            next(line for line in text.splitlines() if f"{side} the noise of the 60 test images" in line)
+            for side in ("within", "beyond")
+        )
+        assert re.search(r"bootstrap\): [57] [+-]\d\.\d\d \(-\d\.\d\d to \+\d\.\d\d\)$", within)
+        assert re.search(r"bootstrap\): 9 -\d\d\.\d\d \(-\d\d\.\d\d to -\d\d\.\d\d\)$", beyond)
 
 
 # Each table against the sweeps of `conf/`.

@@ -93,6 +93,20 @@ def test_results_as_table(folder, written):
     assert np.array(table["data"])[:, 1:].astype(float) == pytest.approx(np.array(rows)[:, 1:].astype(float), abs=1e-6)
 
 
+def test_the_ends_of_intervals_are_in_the_summary(folder, written):
+    intervals = json.loads((folder / "metrics.json").read_text())["intervals"]
+    with (folder / "results.csv").open() as file:
+        rows = {row["category"]: row for row in csv.DictReader(file)}
+    assert {"pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"} <= intervals["mean"].keys()
+    for row, part in intervals.items():
+        for metric, ends in part.items():
+            name = f"{row}/{metric}" if row in ("mean", "pooled") else f"{metric}/{row}"
+            assert ends["low"] < ends["high"]
+            for end, value in ends.items():
+                assert written.summary[f"{name}_{end}"] == pytest.approx(value)
+                assert float(rows[row][f"{metric}_{end}"]) == pytest.approx(value, abs=1e-6)
+
+
 def areas(written, kind):
     """The area under each line of a ROC chart."""
     ((_, path),) = written.history[f"roc/{kind}_chart_table/path"]
