@@ -82,6 +82,9 @@ def test_the_bias_of_resamples_is_taken_off_twice_and_none_leaves_0_to_1():
     expected = 1 / (1 + np.exp(-(logits - 2 * (logits.mean() - np.log(0.7 / 0.3)))))
     np.testing.assert_allclose(corrected(values, 0.7), expected, atol=1e-12)
     assert (corrected(np.ones(3), 1.0) == 1).all()
+    assert corrected(np.array([1 - 2e-16, 0.9, 0.8]), 0.85) == pytest.approx(
+        corrected(np.array([1.0, 0.9, 0.8]), 0.85), abs=1e-12
+    )  # 1 but for rounding
 
 
 def test_more_images_make_narrower_intervals():

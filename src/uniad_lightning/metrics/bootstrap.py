@@ -19,7 +19,7 @@ RESAMPLES = 1000
 CONFIDENCE = 0.95
 _CELLS = 1 << 23  # resamples times images at once, which bounds the memory
 
-_ROUNDING = 1e-9  # a value so near to 0 or 1 is meant to be it
+ROUNDING = 1e-9  # a value so near to 0 or 1 is meant to be it
 
 
 class Interval(NamedTuple):
@@ -111,7 +111,7 @@ def corrected(resampled: np.ndarray, estimate: float) -> np.ndarray:
     13; measured in `docs/uncertainty.md`). Values of 0 and 1 count as half as far inside as the next.
     """
     values = np.append(resampled, estimate)
-    inside = values[(values > _ROUNDING) & (values < 1 - _ROUNDING)]
+    inside = values[(values > ROUNDING) & (values < 1 - ROUNDING)]
     if not len(inside):
         return resampled
     margin = min(inside.min(), 1 - inside.max()) / 2

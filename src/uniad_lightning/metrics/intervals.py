@@ -14,6 +14,7 @@ import torch.distributed as dist
 from uniad_lightning.metrics.anomaly_metrics import POOLED, AnomalyMetrics, Evaluation, Intervals, Row
 from uniad_lightning.metrics.bootstrap import (
     RESAMPLES,
+    ROUNDING,
     corrected,
     interval,
     mean_of,
@@ -94,4 +95,4 @@ def _resampled_counts(metrics: AnomalyMetrics, name: str, drawn: np.ndarray) -> 
 def _intervals(parts: Mapping[str, np.ndarray]) -> Intervals:
     """The intervals of metrics from their values (1 + R,): on all images, then those of the resamples."""
     found = {metric: interval(corrected(values[1:].clip(0, 1), values[0])) for metric, values in parts.items()}
-    return {metric: ends for metric, ends in found.items() if ends.low < ends.high}
+    return {metric: ends for metric, ends in found.items() if ends.high - ends.low > ROUNDING}
