@@ -30,6 +30,7 @@ ROOMS = (
     "data",
     "metrics",
     "results",
+    "data_check",
     "detectors",
     "tracking",
     "sweeps",

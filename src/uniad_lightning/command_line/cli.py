@@ -1,6 +1,6 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
-Exit status: 0 done; 1 finished, but a job or an image failed (named) or a copy of a data set is incomplete; 2 a user's
+Exit status: 0 done; 1 finished, but a job or an image failed (named) or a data set is incomplete or faulty; 2 a user's
 mistake, in one line; 130 interrupted; 141 the reader of its output has closed it.
 Heavy modules are imported inside a command, so that `uniad --help` answers at once.
 """

@@ -79,8 +79,8 @@ CACHE = "cache"  # without arguments, and with keep=, no Hydra application
 # Commands without Hydra: each names a function of the arguments that returns whether all is well.
 OTHERS = {
     "data": Command(
-        "list the public data sets; print the source and the folder layout of one; check a copy of it",
-        "uniad data visa data.root=VisA",
+        "list the public data sets; print the layout of one; count a copy; look at every file (status 1: findings)",
+        "uniad data folder data.root=photos check=true",
         "command_line.data_command.show_data_sets",
     ),
     "table": Command(

@@ -1,10 +1,13 @@
-"""`uniad data [NAME [data.root=DIR]]`: list the data sets, print the layout of one, count and check a copy of it.
+"""`uniad data [NAME [data.root=DIR] [check=true [out=DIR]]]`: list data sets, print a layout, count a copy.
+
+With `check=true` every file of the copy is opened (`data_check`).
 
 Heavy modules are imported inside functions, so that a list or a description is there at once.
 """
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from uniad_lightning.command_line.parsing import conf_dir, data_options
 from uniad_lightning.data.layouts.catalogue import CATALOGUE, describe, differences, with_hint
@@ -13,20 +16,29 @@ from uniad_lightning.data.layouts.skipped import counting
 from uniad_lightning.errors import InputError, did_you_mean, print_stderr, print_stdout
 from uniad_lightning.files.user_path import expand
 
-_ROOT = "data.root="
+_ROOT, _CHECK, _OUT = "data.root=", "check=", "out="
+_CHECKED = "data_check"  # the folder of the report where out= gives none
 _OWN = "folder"  # the layout of a user's own images that needs no further setting
 
 
 def show_data_sets(arguments: list[str]) -> bool:
-    """Print the list, one entry, or what a copy holds; False if the copy differs from the published numbers.
+    """Print the list, one entry, or what a copy holds.
+
+    False if the copy differs from the published numbers or, with check=true, if errors or warnings were found.
 
     Raises InputError for an unknown name, other arguments, a data.root of a layout that needs more than that, and
     images that cannot be listed or, of a user's own, cannot be used.
     """
-    names = [given for given in arguments if not given.startswith(_ROOT) and given not in ("-h", "--help")]
-    roots = [given.removeprefix(_ROOT) for given in arguments if given.startswith(_ROOT)]
-    if len(names) > 1 or len(roots) > len(names):
-        raise InputError(f"uniad data {' '.join(arguments)}: expected uniad data [NAME [data.root=DIR]]")
+    keys = (_ROOT, _CHECK, _OUT)
+    names = [given for given in arguments if not given.startswith(keys) and given not in ("-h", "--help")]
+    roots, checks, outs = ([given.removeprefix(key) for given in arguments if given.startswith(key)] for key in keys)
+    checked = checks == ["true"]
+    known_check = checked or checks in ([], ["false"])
+    if len(names) > 1 or len(roots) > len(names) or not known_check or (checked and not roots) or len(outs) > checked:
+        raise InputError(
+            f"uniad data {' '.join(arguments)}: expected uniad data [NAME [data.root=DIR]] or uniad data NAME "
+            "data.root=DIR check=true [out=DIR]"
+        )
     own = _own_layouts()
     if not names:
         titles = {**{name: published.title for name, published in CATALOGUE.items()}, **own}
@@ -37,6 +49,8 @@ def show_data_sets(arguments: list[str]) -> bool:
     if name not in CATALOGUE and (name not in own or (roots and name != _OWN)):
         known = (*CATALOGUE, *([_OWN] if roots else own))
         raise InputError(f"uniad data {name}: no such data set.{did_you_mean(name, known)} Known: {', '.join(known)}")
+    if checked:
+        return _check(name, on_disk(expand(roots[0])), expand(outs[0] if outs else _CHECKED))
     if roots and name == _OWN:
         return _count_own(on_disk(expand(roots[0])))
     print_stdout(describe(name) if name in CATALOGUE else own[name])
@@ -54,20 +68,34 @@ def _own_layouts() -> dict[str, str]:
     return texts
 
 
-def _count_own(root: Path) -> bool:
-    """Print how a training would divide a user's own images at `root`; True, since no numbers are published."""
+def _check(name: str, root: Path, out: Path) -> bool:
+    """Open every file at `root` and report; True without errors and warnings."""
+    from uniad_lightning.data.layouts.folder import list_folder
+    from uniad_lightning.data_check.check import check_data
+
+    if name == _OWN:
+        return check_data(list_folder, root, held_out=_own_settings().held_out, out=out)
+    return check_data(CATALOGUE[name].listing, root, held_out=0, out=out)
+
+
+def _own_settings() -> Any:
+    """The settings of a user's own images in folders as they lie."""
     from omegaconf import OmegaConf
 
+    return OmegaConf.load(conf_dir() / "data" / f"{_OWN}.yaml")
+
+
+def _count_own(root: Path) -> bool:
+    """Print how a training would divide a user's own images at `root`; True, since no numbers are published."""
     from uniad_lightning.data.checking import check_files
     from uniad_lightning.data.layouts.folder import list_folder
     from uniad_lightning.data.listing import list_records
     from uniad_lightning.data.selection import hold_out
     from uniad_lightning.results.tables import show_counts
 
-    settings = OmegaConf.load(conf_dir() / "data" / f"{_OWN}.yaml")
     with counting() as skipped:
         listed = list_records(list_folder, root, None)
-    splits = hold_out(listed, settings.held_out)
+    splits = hold_out(listed, _own_settings().held_out)
     if str(skipped):
         print_stderr(f"warning: {skipped}")
     show_counts(splits)
