@@ -18,7 +18,7 @@ from PIL import Image
 from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image, read_marks, read_mask
 from uniad_lightning.data.images.image_file import opened
 from uniad_lightning.data.records import Packed, Record
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, TemporaryError
 from uniad_lightning.progress_bar import progress_bar
 
 SHOWN = 20  # files that the message names
@@ -40,6 +40,29 @@ def check_files(records: Iterable[Record]) -> None:
 def decode_all(records: Iterable[Record]) -> None:
     """As `check_files`, but decodes all files: for use after one could not be read."""
     _refuse(records, _faults, label="check all files")
+
+
+def undecodable(records: Sequence[Record]) -> dict[Path, str]:
+    """The images of `records` that cannot be decoded, each with the message; all are decoded.
+
+    Raises TemporaryError where the system is at fault: the image may be read the next time.
+    """
+    distinct = list(dict.fromkeys(record.image for record in records if isinstance(record.image, Path)))
+    with ThreadPoolExecutor(_THREADS) as threads, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bar = progress_bar("check train images", threads.map(_fault, distinct), total=len(distinct), leave=False)
+        return {path: message for path, message in zip(distinct, bar, strict=True) if message}
+
+
+def _fault(path: Path) -> str:
+    try:
+        with _DECODING:
+            read_image(path, max_pixels=DATA_SET_PIXELS)
+    except TemporaryError:
+        raise
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _refuse(records: Iterable[Record], check: Callable[[Record], Sequence[str]], *, label: str) -> None:

@@ -27,6 +27,7 @@ from uniad_lightning.data.listing import list_records
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches, fitting_batch, named_sampling
 from uniad_lightning.data.selection import apart_from, cut_into_tiles, image_groups, select
+from uniad_lightning.data.skipping import REFUSE, SKIP, check_skipping, skipped_message, without_unreadable
 from uniad_lightning.data.steps import TrainingSteps
 from uniad_lightning.errors import InputError, print_stderr
 from uniad_lightning.files.user_path import expand
@@ -59,6 +60,8 @@ class UnifiedDataModule(L.LightningDataModule):
     framing: Framing = WHOLE  # which parts of an image are inspected
     defects: SyntheticDefects | None = None  # what training images are damaged by, for a method that learns from it
     white_level: int | str = FULL_RANGE  # of deep images; `setup` replaces `auto` by what the train images have
+    on_error: str = REFUSE  # what is done with train images that cannot be read: refuse or skip
+    max_skipped: float = 0.01  # share of the train images that may be skipped
 
     def __post_init__(self, cache_dir: str, cache_size: float | None) -> None:
         super().__init__()
@@ -70,6 +73,8 @@ class UnifiedDataModule(L.LightningDataModule):
         self.cache = FeatureCache(mode=self.cache, folder=Path(cache_dir), size=cache_size)
         self.root: Path = expand(self.root)
         self.white_level = check_white_level(self.white_level)
+        check_skipping(self.on_error, self.max_skipped)
+        self.skipped: dict[Path, str] = {}  # the images left out, with why they cannot be read
         self.sample = named_sampling(self.sampling)
         self.image_size: Size = pair(self.image_size, "data.image_size")
         self.mean, self.std = tuple(self.mean), tuple(self.std)
@@ -152,7 +157,14 @@ class UnifiedDataModule(L.LightningDataModule):
     def _selected(self) -> Splits:
         self.root = on_disk(self.root)
         splits = list_records(self.source, self.root, self.categories)
-        return select(splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed)
+        splits = select(
+            splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed
+        )
+        if self.on_error == SKIP:
+            number = len(splits.train) + len(splits.validation)
+            splits, self.skipped = without_unreadable(splits, self.max_skipped)
+            _warn(skipped_message(self.skipped, number))
+        return splits
 
     def check_batch_size(self, world_size: int) -> None:
         """Lower a batch that is larger than the train images, with a warning.

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ JOURNAL = "predictions.jsonl"
 HEATMAPS, MAPS = "heatmaps", "maps"
 REPORT, REPORT_TABLE, REPORT_FILES = "report.html", "report.csv", "report_files"
 RESULTS = "results.csv"
+SKIPPED = "skipped.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
 # Results, from which no training resumes.
 _OUTCOME = (
     METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, DEFECTS, HEATMAPS, MAPS,
-    REPORT, REPORT_TABLE, REPORT_FILES,
+    REPORT, REPORT_TABLE, REPORT_FILES, SKIPPED,
 )  # fmt: skip
 COLUMNS = tuple(name for name in Row._fields if name != "images")
 ENDS = tuple(f"{name}_{end}" for name in COLUMNS for end in Interval._fields)
@@ -140,6 +141,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
         **facts,
     }
     write_text(folder / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def write_skipped(folder: Path, skipped: Mapping[Path, str]) -> None:
+    """`skipped.csv` with the images that a training left out and why they cannot be read; no file without any."""
+    if skipped:
+        write_text(folder / SKIPPED, csv_text([["image", "reason"], *([str(path), skipped[path]] for path in skipped)]))
 
 
 def rows(evaluation: Evaluation) -> list[tuple[str, Row]]:

@@ -48,7 +48,7 @@ def evaluate(cfg: DictConfig) -> Evaluation:
     check_precision(trainer.precision)
     prepare(trainer, data, folder)
     _warn_of_unseen(data.splits, checkpoint)
-    begin(trainer, data.splits.test, cfg, reads=cfg.ckpt_path)
+    begin(trainer, data, data.splits.test, cfg, reads=cfg.ckpt_path)
     trained_in = checkpoint["config"].get("trainer", {}).get("precision")  # an imported one has none
     with closing(trainer):
         facts = {"checkpoint": str(cfg.ckpt_path)}

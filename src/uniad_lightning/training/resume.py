@@ -23,8 +23,8 @@ from uniad_lightning.training.trusted_targets import refuse_foreign
 FREE_TO_CHANGE = (
     "name", "output_dir", "overwrite", "ckpt_path", "calibrate", "yardstick", "validate_every", "callbacks", "logger",
     "backbone.weights", "data.root", "data.num_workers", "data.eval_batch_size", "data.prepare",
-    "trainer.accelerator", "trainer.devices", "data.cache_dir", "data.cache_size", "data.source.train",
-    "data.source.test", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
+    "data.on_error", "data.max_skipped", "trainer.accelerator", "trainer.devices", "data.cache_dir", "data.cache_size",
+    "data.source.train", "data.source.test", "trainer.num_nodes", "trainer.strategy", "trainer.default_root_dir",
     "trainer.log_every_n_steps",
 )  # fmt: skip
 

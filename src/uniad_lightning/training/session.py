@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from uniad_lightning.data.checking import check_files
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Record
+from uniad_lightning.data.skipping import SKIP
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
@@ -26,6 +27,7 @@ from uniad_lightning.results.run_folder import (
     MISTAKES,
     clear,
     write_evaluation,
+    write_skipped,
     write_text,
 )
 from uniad_lightning.results.tables import show_counts, show_evaluation
@@ -45,13 +47,20 @@ def prepare(trainer: L.Trainer, data: UnifiedDataModule, folder: Path) -> None:
         show_counts(data.splits)
 
 
-def begin(trainer: L.Trainer, records: Sequence[Record], cfg: DictConfig, **checkpoint: str | None) -> None:
+def begin(
+    trainer: L.Trainer,
+    data: UnifiedDataModule,
+    records: Sequence[Record],
+    cfg: DictConfig,
+    **checkpoint: str | None,
+) -> None:
     """Check that the images of `records` can be used, and only then clear the output folder for this run."""
     if not trainer.is_global_zero:
         return
     check_files(records)
     clear(Path(cfg.output_dir), **checkpoint)
     write_text(Path(cfg.output_dir) / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+    write_skipped(Path(cfg.output_dir), data.skipped)
 
 
 @contextmanager
@@ -89,6 +98,8 @@ def run_test(
     if trainer.is_global_zero:
         features = "float16" if data.tests_on_cache else "float32"
         precision = {"training": trained_in, "evaluation": EVALUATION, "test_features": features}
+        if data.on_error == SKIP:
+            facts["skipped_images"] = len(data.skipped)
         facts |= {"vanished_masks": module.vanished_masks, "precision": precision, **measured(trainer)}
         outcomes = report_decisions(folder, scored(data.splits.test, metrics.scores, calibration))
         write_evaluation(folder, evaluation, facts=facts)
