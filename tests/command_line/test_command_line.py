@@ -36,9 +36,7 @@ def own(tmp_path, monkeypatch):
     return tmp_path / "my"
 
 
-@pytest.mark.parametrize(
-    "answer", [["--cfg=job"], ["--cfg=hydra"], ["--info=defaults"], ["-m", "model.neighbor_size=x,y"]]
-)
+@pytest.mark.parametrize("answer", [["--cfg=job"], ["--cfg=hydra"], ["-m", "model.neighbor_size=x,y"]])
 def test_what_hydra_answers_by_itself_is_not_read_by_a_later_call(uniad, tmp_path, answer):
     uniad("train", "experiment=demo", f"hydra.sweep.dir={tmp_path}", *answer)
     assert not HydraConfig.initialized()

@@ -20,7 +20,7 @@ from support.paths import ROOT
 from support.settings import SMALL, UNIAD
 
 NUMBERS = ["image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro"]
-COLUMNS = ["category", "images", *NUMBERS]
+COLUMNS = ["category", "images", *NUMBERS, *(f"{name}_{end}" for name in NUMBERS for end in ("low", "high"))]
 
 
 @pytest.fixture(scope="module")
