@@ -8,6 +8,7 @@ import tempfile
 import pytest
 import torch
 
+from support.browser import chromium
 from support.trees import mvtec_tree
 
 torch.set_num_threads(1)
@@ -50,6 +51,13 @@ def small_disk(tmp_path):
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The machine's Chromium, one for all tests of a worker: Playwright can be started but once in a process."""
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.browser import chromium, page_of
+from support.browser import page_of
 from support.settings import SMALL
 from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.report.write import write_report
@@ -25,12 +25,6 @@ def runs(tree, tmp_path_factory):
 def evaluated(runs):
     """The page over the evaluation."""
     return write_report([runs / "evaluated"], device="cpu").page
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from support.browser import chromium, page_of
+from support.browser import page_of
 from support.servers import InThread
 from uniad_lightning import Detector
 
@@ -15,12 +15,6 @@ DROP = """([name, text]) => {
     carried.items.add(new File([bytes], name, {type: "image/png"}));
     return carried;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 def drop(page, path):
