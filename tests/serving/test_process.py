@@ -1,8 +1,11 @@
 """The life of the process: a stop that loses nothing, a new checkpoint, kills, several workers."""
 
 import signal
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -13,6 +16,7 @@ from PIL import Image
 from support.servers import Server, wait_until
 from uniad_lightning import Detector
 from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.serving import server as serving_process
 from uniad_lightning.training.checkpoint import load_checkpoint, update_checkpoint
 
 
@@ -93,6 +97,33 @@ def test_killed_and_started_again_at_the_same_port(checkpoint, pictures):
         assert first.stop(signal.SIGKILL) == -signal.SIGKILL
     with Server(checkpoint, port=port) as second:
         assert second.predict(pictures[0])["score"] == pytest.approx(score, abs=1e-5)
+
+
+PARENT = """
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from uniad_lightning.serving.workers import stop_with_parent
+
+if __name__ == "__main__":
+    other = ProcessPoolExecutor(1, get_context("spawn"))
+    other.submit(stop_with_parent).result()
+    print(*other._processes, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_process_of_the_first_load_ends_with_its_parent(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(serving_process, "stop_with_parent", lambda: asked.append("stop"))
+    monkeypatch.setattr(serving_process.ServedModel, "load", lambda _: SimpleNamespace(name=asked.copy()))
+    assert serving_process._try_to_load(None) == ["stop"]  # before it loads
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        loader = psutil.Process(int(parent.stdout.readline()))
+        parent.terminate()
+    gone, _ = psutil.wait_procs([loader], timeout=20)
+    assert gone
 
 
 def workers_of(server):

@@ -18,7 +18,7 @@ from uniad_lightning.serving.app import create_app
 from uniad_lightning.serving.metrics import SHARED
 from uniad_lightning.serving.served_model import ServedModel
 from uniad_lightning.serving.settings import Settings
-from uniad_lightning.serving.workers import KEEP_ALIVE, PatientProtocol, Worker
+from uniad_lightning.serving.workers import KEEP_ALIVE, PatientProtocol, Worker, stop_with_parent
 
 _UNANSWERED = 60  # seconds after which a worker is taken for hung, and replaced
 
@@ -55,6 +55,7 @@ def _run_many(settings: Settings, listener: socket.socket) -> None:
 
 
 def _try_to_load(settings: Settings) -> str:
+    stop_with_parent()  # else it waits for ever for more to do, if the server is ended meanwhile
     return ServedModel.load(settings).name
 
 

@@ -42,7 +42,7 @@ class Worker:
 
     def __call__(self) -> Any:
         """Called by uvicorn; returns a FastAPI application."""
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
+        stop_with_parent()
         import torch
 
         from uniad_lightning.serving.app import create_app
@@ -56,8 +56,12 @@ class Worker:
             sys.exit(1)
 
 
-def _stop_with_parent() -> None:
-    """Ends a worker whose parent was killed: it would hold the port against a restart."""
+def stop_with_parent() -> None:
+    """From now on this process ends with its parent: it would hold the port, or a model, for nobody."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
