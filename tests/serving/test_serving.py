@@ -212,6 +212,7 @@ def test_a_busy_port_is_one_line(uniad, checkpoint):
         ("max_megabytes=lots", "max_megabytes=lots: expected a number"),
         ("reload_every=0", "reload_every=0: expected seconds, or null"),
         ("token='a b'", "token: holds blanks"),
+        ("token=1e5", "token: is read as a number"),
         ("device=gpu", "device=gpu"),
         ("precision=int8", "precision=int8: expected fp32"),
         ("ckpt_path=nowhere.ckpt", "nowhere.ckpt"),

@@ -87,7 +87,11 @@ def _refuse_unless(usable: bool, name: str, value: object, expected: str) -> Non
 
 def _checked_token(token: object) -> str | None:
     """The token as text; None where it is empty, as an environment variable may be."""
-    text = "" if token is None else str(token)
+    if token is not None and not isinstance(
+        token, str
+    ):  # 1e5 is read as 100000.0, 1_000 as 1000: nobody knows the text
+        raise InputError("token: is read as a number; quote it twice, as in \"token='1e5'\", or set UNIAD_SERVE_TOKEN")
+    text = token or ""
     if not text.isascii() or not text.isprintable() or " " in text:
         raise InputError("token: holds blanks or characters that an HTTP header cannot carry; use letters and digits")
     return text or None
