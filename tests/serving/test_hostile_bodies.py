@@ -62,7 +62,7 @@ HOSTILE = {
     "deep JSON": (422, {"Content-Type": "application/json"}, lambda _: b'{"images":' + b"[" * 100_000, "JSON"),
     "other JSON": (422, {"Content-Type": "application/json"}, lambda _: b'{"images": [7]}', "images.0"),
     "no images": (422, {"Content-Type": "application/json"}, lambda _: b'{"images": []}', "images"),
-    "not base64": (422, {"Content-Type": "application/json"}, lambda _: b'{"images": ["!!"]}', "not base64"),
+    "not base64": (422, {"Content-Type": "application/json"}, lambda _: b'{"images": ["!!"]}', "images.0: not base64"),
     "many in JSON": (413, {"Content-Type": "application/json"}, lambda _: b'{"images": [%s""]}' % (b'"",' * 50), "51"),
 }  # fmt: skip
 

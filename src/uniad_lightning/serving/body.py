@@ -62,7 +62,7 @@ class LimitedBody:
         """The images, at least one. Raises HTTPException for a body that cannot be used."""
         headers = self._request.headers
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if headers.get("content-encoding", "identity") != "identity":
+        if headers.get("content-encoding", "identity").lower() != "identity":
             raise HTTPException(415, "Content-Encoding: expected none; images are compressed already", _CLOSE)
         if int(headers.get("content-length", 0)) > self._bodies.max_bytes:
             raise self._too_long()
@@ -121,4 +121,4 @@ def _from_json(body: bytes) -> list[Upload]:
 def explain(error: Any) -> str:
     """One line of an error of pydantic."""
     place = ".".join(map(str, error["loc"])) or "body"
-    return f"{place}: {one_line(ValueError(error['msg']))}"
+    return f"{place}: {one_line(ValueError(error['msg'].removeprefix('Value error, ')))}"
