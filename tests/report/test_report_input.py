@@ -102,6 +102,13 @@ def test_damaged_predictions(refused, runs, tmp_path):
     refused(folder, expected=[journal, "has no rows"])
 
 
+@pytest.mark.parametrize("text", ["max_megapixels: many", "white_level: bright"])
+def test_damaged_settings_of_predictions(refused, runs, tmp_path, text):
+    folder = shutil.copytree(runs / "predicted", tmp_path / "copy")
+    (folder / "config.yaml").write_text(f"{text}\n")
+    refused(folder, "maps=false", expected=[text.partition(":")[0]])
+
+
 def test_options_that_are_none(refused, folder):
     refused(folder, "imags=beside", expected=["imags=", "Did you mean 'images'?"])
     refused(folder, "images=besides", expected=["images=besides", "Did you mean 'beside'?"])

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from uniad_lightning.data.images.white_level import as_number, white_level_of
+from uniad_lightning.data.images.white_level import as_number, check_white_level, white_level_of
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.detector import Detector
@@ -83,7 +83,13 @@ def _config(folder: Path) -> dict[str, Any]:
         content = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else {}
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise InputError(f"{path}: is damaged ({one_line(error)}); restore it, or predict anew") from None
-    return {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
+    config = {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
+    megapixels, level = config.get("max_megapixels", 0), config.get("white_level")
+    if isinstance(megapixels, bool) or not isinstance(megapixels, int | float):
+        raise InputError(f"{path}: max_megapixels={megapixels!r:.40}, expected a number; restore it, or predict anew")
+    if level is not None:
+        check_white_level(level)
+    return config
 
 
 def _readers(
