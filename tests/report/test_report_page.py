@@ -1,5 +1,6 @@
 """The page in a browser: its numbers are Python's, and its gallery follows them."""
 
+import csv
 import json
 
 import numpy as np
@@ -155,6 +156,31 @@ def test_runs_stand_side_by_side(runs, opened, tmp_path):
     assert shown(page, "called defective") == sum(row["decision"] == "defective" for row in journal)
     assert shown(page, "unfamiliar") == sum(row["familiar"] is False for row in journal)
     assert page.locator("#charts svg").count() == 1
+
+
+def run_of(folder, products, offset):
+    """A run whose `products` have a good and a defective image; with `offset` 9 the good one scores higher."""
+    folder.mkdir()
+    rows = [
+        [f"{name}/{label}.png", name, label, score, ""]
+        for name in products
+        for label, score in (("good", offset), ("defective", 5))
+    ]
+    with (folder / "test_scores.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "category", "label", "score", "decision"], *rows])
+    return folder
+
+
+def test_a_product_may_be_called_as_a_sum_or_a_key(opened, tmp_path):
+    first = run_of(tmp_path / "a", ["__proto__", "mean", "7"], 0)
+    with_mean = write_report([first, run_of(tmp_path / "b", ["7"], 9)], out=tmp_path, maps=False).page
+    page = opened(with_mean)
+    rows = page.locator("#compare tbody tr").all_inner_texts()
+    assert [row.split("\t")[0] for row in rows] == ["7", "__proto__", "mean", "mean", "pooled"]
+    assert "missed" in rows[2]
+    assert "missed" not in rows[3]
+    options = page.locator("#product option").all_inner_texts()
+    assert options == ["all products", "7", "__proto__", "mean"]
 
 
 def test_two_thousand_images_fit_and_work(opened, tmp_path):

@@ -44,8 +44,9 @@ function choices(name, options, chosen, act) {
     element("input", { type: "radio", name, value, checked: value === `${chosen}`, onchange: () => act(value) }), element("span", {}, text)));
 }
 
+// Choices are pairs of value and text: of an object those with a number for a name would come first.
 function options(select, texts, chosen) {
-  select.replaceChildren(...Object.entries(texts).map(([value, text]) => element("option", { value, selected: value === `${chosen}` }, text)));
+  select.replaceChildren(...texts.map(([value, text]) => element("option", { value, selected: value === `${chosen}` }, text)));
 }
 
 function showControls() {
@@ -75,16 +76,14 @@ function fillSwitch(id, texts, chosen, act) {
 function begin() {
   const { products, images, name, labelled, boundary } = run();
   byId("run-name").textContent = `${name}, ${images.length} images` + (boundary.method ? `, boundary by ${boundary.method}` : ", no boundary was set: the slider begins where F1 is best, or at the highest score");
-  options(byId("product"), { [ALL]: "all products", ...Object.fromEntries(products.map((_, number) => [number, productName(number)])) }, state.product);
-  byId("product").querySelector(`option[value="${ALL}"]`).remove(); // numeric keys come first, so "all" is put in front here
-  byId("product").prepend(element("option", { value: ALL }, "all products"));
+  options(byId("product"), [[ALL, "all products"], ...products.map((_, number) => [number, productName(number)])], state.product);
   const kinds = [...new Set(images.map(({ kind }) => kind))].filter(Boolean).sort();
   byId("kind-field").hidden = !kinds.length;
-  options(byId("kind"), Object.fromEntries(["", ...kinds].map((kind) => [kind, kind || "all"])), state.kind);
+  options(byId("kind"), ["", ...kinds].map((kind) => [kind, kind || "all"]), state.kind);
   const known = Object.entries(DECISIONS).filter(([key, one]) => (labelled || !one.labelled) && (!["unfamiliar", "failed"].includes(key) || images.some(one.of)));
   if (!known.some(([key]) => key === state.decision)) state.decision = "";
-  options(byId("decision"), Object.fromEntries(known.map(([key, one]) => [key, one.name])), state.decision);
-  options(byId("order"), Object.fromEntries(Object.entries(ORDERS).map(([key, one]) => [key, !labelled && key === "wrong" ? "most defective first" : one.name])), state.order);
+  options(byId("decision"), known.map(([key, one]) => [key, one.name]), state.decision);
+  options(byId("order"), Object.entries(ORDERS).map(([key, one]) => [key, !labelled && key === "wrong" ? "most defective first" : one.name]), state.order);
   if (!views()[state.view]) state.view = "image";
   viewer.view = "all";
   fillSwitch("view", views(), state.view, setView);

@@ -91,16 +91,34 @@ function showComparison() {
   const labelled = DATA.runs.map((one, number) => number).filter((number) => DATA.runs[number].labelled);
   byId("compare-panel").hidden = labelled.length < 2;
   if (labelled.length < 2) return;
-  const names = [...new Set(labelled.flatMap((number) => DATA.runs[number].numbers.map(({ category }) => category)))];
+  const products = [...new Set(labelled.flatMap((number) => DATA.runs[number].products))];
+  const sums = ["mean", "pooled"].filter((sum) => labelled.some((number) => sumOf(number, sum)));
   const heads = labelled.map((number) => element("th", { scope: "col" }, DATA.runs[number].name));
-  const rows = names.map((name) => element("tr", {}, element("th", { scope: "row" }, name), ...labelled.map((number) => compared(number, name))));
+  const row = (name, cell) => element("tr", {}, element("th", { scope: "row" }, name), ...labelled.map(cell));
+  const rows = [
+    ...products.map((name) => row(name, (number) => compared(number, DATA.runs[number].products.indexOf(name)))),
+    ...sums.map((sum) => row(sum, (number) => comparedSum(number, sum))),
+  ];
   byId("compare").replaceChildren(element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "product"), ...heads)), element("tbody", {}, ...rows));
 }
 
-function compared(number, name) {
-  const { numbers, products } = DATA.runs[number], row = numbers.find(({ category }) => category === name);
+// The row of `mean` or `pooled`, which follow the products: a product may have the same name.
+function sumOf(number, sum) {
+  const { numbers, products } = DATA.runs[number];
+  return numbers.slice(products.length).find(({ category }) => category === sum);
+}
+
+function comparedSum(number, sum) {
+  const row = sumOf(number, sum);
   if (!row) return element("td", {}, "–");
-  if (name === "mean") return element("td", {}, ...auroc(row));
-  const counts = counted(imagesOf(products.includes(name) ? products.indexOf(name) : ALL, number), number);
+  return sum === "mean" ? element("td", {}, ...auroc(row)) : comparedCell(number, row, ALL);
+}
+
+function compared(number, product) {
+  return product < 0 ? element("td", {}, "–") : comparedCell(number, DATA.runs[number].numbers[product], product);
+}
+
+function comparedCell(number, row, product) {
+  const counts = counted(imagesOf(product, number), number);
   return element("td", {}, ...auroc(row), " · ", element("span", { class: "alarms" }, `${counts.alarms} false`), " · ", element("span", { class: "misses" }, `${counts.misses} missed`));
 }
