@@ -40,10 +40,10 @@ def test_damage_inside_of_a_file_is_found_and_the_image_left_out(root):
     assert {record.image for record in splits.train} - {record.image for record in kept.train} == {bad[0]}
     assert {record.image for record in splits.validation} - {record.image for record in kept.validation} == {bad[1]}
     assert kept.test == splits.test
-    line = skipped_message(skipped, 24)
+    line = skipped_message(skipped, kept)
     assert line.startswith("2 of 24 train images cannot be read (")
     assert all(str(path) in line for path in bad)
-    assert skipped_message({}, 24) == ""
+    assert skipped_message({}, splits) == ""
 
 
 def test_a_sound_data_set_stays_as_it_is(root):

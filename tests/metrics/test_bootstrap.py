@@ -5,11 +5,17 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from uniad_lightning.metrics.bootstrap import interval, mean_of, resampled_aurocs
+from uniad_lightning.metrics.bootstrap import interval, mean_of, multiplicities, resampled_rankings
 
 
 def scores(rng, good, defective, shift=1.5, digits=8):
     return rng.normal(0, 1, good).round(digits), rng.normal(shift, 1, defective).round(digits)
+
+
+def resampled_aurocs(good, defective, *, seed, resamples=1000):
+    labels = np.repeat([0, 1], [len(good), len(defective)])
+    drawn = multiplicities(labels, seed=seed, resamples=resamples)
+    return resampled_rankings(np.concatenate([good, defective]), labels, drawn)[0]
 
 
 @pytest.mark.parametrize("digits", [8, 0])  # 0: many ties

@@ -99,7 +99,7 @@ def _count_own(root: Path) -> bool:
     if str(skipped):
         print_stderr(f"warning: {skipped}")
     show_counts(splits)
-    check_files([*splits.train, *splits.validation, *splits.test])
+    check_files(splits.all)
     print_stdout(
         f"all files can be used; train on them with uniad train experiment=parts {shlex.quote(_ROOT + str(root))}"
     )

@@ -27,7 +27,7 @@ from uniad_lightning.data.listing import list_records
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches, fitting_batch, named_sampling
 from uniad_lightning.data.selection import apart_from, cut_into_tiles, image_groups, select
-from uniad_lightning.data.skipping import REFUSE, SKIP, check_skipping, skipped_message, without_unreadable
+from uniad_lightning.data.skipping import REFUSE, check_skipping, readable, skipped_message
 from uniad_lightning.data.steps import TrainingSteps
 from uniad_lightning.errors import InputError, print_stderr
 from uniad_lightning.files.user_path import expand
@@ -74,7 +74,6 @@ class UnifiedDataModule(L.LightningDataModule):
         self.root: Path = expand(self.root)
         self.white_level = check_white_level(self.white_level)
         check_skipping(self.on_error, self.max_skipped)
-        self.skipped: dict[Path, str] = {}  # the images left out, with why they cannot be read
         self.sample = named_sampling(self.sampling)
         self.image_size: Size = pair(self.image_size, "data.image_size")
         self.mean, self.std = tuple(self.mean), tuple(self.std)
@@ -157,14 +156,10 @@ class UnifiedDataModule(L.LightningDataModule):
     def _selected(self) -> Splits:
         self.root = on_disk(self.root)
         splits = list_records(self.source, self.root, self.categories)
-        splits = select(
-            splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed
-        )
-        if self.on_error == SKIP:
-            number = len(splits.train) + len(splits.validation)
-            splits, self.skipped = without_unreadable(splits, self.max_skipped)
-            _warn(skipped_message(self.skipped, number))
-        return splits
+        kept = select(splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed)
+        kept, self.skipped = readable(kept, self.on_error, self.max_skipped)  # with why each cannot be read
+        _warn(skipped_message(self.skipped, kept))
+        return kept
 
     def check_batch_size(self, world_size: int) -> None:
         """Lower a batch that is larger than the train images, with a warning.
@@ -236,16 +231,10 @@ class UnifiedDataModule(L.LightningDataModule):
     def dataset(self, records: Sequence[Record]) -> InspectionDataset:
         """The samples of some records of this data."""
         return InspectionDataset(
-            records=records,
-            categories=self.splits.categories,
-            image_size=self.image_size,
-            mean=self.mean,
-            std=self.std,
-            augmentation=self.augmentation,
-            framing=self.framing,
-            white_level=as_number(self.white_level),
-            defects=self.defects,
-        )
+            records=records, categories=self.splits.categories, image_size=self.image_size, mean=self.mean,
+            std=self.std, augmentation=self.augmentation, framing=self.framing,
+            white_level=as_number(self.white_level), defects=self.defects,
+        )  # fmt: skip
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:
         dataset, workers = self.dataset(records), self.num_workers

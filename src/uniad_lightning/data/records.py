@@ -64,6 +64,11 @@ class Splits(NamedTuple):
     test: tuple[Record, ...]
     validation: tuple[Record, ...] = ()
 
+    @property
+    def all(self) -> tuple[Record, ...]:
+        """The records of all splits."""
+        return (*self.train, *self.validation, *self.test)
+
 
 class CategoryCount(NamedTuple):
     """How many images one category has.

@@ -26,6 +26,11 @@ def check_skipping(on_error: object, max_skipped: object) -> None:
         )
 
 
+def readable(splits: Splits, on_error: str, most: float) -> tuple[Splits, dict[Path, str]]:
+    """`splits` as they are, or `without_unreadable` where `on_error` is `skip`."""
+    return without_unreadable(splits, most) if on_error == SKIP else (splits, {})
+
+
 def without_unreadable(splits: Splits, most: float) -> tuple[Splits, dict[Path, str]]:
     """`splits` without the train and held-out images that cannot be decoded, and the message on each of them.
 
@@ -47,8 +52,9 @@ def without_unreadable(splits: Splits, most: float) -> tuple[Splits, dict[Path, 
     return splits._replace(train=kept, validation=held_out), bad
 
 
-def skipped_message(bad: dict[Path, str], number: int) -> str:
-    """The line for the log; empty where none of `number` images was left out."""
+def skipped_message(bad: dict[Path, str], splits: Splits) -> str:
+    """The line for the log, where `splits` are those left; empty where no image was left out."""
+    number = len(bad) + len(splits.train) + len(splits.validation)
     return f"{_said(bad, number)}; they are left out (data.on_error={SKIP})" if bad else ""
 
 

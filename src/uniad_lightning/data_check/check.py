@@ -32,7 +32,7 @@ def check_data(listing: Callable[..., Splits], root: Path, *, held_out: float, o
     check_root(root, "the data set")
     tree = walk(root)
     splits, refusal = _listed(listing, root, held_out, tree)
-    records = [*splits.train, *splits.validation, *splits.test]
+    records = splits.all
     if not refusal:
         show_counts(splits)
     white_level = as_number(find_white_level(splits.train, threads=usable_cores()) or AUTO)

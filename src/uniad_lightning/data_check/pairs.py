@@ -66,7 +66,7 @@ _NEARLY = {"copy in train and test": "near copy in train and test"}
 def check_products(looks: Sequence[Look]) -> Iterator[Finding]:
     """Images whose nearest images are of one other product, four of five; found are single ones, no whole folder.
 
-    A product of fewer than six images is not judged.
+    A product of fewer than six images is left out: it has too few neighbours.
     """
     seen = [look for look in looks if look.thumb is not None]
     names = sorted({look.record.category for look in seen})

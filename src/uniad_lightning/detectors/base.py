@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.tiling import Framing
+from uniad_lightning.detectors.running_statistics import share_statistics
 from uniad_lightning.errors import InputError, print_stderr
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.metrics.intervals import with_intervals
@@ -238,16 +239,3 @@ def add_scored(metrics: AnomalyMetrics, output: Output, batch: Batch) -> None:
         categories=batch["category"],
         indices=batch["index"],
     )
-
-
-def share_statistics(module: nn.Module) -> None:
-    """Give all processes the buffers of numbers of the first, which are those that a checkpoint keeps.
-
-    Each process gathers its own running statistics while training, of its part of the batches. A backbone that is
-    frozen has the same everywhere.
-    """
-    frozen = [part for part in module.modules() if getattr(part, "trainable", True) is False]
-    same = {id(buffer) for part in frozen for buffer in part.buffers()}
-    for buffer in module.buffers():
-        if buffer.is_floating_point() and id(buffer) not in same:
-            torch.distributed.broadcast(buffer, 0)

@@ -24,8 +24,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from uniad_lightning.data.cached_features import statistics_batches
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.detectors.backbone_features import BackboneFeatures
-from uniad_lightning.detectors.base import add_scored, metrics_for, share_statistics
+from uniad_lightning.detectors.base import add_scored, metrics_for
 from uniad_lightning.detectors.optimization import optimize, report_loss
+from uniad_lightning.detectors.running_statistics import share_statistics
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.dense_patches import DensePatches

@@ -91,18 +91,6 @@ def overlaps(regions: np.ndarray, negatives: np.ndarray) -> np.ndarray:
     return (middle * width).sum(1) / LIMIT
 
 
-def resampled_aurocs(good: np.ndarray, defective: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """The AUROC, in 0..1, of each resample (R,) of the scores `good` (n,) and `defective` (m,); ties count half.
-
-    NaN everywhere where one of the two is empty.
-    """
-    if not len(good) or not len(defective):
-        return np.full(resamples, np.nan)
-    labels = np.repeat([0, 1], [len(good), len(defective)])
-    drawn = multiplicities(labels, seed=seed, resamples=resamples)
-    return resampled_rankings(np.concatenate([good, defective]), labels, drawn)[0]
-
-
 def corrected(resampled: np.ndarray, estimate: float) -> np.ndarray:
     """The `resampled` values (R,) of a number in 0..1 whose value on all images is `estimate`, without their bias.
 

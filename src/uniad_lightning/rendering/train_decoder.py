@@ -164,7 +164,7 @@ def use_every_image(data: UnifiedDataModule) -> None:
 
 def _listed_to_train_on(source: Callable[..., Splits], root: Path, *, categories: Any) -> Splits:
     splits = source(root, categories=categories)
-    return splits._replace(train=(*splits.train, *splits.validation, *splits.test), validation=())
+    return splits._replace(train=splits.all, validation=())
 
 
 def _claim(file: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> dict[str, Any] | None:

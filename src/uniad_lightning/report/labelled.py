@@ -145,7 +145,7 @@ def _records(
         splits = listed_records(data)
     except InputError as error:
         return {}, (f"kinds of defect and masks are not known: {one_line(error)}",)
-    return {str(record.image): record for split in splits[1:] for record in split}, ()
+    return {str(record.image): record for record in splits.all}, ()
 
 
 def _data_config(folder: Path, config: str, checkpoint: Mapping[str, Any] | None, file: str) -> DictConfig:

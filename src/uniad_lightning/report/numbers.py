@@ -8,12 +8,21 @@ import torch
 
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import score_at_best_f1
-from uniad_lightning.metrics.bootstrap import Interval, interval, mean_of, resampled_aurocs
+from uniad_lightning.metrics.bootstrap import (
+    NO_INTERVAL,
+    Interval,
+    corrected,
+    interval,
+    mean_of,
+    multiplicities,
+    resampled_rankings,
+)
 from uniad_lightning.metrics.histogram import by_score, ranking
+from uniad_lightning.metrics.intervals import SEED
 from uniad_lightning.report.content import ReportedImage, ReportedRun
 from uniad_lightning.results.decisions import LABELS
 
-SEED = 0  # of the resamples: the same page twice has the same intervals
+_AVERAGED = ("auroc", "ap", "f1max", "pixel_auroc", "aupro")
 HEADS = (
     "run", "path", "category", "label", "defect", "score", "boundary", "decision", "mistake", "category_found",
     "familiar", "error",
@@ -52,22 +61,36 @@ def categories_of(run: ReportedRun) -> list[str]:
 
 
 def numbers_of(run: ReportedRun) -> list[CategoryNumbers]:
-    """The categories of a labelled run, then `mean` and `pooled` where there are several."""
+    """The categories of a labelled run, then `mean` and `pooled` where there are several.
+
+    Intervals are those of `metrics.intervals`, of the same resamples of the images by category and label.
+    """
+    images = sorted((image for image in run.images if image.score is not None), key=lambda image: image.category)
+    scores = np.array([image.score for image in images], dtype=float)
+    labels = np.array([image.label for image in images], dtype=int)
+    names = categories_of(run)
+    ids = np.array([names.index(image.category) for image in images], dtype=int)
+    drawn = multiplicities(2 * ids + labels, seed=SEED)
     rows, resamples = [], []
-    for place, name in enumerate(categories_of(run)):
-        own = [image for image in run.images if image.category == name]
-        resampled = resampled_aurocs(*scores_by_label(own), seed=SEED + place)
-        resamples.append(resampled)
-        rows.append(_row(name, own, interval(resampled), _metrics(run, "categories", name)))
+    for place, name in enumerate(names):
+        own = ids == place
+        row = _row(name, scores[own], labels[own], _metrics(run, "categories", name))
+        resamples.append(resampled_rankings(scores[own], labels[own], drawn[:, own])[0])
+        rows.append(row._replace(interval=interval(corrected(resamples[-1], row.auroc))))
     if len(rows) == 1:
         return rows
-    means = (float(np.nanmean(values)) if not np.isnan(values).all() else np.nan for values in _columns(rows))
-    good, defective = sum(row.good for row in rows), sum(row.defective for row in rows)
-    auroc, ap, f1max, pixel_auroc, aupro = means
-    mean = interval(mean_of(resamples))
-    rows.append(CategoryNumbers("mean", good, defective, auroc, mean, ap, f1max, pixel_auroc, aupro))
-    pooled = interval(resampled_aurocs(*scores_by_label(run.images), seed=SEED + len(resamples)))
-    return [*rows, _row("pooled", run.images, pooled, _metrics(run, "pooled"))]
+    pooled = _row("pooled", scores, labels, _metrics(run, "pooled"))
+    together = resampled_rankings(scores, labels, drawn)[0]
+    return [*rows, _mean(rows, resamples), pooled._replace(interval=interval(corrected(together, pooled.auroc)))]
+
+
+def _mean(rows: Sequence[CategoryNumbers], resamples: Sequence[np.ndarray]) -> CategoryNumbers:
+    columns = (np.array([getattr(row, name) for row in rows], dtype=float) for name in _AVERAGED)
+    auroc, *others = (float(np.nanmean(column)) if not np.isnan(column).all() else np.nan for column in columns)
+    ends = interval(corrected(mean_of(resamples), auroc))
+    return CategoryNumbers(
+        "mean", sum(row.good for row in rows), sum(row.defective for row in rows), auroc, ends, *others
+    )
 
 
 def _metrics(run: ReportedRun, *keys: str) -> Mapping[str, Any]:
@@ -78,19 +101,13 @@ def _metrics(run: ReportedRun, *keys: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _columns(rows: Sequence[CategoryNumbers]) -> list[np.ndarray]:
-    names = ("auroc", "ap", "f1max", "pixel_auroc", "aupro")
-    return [np.array([getattr(row, name) for row in rows], dtype=float) for name in names]
-
-
-def _row(name: str, images: Sequence[ReportedImage], auroc: Interval, metrics: Mapping[str, Any]) -> CategoryNumbers:
-    good, defective = scores_by_label(images)
-    scores = torch.from_numpy(np.concatenate([good, defective]))
-    labels = torch.tensor([0] * len(good) + [1] * len(defective))
+def _row(name: str, scores: np.ndarray, labels: np.ndarray, metrics: Mapping[str, Any]) -> CategoryNumbers:
+    """A row without an interval, of the scores and labels (n,)."""
     pixels = (metrics.get(column) for column in ("pixel_auroc", "aupro"))
     pixel_auroc, aupro = (float(value) if isinstance(value, int | float) else float("nan") for value in pixels)
-    value, ap, f1max = ranking(*by_score(scores, labels))
-    return CategoryNumbers(name, len(good), len(defective), value, auroc, ap, f1max, pixel_auroc, aupro)
+    auroc, ap, f1max = ranking(*by_score(torch.from_numpy(scores), torch.from_numpy(labels)))
+    defective = int(labels.sum())
+    return CategoryNumbers(name, len(labels) - defective, defective, auroc, NO_INTERVAL, ap, f1max, pixel_auroc, aupro)
 
 
 def scores_by_label(images: Sequence[ReportedImage]) -> tuple[np.ndarray, np.ndarray]:

@@ -83,8 +83,7 @@ def train(cfg: DictConfig) -> Evaluation:
     check_images(cfg, data, checkpoint, initial)
     data.check_batch_size(trainer.world_size)
     _choose_monitors(callbacks, data, cfg)
-    records = [*data.splits.train, *data.splits.validation, *data.splits.test]
-    begin(trainer, data, records, cfg, resume_from=cfg.ckpt_path)
+    begin(trainer, data, data.splits.all, cfg, resume_from=cfg.ckpt_path)
     _warn_of_data(trainer, module, data, initial)
     draw_defects(data, folder)
     announce(trainer, data, done=checkpoint["global_step"] if checkpoint else 0)
