@@ -1,6 +1,5 @@
 """The systems that UniAD is compared with go the whole way: trained, evaluated, calibrated, exported, resumed."""
 
-import csv
 import subprocess
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 
 from support.checkpoints import weights
+from support.journeys import use
 from support.settings import UNIAD
 from uniad_lightning import Detector
 
@@ -79,12 +79,7 @@ def runs(tree, tmp_path_factory):
 def test_it_is_evaluated_calibrated_used_and_exported(runs, name, tree, tmp_path, uniad):
     trained = runs(name)
     last = trained / "checkpoints/last.ckpt"
-    for command, *more in (("evaluate",), ("calibrate", "rate=0.3"), ("predict", f"input={tree}/bottle/test")):
-        status, _, err = uniad(command, f"ckpt_path={last}", f"output_dir={tmp_path}/{command}", *more)
-        assert status == 0, err
-    assert (tmp_path / "evaluate/results.csv").read_text() == (trained / "results.csv").read_text()
-    with (tmp_path / "predict/predictions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 5
+    use(uniad, trained, tree, tmp_path)
     image = sorted((tree / "bottle/test").rglob("*.png"))[0]
     ours = Detector.load(last).predict(image)
     assert ours.decision in ("good", "defective", "unknown")

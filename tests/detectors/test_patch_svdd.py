@@ -1,6 +1,5 @@
 """model=patch_svdd: losses and map as rewritten, its banks after a training, the whole journey, what it refuses."""
 
-import csv
 import json
 import subprocess
 
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 from scipy.spatial.distance import cdist
 
 from support.checkpoints import weights
+from support.journeys import use
 from support.settings import UNIAD
 from uniad_lightning import Detector
 from uniad_lightning.data.images.decoding import read_image, resize
@@ -145,12 +145,7 @@ def train_paths(checkpoint):
 
 def test_the_journey(trained, tree, tmp_path, uniad):
     last = trained / "checkpoints/last.ckpt"
-    for command, *more in (("evaluate",), ("calibrate", "rate=0.3"), ("predict", f"input={tree}/bottle/test")):
-        status, _, err = uniad(command, f"ckpt_path={last}", f"output_dir={tmp_path}/{command}", *more)
-        assert status == 0, err
-    assert (tmp_path / "evaluate/results.csv").read_text() == (trained / "results.csv").read_text()
-    with (tmp_path / "predict/predictions.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 5
+    use(uniad, trained, tree, tmp_path)
     status, _, err = uniad("export", f"ckpt_path={last}", f"output={tmp_path}/it.onnx", f"output_dir={tmp_path}/export")
     assert status == 0, err
     image = sorted((tree / "bottle/test").rglob("*.png"))[0]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.models.dense_patches import spread
 from uniad_lightning.models.patch_svdd import (
     DIRECTIONS,
     DirectionClassifier,
@@ -14,7 +15,6 @@ from uniad_lightning.models.patch_svdd import (
     cut,
     neighbors,
     shifted,
-    spread,
 )
 
 
@@ -107,7 +107,7 @@ def test_a_pixel_has_the_mean_of_the_patches_that_cover_it(size, stride):
         rows, columns = slice(i * stride, i * stride + size), slice(j * stride, j * stride + size)
         total[:, rows, columns] += distances[:, i, j].numpy()[:, None, None]
         covering[rows, columns] += 1
-    assert np.allclose(spread(distances, size, stride).numpy(), total / covering, atol=1e-6)
+    assert np.allclose(spread(distances, torch.ones(size, size), stride).numpy(), total / covering, atol=1e-6)
 
 
 def test_sizes_are_checked():

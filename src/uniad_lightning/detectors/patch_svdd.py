@@ -22,6 +22,7 @@ from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.detectors.one_pass import gathered
 from uniad_lightning.detectors.optimization import optimize, report_loss
 from uniad_lightning.errors import InputError
+from uniad_lightning.models.dense_patches import spread
 from uniad_lightning.models.initialization import check_above, check_counts
 from uniad_lightning.models.memory_bank import MemoryBank
 from uniad_lightning.models.patch_svdd import (
@@ -31,7 +32,6 @@ from uniad_lightning.models.patch_svdd import (
     cut,
     neighbors,
     shifted,
-    spread,
 )
 from uniad_lightning.randomness import draw, key
 from uniad_lightning.scoring import ImageScore
@@ -149,7 +149,7 @@ class PatchSVDD(AnomalyModule):
         maps = []
         for embeddings, bank, size, stride in zip(found, self._banks(), SIZES, self.stride, strict=True):
             distances = bank(embeddings.flatten(2).transpose(1, 2)).unflatten(1, embeddings.shape[2:])  # (B, h, w)
-            maps.append(spread(distances, size, stride))
+            maps.append(spread(distances, distances.new_ones(size, size), stride))
         return math.prod(maps[1:], start=maps[0])
 
     def on_train_start(self) -> None:

@@ -1,4 +1,4 @@
-"""Square patches all over an image, and a map of what is said of each of them (CutPaste's model of patches)."""
+"""Square patches all over an image, and a map of what is said of each of them (CutPaste, Patch-SVDD)."""
 
 from collections.abc import Iterator
 
@@ -44,6 +44,11 @@ class DensePatches:
         """
         offsets = torch.arange(self.size, dtype=scores.dtype, device=scores.device) - (self.size - 1) / 2
         line = torch.exp(-(offsets / (_SIGMA * self.size)).square() / 2)
-        window = (line[:, None] * line)[None, None]
-        summed = F.conv_transpose2d(scores[:, None], window, stride=self.stride)
-        return (summed / F.conv_transpose2d(torch.ones_like(scores[:1, None]), window, stride=self.stride))[:, 0]
+        return spread(scores, line[:, None] * line, self.stride)
+
+
+def spread(scores: Tensor, window: Tensor, stride: int) -> Tensor:
+    """Scores (B, h, w) of patches -> at each pixel the mean of those that cover it, weighted by `window` (K, K)."""
+    summed = F.conv_transpose2d(scores[:, None], window[None, None], stride=stride)
+    weights = F.conv_transpose2d(torch.ones_like(scores[:1, None]), window[None, None], stride=stride)
+    return (summed / weights)[:, 0]

@@ -121,10 +121,3 @@ def _placed(offset: Tensor, uniform: Tensor, image_size: tuple[int, int], size: 
 def _whole_numbers(uniform: Tensor, count: Tensor | int) -> Tensor:
     """Whole numbers from 0 to below `count`, of numbers from [0, 1)."""
     return torch.minimum((uniform * count).long(), torch.as_tensor(count, device=uniform.device) - 1)
-
-
-def spread(distances: Tensor, size: int, stride: int) -> Tensor:
-    """At each pixel the mean of the distances (B, h, w) of the patches of `size` pixels that cover it, (B, H, W)."""
-    window = distances.new_ones(1, 1, size, size)
-    summed = F.conv_transpose2d(distances[:, None], window, stride=stride)
-    return (summed / F.conv_transpose2d(torch.ones_like(distances[:1, None]), window, stride=stride))[:, 0]
