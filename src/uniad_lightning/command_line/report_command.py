@@ -10,7 +10,7 @@ from uniad_lightning.report.write import LIMIT, write_report
 
 OPTIONS = tuple(dict.fromkeys(option.partition("=")[0] for option in REPORT_OPTIONS))
 _USAGE = (
-    "expected uniad report RUN [RUN...] [out=DIR] [images=thumbnails|embedded|beside] [maps=true|false] [device=auto] "
+    "uniad report RUN [RUN...] [out=DIR] [images=thumbnails|embedded|beside] [maps=true|false] [device=auto] "
     f"[limit={LIMIT}]"
 )
 
@@ -22,7 +22,7 @@ def show_report(arguments: list[str]) -> bool:
     """
     given = [argument for argument in arguments if argument not in ("-h", "--help")]
     if not given:
-        print_stdout(_USAGE)
+        print_stdout(f"{_USAGE}; it writes one HTML file over run folders, and report.csv with all scores beside it")
         return True
     options: dict[str, str] = {}
     folders: list[Path] = []
@@ -33,7 +33,7 @@ def show_report(arguments: list[str]) -> bool:
         else:
             folders.append(expand(argument))
     if not folders:
-        raise InputError(f"uniad report {' '.join(arguments)}: names no run folder; {_USAGE}")
+        raise InputError(f"uniad report {' '.join(arguments)}: names no run folder; expected {_USAGE}")
     written = write_report(
         folders,
         out=expand(options["out"]) if options.get("out") else None,
