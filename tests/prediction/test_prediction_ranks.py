@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.memory import alone
 from support.predicting import check_agreement, journal, table
 from support.predicting import predict as predict_alone
 from support.predicting_together import meeting, predict
@@ -296,19 +297,22 @@ def test_one_process_ends_what_several_began_but_not_by_watching(checkpoint, lin
     assert untimed(tmp_path / "out") == rows
 
 
-def test_memory_stays_flat_when_many_rows_become_one_file(tmp_path):
-    rows = 10_000
-    with PredictionWriter(tmp_path, overlays="none", settings={}) as whole:
-        (tmp_path / PARTS).mkdir()
+def memory_of_a_merge(folder, rows):
+    with PredictionWriter(folder, overlays="none", settings={}) as whole:
+        (folder / PARTS).mkdir()
         for rank in range(2):
-            with (tmp_path / PARTS / f"{rank}.jsonl").open("w") as file:
+            with (folder / PARTS / f"{rank}.jsonl").open("w") as file:
                 for place in range(rank, rows, 2):
                     item = Item(f"folder/part-{place:06d}.png", read=None, size=1, mtime_ns=place)
                     file.write(json.dumps({**empty_row(item, 1.0, ""), "place": place}) + "\n")
         tracemalloc.start()
-        merge(tmp_path, whole, once=False)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        merge(folder, whole, once=False)
+        return tracemalloc.get_traced_memory()[1]
+
+
+def test_memory_stays_flat_when_many_rows_become_one_file(tmp_path):
+    rows = 10_000
+    peak = alone(memory_of_a_merge, tmp_path, rows)
     assert [row["mtime_ns"] for row in journal(tmp_path)] == list(range(rows))
     assert peak < 4 << 20  # 1000 rows at once; all would take 10
 

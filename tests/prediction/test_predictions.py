@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.memory import alone
 from support.paths import TESTS
 from support.pictures import header_only, png
 from support.predicting import check_agreement, journal, of, predict, table
@@ -619,8 +620,7 @@ def test_few_decoded_images_are_alive_at_any_time(tmp_path):
     assert max(most) <= 4 * 4  # a batch that is inspected, one that was, and two ahead
 
 
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+def memory_of_predictions(folder):
     image = np.full((2, 2, 3), 9, dtype=np.uint8)
     sizes = {}
 
@@ -631,20 +631,28 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
             yield Item(f"folder/part-{i:06d}.png", lambda: image, i, i)
 
     tracemalloc.start()
-    with PredictionWriter(tmp_path / "out", overlays="none", settings={}) as writer:
+    with PredictionWriter(folder, overlays="none", settings={}) as writer:
         counts = predict_all(StandIn(), of(items()), writer, batch_size=100, workers=2, show=False)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
     assert counts.good == 10_000
-    assert sizes[9_999] - sizes[4_000] < 300_000  # their names alone would be twice as much
-    assert peak < 4 << 20
+    return sizes[9_999] - sizes[4_000], tracemalloc.get_traced_memory()[1]
+
+
+def memory_of_a_resume(folder):
     tracemalloc.start()
-    with PredictionWriter(tmp_path / "out", overlays="none", settings={}, resume=True) as writer:
+    with PredictionWriter(folder, overlays="none", settings={}, resume=True) as writer:
         assert writer.kept == 10_000
-        assert tracemalloc.get_traced_memory()[0] < 1 << 20
-        assert writer.done(Item("folder/part-009999.png", lambda: image, 9_999, 9_999))
-        assert not writer.done(Item("folder/part-009999.png", lambda: image, 9_999, 10_000))
-    tracemalloc.stop()
+        memory = tracemalloc.get_traced_memory()[0]
+        assert writer.done(Item("folder/part-009999.png", None, 9_999, 9_999))
+        assert not writer.done(Item("folder/part-009999.png", None, 9_999, 10_000))
+    return memory
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    growth, peak = alone(memory_of_predictions, tmp_path)
+    assert growth < 300_000  # their names alone would be twice as much
+    assert peak < 4 << 20
+    assert alone(memory_of_a_resume, tmp_path) < 1 << 20
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.memory import alone
 from support.sources import Watched, names, old, save
 from support.videos import film
 from uniad_lightning.data.layouts.listing import is_image
@@ -144,16 +145,18 @@ def test_list_in_the_encoding_of_western_windows(tmp_path):
     assert not isinstance(error.value, TemporaryError)  # trying again would not help
 
 
+def memory_of_a_list(path):
+    items = open_source(str(path)).items
+    next(items)
+    tracemalloc.start()
+    return sum(1 for _ in items), tracemalloc.get_traced_memory()[1]
+
+
 @pytest.mark.slow
 def test_a_long_list_takes_no_memory(tmp_path):
     with (tmp_path / "list.txt").open("w") as file:
         file.writelines(f"folder/image-{i:09d}.png\n" for i in range(50_000))
-    items = open_source(str(tmp_path / "list.txt")).items
-    next(items)
-    tracemalloc.start()
-    count = sum(1 for _ in items)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    count, peak = alone(memory_of_a_list, tmp_path / "list.txt")
     assert count == 49_999
     assert peak < 8 << 20  # the items alone would be 50 MB; Python's table of path names is some of it
 
