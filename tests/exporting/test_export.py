@@ -34,7 +34,8 @@ from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.engines.checkpoint import load_engine
-from uniad_lightning.inspection.engines.exported import FORMAT, OnnxEngine, ProgramEngine
+from uniad_lightning.inspection.engines.exported import OnnxEngine, ProgramEngine
+from uniad_lightning.inspection.engines.metadata import FORMAT
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.training.build import build_module
 from uniad_lightning.training.checkpoint import pack_ignored

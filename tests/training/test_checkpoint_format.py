@@ -50,7 +50,9 @@ OLD = [
 
 def aged(checkpoint):
     """The checkpoint as 0.1.0 would have written it."""
-    back = {upgrade_config({"_target_": f"uniad_lightning.{old}"})["_target_"]: f"uniad_lightning.{old}" for old in OLD}
+    back = {
+        upgrade_config({"_target_": f"uniad_lightning.{old}"}, "x")["_target_"]: f"uniad_lightning.{old}" for old in OLD
+    }
 
     def old(node):
         if isinstance(node, dict):
@@ -64,7 +66,7 @@ def aged(checkpoint):
 
 @pytest.mark.parametrize("old", OLD)
 def test_what_the_first_version_names_is_still_there(old):
-    target = upgrade_config({"_target_": f"uniad_lightning.{old}"})["_target_"]
+    target = upgrade_config({"_target_": f"uniad_lightning.{old}"}, "x")["_target_"]
     assert get_object(target).__name__ == old.rpartition(".")[2]
 
 
@@ -98,7 +100,11 @@ def test_a_later_format_is_refused_in_one_line():
         upgrade({"format": "soon", "config": {}}, "ckpt_path=x")
 
 
-def test_a_configuration_that_holds_itself_comes_to_an_end():
-    config = {"data": []}
-    config["data"].append(config)
-    assert upgrade_config(config)["data"]
+def test_a_configuration_that_holds_itself_or_multiplies_is_refused():
+    endless, doubled = {"data": []}, [0] * 10
+    endless["data"].append(endless)
+    for _ in range(20):
+        doubled = [doubled] * 10
+    for config, said in ((endless, "nested more than 32 levels"), ({"data": doubled}, "more than 100000 values")):
+        with pytest.raises(InputError, match=rf"x: its data.* {said}"):
+            upgrade_config(config, "x")

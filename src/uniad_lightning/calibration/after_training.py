@@ -10,7 +10,7 @@ from uniad_lightning.calibration.calibrate import calibrate
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.results.output_folder import is_first
-from uniad_lightning.results.run_folder import CALIBRATION, LAST, read_metrics
+from uniad_lightning.results.run_folder import CALIBRATION, best_checkpoint, read_metrics
 from uniad_lightning.settings import conf_dir
 from uniad_lightning.training import train as training
 
@@ -36,14 +36,13 @@ def train(cfg: DictConfig) -> Evaluation:
 def set_boundary(cfg: DictConfig) -> None:
     """Calibrate the checkpoint that the finished training of `cfg` has reported, on the device of the training."""
     folder = Path(cfg.output_dir)
-    metrics = read_metrics(folder)
-    if metrics is None:
+    if read_metrics(folder) is None:
         raise InputError(f"{folder}: holds no finished training to calibrate")
     settings = DictConfig(OmegaConf.load(conf_dir() / "calibrate.yaml"))
     settings.pop("defaults")
     settings.data = OmegaConf.load(conf_dir() / "data" / "from_checkpoint.yaml")
     settings.overwrite = True  # a report from before the training went on
-    settings.ckpt_path = str((folder / LAST).with_stem(metrics["checkpoint"]))
+    settings.ckpt_path = str(best_checkpoint(folder))
     settings.output_dir = str(folder / FOLDER)
     settings.device = _device(cfg.trainer)
     calibrate(settings)

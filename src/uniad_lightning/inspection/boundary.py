@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import beta
 
+from uniad_lightning.errors import one_line
+
 CONFIDENCE = 0.95  # of the interval of a false-alarm rate
 
 
@@ -76,10 +78,27 @@ class Calibration(NamedTuple):
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Calibration":
-        """The opposite of `plain`."""
-        stored = values["categories"] if "categories" in values else values["products"]  # of 0.1.0
-        categories = {name: Boundary(**boundary) for name, boundary in stored.items()}
-        return cls(values["method"], Boundary(**values["overall"]), categories, values.get("by_category", False))
+        """The opposite of `plain`; ValueError for anything else, since a file may come from anyone."""
+        try:
+            stored = values["categories"] if "categories" in values else values["products"]  # of 0.1.0
+            categories = {name: _boundary(name, boundary) for name, boundary in stored.items()}
+            overall, by_category = _boundary("overall", values["overall"]), values.get("by_category", False)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"a calibration without its entries ({one_line(error)})") from None
+        if not all(isinstance(name, str) for name in (values.get("method"), *categories)):
+            raise ValueError("a calibration with a name that is no text")
+        return cls(values["method"], overall, categories, bool(by_category))
+
+
+def _boundary(name: Any, values: dict[str, Any]) -> Boundary:
+    """The boundary of a file; ValueError for values that no boundary has."""
+    boundary = Boundary(**values)
+    for key, value in boundary._asdict().items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"the boundary of {name!r:.40} has {key} {value!r:.40}, expected a finite number")
+    if boundary.spread <= 0:
+        raise ValueError(f"the boundary of {name!r:.40} has spread {boundary.spread!r:.40}, expected one above 0")
+    return boundary
 
 
 def rank_at_rate(count: int, rate: float) -> int:

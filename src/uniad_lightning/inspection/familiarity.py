@@ -3,11 +3,14 @@
 Not in the paper. The anomaly score of an unfamiliar image has no meaning.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from uniad_lightning.training.checkpoint_entries import is_whole
 
 TWIN = 0.01  # a distance below is that of the same photograph twice
 
@@ -81,10 +84,18 @@ class Familiarity:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Familiarity":
-        """The opposite of `plain`, which rounds to half precision."""
-        return cls(
-            references=values["references"].float(),
-            boundary=values["boundary"],
-            names=values.get("names", ()),
-            owners=values.get("owners"),
-        )
+        """The opposite of `plain`, which rounds to half precision; ValueError for anything else."""
+        references, boundary = values.get("references"), values.get("boundary")
+        names, owners = values.get("names", ()), values.get("owners")
+        if not is_whole(references, 2) or not len(references) or not references.is_floating_point():
+            raise ValueError("the references of what is familiar are no numbers (n, C)")
+        if not isinstance(boundary, float | int) or not 0 < boundary < math.inf:
+            raise ValueError(f"the boundary of what is familiar is {boundary!r:.40}, expected a number above 0")
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise ValueError("the categories of what is familiar are no names")
+        if owners is not None:
+            if not is_whole(owners, 1) or owners.is_floating_point() or len(owners) != len(references):
+                raise ValueError("the categories of what is familiar are not one number for each reference")
+            if owners.min() < -1 or owners.max() >= len(names):
+                raise ValueError("the categories of what is familiar have a number without a name")
+        return cls(references=references.float(), boundary=boundary, names=names, owners=owners)

@@ -1,21 +1,16 @@
 """Finished runs for a table: searched below folders, read, and checked to be comparable."""
 
-import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.errors import InputError
 from uniad_lightning.paper.rows import alone, system
 from uniad_lightning.results.run_folder import CONFIG, METRICS, read_metrics
 from uniad_lightning.settings import flat
-from uniad_lightning.training.checkpoint_format import upgrade_config
-from uniad_lightning.training.resume import FREE_TO_CHANGE, plain
+from uniad_lightning.training.resume import FREE_TO_CHANGE
+from uniad_lightning.training.saved_config import saved_config
 
 _SEEDS = ("seed", "data.seed", "data.augmentation.seed")
 # A resumed run may change these, but they change a result: random weights, prepared images, the best epoch.
@@ -104,13 +99,8 @@ def _read(folder: Path) -> Run | str:
     path = folder / CONFIG
     if not path.is_file():
         return "failed before it started: the folder is empty"
-    try:
-        settings = settings_of(upgrade_config(plain(DictConfig(OmegaConf.load(path)))))
-        metrics = read_metrics(folder)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{folder / METRICS}: not JSON ({one_line(error)}); evaluate the run again") from None
-    except (OmegaConfBaseException, YAMLError, OSError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); expected a resolved configuration") from None
+    settings = settings_of(saved_config(path))
+    metrics = read_metrics(folder)
     if metrics is None:
         return f"is unfinished: it has no {METRICS}"
     if not {"mean", "pooled", "categories"} <= metrics.keys():

@@ -10,6 +10,7 @@ from typing import Any
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.atomic import replacing
+from uniad_lightning.files.json_file import read_object
 from uniad_lightning.files.within import is_within
 from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.open_files import check_present, explained, open_locked
@@ -149,7 +150,7 @@ class PredictionWriter:
         path = self.folder / SETTINGS
         if not path.is_file():
             raise InputError(f"output_dir={self.folder}: {SETTINGS} is missing, so resume=true cannot compare settings")
-        current, saved = json.loads(self._settings), json.loads(path.read_text())
+        current, saved = json.loads(self._settings), read_object(path, "choose another output_dir")
         for name in sorted(current.keys() | saved.keys()):
             if current.get(name) != saved.get(name):
                 raise InputError(

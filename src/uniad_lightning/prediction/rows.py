@@ -143,7 +143,7 @@ def _parsed(line: bytes) -> Row | None:
     """The row of a whole line of a journal; None for any other line."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict):
         return None

@@ -9,7 +9,8 @@ from typing import Any
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.files.csv_text import csv_text
-from uniad_lightning.files.within import is_within
+from uniad_lightning.files.json_file import read_object
+from uniad_lightning.files.within import is_within, stays_within
 from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
 from uniad_lightning.metrics.bootstrap import NO_INTERVAL, Interval
 from uniad_lightning.metrics.uncertainty import Bounds
@@ -30,6 +31,8 @@ RESULTS = "results.csv"
 SKIPPED = "skipped.csv"
 CONFIG = "config.yaml"
 LAST = Path("checkpoints") / "last.ckpt"
+_AGAIN = "evaluate the run again"
+_ROWS = ("mean", "pooled", "categories")  # entries of metrics.json that hold numbers by name
 # Results, from which no training resumes.
 _OUTCOME = (
     METRICS, RESULTS, TEST_SCORES, MISTAKES, CALIBRATION, OUTCOMES, SCORES, LOSS, DEFECTS, HEATMAPS, MAPS,
@@ -161,9 +164,18 @@ def interval_ends(evaluation: Evaluation, name: str) -> list[float]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """The content of a finished run's `metrics.json`; None when the run is not finished."""
+    """The content of a finished run's `metrics.json`; None when the run is not finished.
+
+    Raises InputError for a file that is no JSON object, or whose rows are none.
+    """
     path = folder / METRICS
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    metrics = read_object(path, _AGAIN)
+    for row in _ROWS:
+        if not isinstance(metrics.get(row, {}), dict):
+            raise InputError(f"{path}: its {row} is a {type(metrics[row]).__name__}, expected an object; {_AGAIN}")
+    return metrics
 
 
 def reported_checkpoint(path: Path, key: str) -> Path:
@@ -178,8 +190,15 @@ def reported_checkpoint(path: Path, key: str) -> Path:
         raise InputError(
             f"{key}={path}: is a folder, and no run folder ({LAST} is not in it); give a run folder or a checkpoint"
         )
-    metrics = read_metrics(path)
-    return last if metrics is None else last.with_stem(metrics["checkpoint"])
+    return last if read_metrics(path) is None else best_checkpoint(path)
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """The checkpoint whose results a finished run reports; InputError where its `metrics.json` names none."""
+    name = (read_metrics(folder) or {}).get("checkpoint")
+    if not isinstance(name, str) or not stays_within(name) or Path(name).name != name:
+        raise InputError(f"{folder / METRICS}: checkpoint is {name!r:.80}, expected a name such as '{LAST.stem}'")
+    return (folder / LAST).with_stem(name)
 
 
 def _plain(row: Row | Bounds) -> dict[str, float | int | None]:

@@ -93,15 +93,15 @@ def build_saved(path: str, trust: str | Sequence[str] = ()) -> tuple[AnomalyModu
 
 
 @contextmanager
-def as_saved(path: str) -> Iterator[None]:
-    """Within this, any error with a checkpoint's own configuration becomes an InputError that names the checkpoint."""
+def as_saved(path: str, fault: str = "its configuration does not fit") -> Iterator[None]:
+    """Within this, any error with a checkpoint's own content becomes an InputError: the checkpoint, and the `fault`."""
     try:
         yield
     except Exception as error:  # a class may raise anything for a value that does not fit
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, InputError):
             cause = cause.__cause__
-        raise InputError(f"ckpt_path={path}: its configuration does not fit; {one_line(cause)}") from error
+        raise InputError(f"ckpt_path={path}: {fault}; {one_line(cause)}") from error
 
 
 def build_saved_data(
@@ -135,7 +135,10 @@ def build_saved_data(
         trained = checkpoint.get("trained", torch.zeros(0)).tolist()
         data.for_evaluation(trained=None if other is None else trained, other=bool(other))
     if "ignore" in checkpoint:
-        data.framing.ignore = unpack_ignored(checkpoint["ignore"])
+        try:
+            data.framing.ignore = unpack_ignored(checkpoint["ignore"])
+        except (ValueError, KeyError) as error:
+            raise InputError(f"the checkpoint's ignored pixels: {one_line(error)}; use another checkpoint") from None
     return data
 
 

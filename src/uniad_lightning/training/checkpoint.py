@@ -21,6 +21,7 @@ from uniad_lightning.files.torch_file import read_torch_file
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.results.run_folder import LAST
 from uniad_lightning.results.written_files import note
+from uniad_lightning.training.checkpoint_entries import check_entries, is_whole
 from uniad_lightning.training.checkpoint_format import FORMAT, upgrade
 from uniad_lightning.training.train_images import image_names, pack_names
 
@@ -82,8 +83,13 @@ def pack_ignored(mask: np.ndarray) -> dict[str, Any]:
 
 
 def unpack_ignored(packed: dict[str, Any]) -> np.ndarray:
-    """The opposite of `pack_ignored`."""
-    return unpack_mask(packed["bits"].numpy(), packed["size"])
+    """The opposite of `pack_ignored`; ValueError for anything else."""
+    bits, size = packed["bits"], packed["size"]
+    whole = is_whole(bits, 1) and bits.dtype == torch.uint8
+    sides = isinstance(size, list | tuple) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+    if not whole or not sides or len(bits) != -(-size[0] * size[1] // 8):
+        raise ValueError("the mask of ignored pixels is not of its size")
+    return unpack_mask(bits.numpy(), size)
 
 
 def update_checkpoint(path: str, **entries: Any) -> None:
@@ -107,6 +113,7 @@ def load_checkpoint(path: str, key: str = "ckpt_path") -> dict[str, Any]:
     checkpoint = read_torch_file(file, f"{key}={path}")
     if not isinstance(checkpoint, dict) or not {"config", "state_dict", "loops"} <= checkpoint.keys():
         raise InputError(f"{key}={path}: is not a checkpoint of uniad-lightning; expected one written by uniad train")
+    check_entries(checkpoint, f"{key}={path}")
     return upgrade(checkpoint, f"{key}={path}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from uniad_lightning import __version__
 from uniad_lightning.errors import InputError
-from uniad_lightning.training.trusted_targets import MOST_LEVELS
+from uniad_lightning.training.trusted_targets import nodes
 
 FORMAT = 2
 
@@ -55,11 +55,16 @@ def upgrade(checkpoint: dict[str, Any], name: str) -> dict[str, Any]:
         )
     if written == FORMAT:
         return checkpoint
-    return {**checkpoint, "format": FORMAT, "config": upgrade_config(checkpoint["config"])}
+    return {**checkpoint, "format": FORMAT, "config": upgrade_config(checkpoint["config"], name)}
 
 
-def upgrade_config(config: Any) -> Any:
-    """A configuration of format 1 as one of this format; one of this format is returned unchanged."""
+def upgrade_config(config: Any, name: str) -> Any:
+    """A configuration of format 1 as one of this format; one of this format is returned unchanged.
+
+    Raises InputError, beginning with `name`, for one that is nested too deep or holds too many values.
+    """
+    for _ in nodes(config, name):  # to its end: what follows would take as long as it is large
+        pass
     config = _renamed(config)
     for group, values in _NEW.items():
         if isinstance(config, dict) and isinstance(config.get(group), dict):
@@ -67,13 +72,11 @@ def upgrade_config(config: Any) -> Any:
     return config
 
 
-def _renamed(node: Any, level: int = 0) -> Any:
-    """Nested dicts and lists with the current names of targets; what is nested too deep is refused later."""
-    if level > MOST_LEVELS:
-        return node
+def _renamed(node: Any) -> Any:
+    """Nested dicts and lists with the current names of targets."""
     if isinstance(node, dict):
-        return {key: _moved(value) if key == "_target_" else _renamed(value, level + 1) for key, value in node.items()}
-    return [_renamed(value, level + 1) for value in node] if isinstance(node, list) else node
+        return {key: _moved(value) if key == "_target_" else _renamed(value) for key, value in node.items()}
+    return [_renamed(value) for value in node] if isinstance(node, list) else node
 
 
 def _moved(target: Any) -> Any:

@@ -15,8 +15,8 @@ from uniad_lightning.results.run_folder import CONFIG
 from uniad_lightning.settings import flat
 from uniad_lightning.training.build import warn
 from uniad_lightning.training.checkpoint import load_checkpoint
-from uniad_lightning.training.checkpoint_format import upgrade_config
 from uniad_lightning.training.method import method_of, overridden
+from uniad_lightning.training.saved_config import saved_config
 from uniad_lightning.training.trusted_targets import refuse_foreign
 
 # What a resumed run may change; everything else decides the result and is compared with the checkpoint.
@@ -119,7 +119,7 @@ def refuse_other_run(config: dict[str, Any], saved: dict[str, Any], path: str) -
 
 def refuse_other_settings(config: dict[str, Any], folder: Path) -> None:
     """Raises InputError that names the first setting in which `config` differs from the run in `folder`."""
-    saved = upgrade_config(plain(DictConfig(OmegaConf.load(folder / CONFIG))))
+    saved = saved_config(folder / CONFIG)
     difference = _first_difference(config, saved, _is_without_influence)
     if difference is not None:
         raise InputError(

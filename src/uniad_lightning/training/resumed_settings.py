@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -13,7 +13,7 @@ from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.results.run_folder import CONFIG, LAST, METRICS
 from uniad_lightning.settings import conf_dir, flat
-from uniad_lightning.training.checkpoint_format import upgrade_config
+from uniad_lightning.training.saved_config import saved_config
 from uniad_lightning.training.trusted_targets import refuse_foreign
 
 FREE_GROUPS = ("callbacks", "logger")  # a resumed run may choose another option of them
@@ -50,7 +50,7 @@ def resumed_settings(defaults: DictConfig, path: str, words: Sequence[str]) -> D
     a word that fits none of its settings.
     """
     run = unfinished_run(path)
-    saved: Any = upgrade_config(OmegaConf.to_container(OmegaConf.load(run.folder / CONFIG)))
+    saved = saved_config(run.folder / CONFIG)
     refuse_foreign(saved, f"resume={path}")
     if (run.folder / METRICS).is_file() and "overwrite=true" not in words:
         raise InputError(

@@ -26,6 +26,7 @@ from uniad_lightning.settings import conf_dir
 
 TARGET = "_target_"
 MOST_LEVELS = 32  # of nested dicts and lists: a list in a file may contain itself
+MOST_VALUES = 100_000  # a list that a file names many times multiplies at each level; real configurations have hundreds
 # By group: the package whose subclasses of the class are allowed as well.
 FAMILIES: dict[str, tuple[str, type]] = {
     "optimizer": ("torch.optim", Optimizer),
@@ -46,7 +47,7 @@ def refuse_foreign(config: Any, name: str, trust: str | Sequence[str] = ()) -> N
     trusted = (*given, *filter(None, os.environ.get("UNIAD_TRUST", "").replace(" ", "").split(",")))
     if not isinstance(config, dict):
         raise InputError(f"{name}: its configuration is not a mapping; expected a checkpoint written by uniad train")
-    for key, node in _nodes(config, name):
+    for key, node in nodes(config, name):
         if isinstance(node, dict) and TARGET in node:
             _refuse_target(f"{key}.{TARGET}".lstrip("."), node, name, trusted)
         elif isinstance(node, str) and "${" in node:
@@ -55,13 +56,19 @@ def refuse_foreign(config: Any, name: str, trust: str | Sequence[str] = ()) -> N
             raise InputError(f"{name}: its {key} is a {type(node).__name__}; expected plain values")
 
 
-def _nodes(config: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Every value of nested dicts and lists with its dotted key, and every key of a dict."""
-    pending = [("", config, 0)]
+def nodes(config: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Every value of nested dicts and lists with its dotted key, and every key of a dict.
+
+    Raises InputError, beginning with `name`, for one nested too deep, and for too many values.
+    """
+    pending, count = [("", config, 0)], 0
     while pending:
         key, node, level = pending.pop()
+        count += len(node) if isinstance(node, dict | list | tuple) else 0
         if level > MOST_LEVELS:
             raise InputError(f"{name}: its {key[:40]} is nested more than {MOST_LEVELS} levels deep; expected settings")
+        if count > MOST_VALUES:
+            raise InputError(f"{name}: its {key[:40]} has more than {MOST_VALUES} values; expected settings")
         yield key, node
         if isinstance(node, dict):
             yield from ((f"{key}, a key,", child) for child in node)

@@ -6,11 +6,13 @@
     CACHE/<key>/held                 locked by each process that uses the store
 
 An image's signature holds the path, size and modification time of its files, so a changed image is another one. Its
-entry is written after its features, in one transaction. Damaged features are found by their checksum and computed
-again. The index assigns the slots, so that processes that fill one store at the same time write to different places.
+entry is written after its features, in one transaction. Damaged features and masks are found by their checksum and
+computed again. The index assigns the slots, so that processes that fill one store at the same time write to different
+places.
 """
 
 import os
+import re
 import shutil
 import sqlite3
 import threading
@@ -36,11 +38,24 @@ SPARE_BYTES = 1 << 30  # that a cache leaves free on its disk
 MOST_OPEN = 256  # shards
 MISSING = -1
 NO_ROOM = "the disk has no room for the features"
+_OF_CONTENT = re.compile("no such|schema|unsupported")  # what SQLite says of a table that is another
 _TABLES = """
 create table if not exists entry (signature blob primary key, slot integer, checksum integer, mask blob) without rowid;
 create table if not exists slots (next integer);
 insert into slots select 0 where not exists (select * from slots);
 """
+_FREE = "select max(next, (select ifnull(max(slot) + 1, 0) from entry)) from slots"  # `next`, unless that is damaged
+
+
+def _checksum(feature: np.ndarray, mask: bytes) -> int:
+    """Of the features of an image and its mask; without a mask that of the features alone."""
+    return zlib.crc32(mask, zlib.crc32(feature.data))
+
+
+def _may_be(slot: object, checksum: object, mask: object, end: object) -> bool:
+    """Whether values of a row can be those that were written: in a damaged index they are of any type and size."""
+    numbers = type(slot) is type(checksum) is type(end) is int
+    return numbers and isinstance(mask, bytes) and 0 <= slot < end  # type: ignore[operator]
 
 
 class StoreError(InputError):
@@ -128,14 +143,25 @@ class DiskStore:
     def _prepare(self) -> None:
         """Make the tables; a damaged index is replaced, since its features can be computed again."""
         try:
-            with self._connected() as index:
-                index.executescript(_TABLES)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            (self.folder / INDEX).unlink()
-            with self._connected() as index:
-                index.executescript(_TABLES)
+            if self._is_sound():
+                return
+        except sqlite3.OperationalError as error:
+            if not _OF_CONTENT.search(str(error)):  # a full disk, a permission, a lock
+                raise
+        except (sqlite3.DatabaseError, ValueError, OverflowError):  # the last two of damaged texts and numbers
+            pass
+        (self.folder / INDEX).unlink()
+        with self._connected() as index:
+            index.executescript(_TABLES)
+
+    def _is_sound(self) -> bool:
+        """Whether the index, made where it is missing, has its tables and passes SQLite's own check."""
+        with self._connected() as index:
+            index.executescript(_TABLES)
+            index.execute("select signature, slot, checksum, mask from entry limit 1").fetchall()
+            return index.execute("pragma quick_check(1)").fetchone() == ("ok",) and index.execute(
+                "select count(*), typeof(max(next)) from slots"
+            ).fetchone() == (1, "integer")
 
     def _connected(self) -> Connection:
         return Connection(self.folder / INDEX)
@@ -147,20 +173,21 @@ class DiskStore:
             yield
         except OSError as error:
             raise StoreError(f"data.cache_dir={self.cache}: {system_reason(error)}") from error
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError, OverflowError) as error:
             raise StoreError(f"data.cache_dir={self.cache}: {self.folder / INDEX}: {error}") from error
 
     def find(self, signatures: Sequence[bytes]) -> np.ndarray:
         """As in `Store`; reads all features once to check them."""
         slots = np.full(len(signatures), MISSING, dtype=np.int64)
-        query = "select slot, checksum from entry where signature = ?"
+        query = "select slot, checksum, mask from entry where signature = ?"
         feature = np.empty(self._shape, dtype=np.float16)
         with self._as_store_errors():
             with self._connected() as index:
+                (end,) = index.execute("select next from slots").fetchone()
                 rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
-            known = [(i, *row) for i, row in enumerate(rows) if row]
-            for i, slot, checksum in progress_bar("check features", known, leave=False, shown=None, delay=2):
-                if self._read(slot, feature) and zlib.crc32(feature.data) == checksum:
+            known = [(i, *row) for i, row in enumerate(rows) if row and _may_be(*row, end)]
+            for i, slot, checksum, mask in progress_bar("check features", known, leave=False, shown=None, delay=2):
+                if self._read(slot, feature) and _checksum(feature, mask) == checksum:
                     slots[i] = slot
             os.utime(self.folder)  # when it was last used
         return slots
@@ -173,12 +200,14 @@ class DiskStore:
         with self._as_store_errors():
             with self._connected() as index:
                 index.execute("begin immediate")
-                (first,) = index.execute("select next from slots").fetchone()
+                (first,) = index.execute(
+                    "select max(next, (select ifnull(max(slot) + 1, 0) from entry)) from slots"
+                ).fetchone()
                 index.execute("update slots set next = ?", (first + len(half),))
             rows = []
             for slot, (signature, feature, mask) in enumerate(zip(signatures, half, masks, strict=True), start=first):
                 self._write(slot, feature)
-                rows.append((signature, slot, zlib.crc32(feature.data), mask))
+                rows.append((signature, slot, _checksum(feature, mask), mask))
             with self._connected() as index:
                 index.executemany("insert or replace into entry values (?, ?, ?, ?)", rows)
 

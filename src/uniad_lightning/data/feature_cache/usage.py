@@ -47,7 +47,7 @@ def _count(folder: Path) -> int:
     try:
         with Connection(folder / INDEX) as index:
             return index.execute("select count(*) from entry").fetchone()[0]
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, ValueError, TypeError):  # the last two of damaged texts and tables
         return 0
 
 

@@ -90,7 +90,10 @@ def load_engine(
     module, checkpoint = build_saved(path, trust)
     with as_saved(path):
         data = build_saved_data(checkpoint, module)
-    calibration, familiarity = checkpoint.get("calibration"), checkpoint.get("familiarity")
+    with as_saved(path, "its boundaries do not fit"):
+        boundaries, known = checkpoint.get("calibration"), checkpoint.get("familiarity")
+        calibration = Calibration.from_plain(boundaries) if boundaries else None
+        familiarity = Familiarity.from_plain(known) if known else None
     return TorchEngine(
         module=module,
         framing=data.framing,
@@ -102,8 +105,8 @@ def load_engine(
         precision=precision,
         model=str(checkpoint["config"]["model"]["_target_"]).rpartition(".")[2],
         categories=checkpoint.get("categories", ()),
-        calibration=Calibration.from_plain(calibration) if calibration else None,
-        familiarity=Familiarity.from_plain(familiarity) if familiarity else None,
+        calibration=calibration,
+        familiarity=familiarity,
     )
 
 

@@ -1,6 +1,7 @@
 """Engines for the files of `uniad export`; their results are those of the checkpoint."""
 
 import json
+import mmap
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,23 +11,34 @@ from typing import Any
 import numpy as np
 import torch
 
-from uniad_lightning import __version__
-from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.errors import InputError, did_you_mean, one_line, system_reason
 from uniad_lightning.files import sealed
-from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.files.onnx_parts import names_other_files
 from uniad_lightning.inspection.engines.base import EngineOutput, names_of
+from uniad_lightning.inspection.engines.metadata import About, read_about
 from uniad_lightning.models.backbone.feature_pyramid import PIXELS_AT_ONCE
-from uniad_lightning.types import Box, Size
+from uniad_lightning.types import Size
 
-FORMAT = 3  # of the file: raised when an older reader would misread it; 2: has a white level, 3: finds the category
 KEY = "uniad."  # prefix of the metadata of an .onnx file
 ABOUT = "uniad.json"  # the metadata in a .pt2 file
+INPUT = "image tensor(uint8)"
+OUTPUTS = ("map", "score", "distance", "category")  # the last two where categories are told apart
 CUDA = "CUDAExecutionProvider"
 IMAGE_PIXELS = 2**24  # of a batch of images at their own size, which are held as floats for a moment
 
 
-class OnnxEngine:
+class _Exported:
+    """What both engines say of themselves, from the metadata of their file."""
+
+    categories: Sequence[str]
+
+    def _say(self, said: About, path: str) -> None:
+        self.about, self.calibration, self.region = said.values, said.calibration, said.region
+        self.model, self.categories, self.found = Path(path).name, said.categories, said.found
+        self.white_level, self.at_once = said.white_level, at_once(said.image_size, said.tiles)
+
+
+class OnnxEngine(_Exported):
     """Runs the .onnx file at `path` with ONNX Runtime; safe to call from several threads.
 
     `device` is `auto` (a GPU where ONNX Runtime can use one), `cpu`, `cuda` or `cuda:1`. `about` is the file's
@@ -43,23 +55,33 @@ class OnnxEngine:
             raise InputError(f"{path}: was changed after its digest was taken; take {sealed.KEY} out of its metadata")
         texts = {name.removeprefix(KEY): text for name, text in metadata.items() if name.startswith(KEY)}
         inputs = ", ".join(f"{node.name} {node.type}" for node in self.session.get_inputs())
-        self.about = _read_about(texts, path, inputs)
-        self.calibration, self.region = _calibration(self.about), _region(self.about)
-        self.model, self.categories = Path(path).name, self.about.get("categories", ())
-        self.white_level = self.about.get("white_level", FULL_RANGE)
-        self.outputs = [output.name for output in self.session.get_outputs()]
-        on_gpu = CUDA in self.session.get_providers()
-        self.at_once = 16 if on_gpu else at_once(self.about["image_size"], self.about["tiles"])
+        self._say(read_about(texts, path, inputs), path)
+        self.path, self.outputs = path, [output.name for output in self.session.get_outputs()]
+        if inputs != INPUT or not {"map", "score"} <= {*self.outputs} <= {*OUTPUTS}:
+            raise InputError(
+                f"{path}: its graph was changed, it has the inputs {inputs} and the outputs {', '.join(self.outputs)}; "
+                f"expected {INPUT}, and {' and '.join(OUTPUTS[:2])} at least; export it again"
+            )
+        if CUDA in self.session.get_providers():
+            self.at_once = 16
 
     def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
         """See `Engine`."""
-        return in_batches(images, self._run, at_once=self.at_once, names=self.about.get("found", ()))
+        return in_batches(images, self._run, at_once=self.at_once, names=self.found)
 
     def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        return dict(zip(self.outputs, self.session.run(self.outputs, {"image": images}), strict=True))
+        try:
+            found = self.session.run(self.outputs, {"image": images})
+        except Exception as error:  # ONNX Runtime has a class for each reason, all below Exception
+            raise InputError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from None
+        for name, value in zip(self.outputs, found, strict=True):
+            dimensions = 3 if name == "map" else 1
+            if not isinstance(value, np.ndarray) or value.ndim != dimensions or len(value) != len(images):
+                raise InputError(f"{self.path}: its output {name} is none of uniad export; export it again")
+        return dict(zip(self.outputs, found, strict=True))
 
 
-class ProgramEngine:
+class ProgramEngine(_Exported):
     """Runs the .pt2 file at `path` (`uniad export format=torch`) with torch on the CPU; otherwise as `OnnxEngine`."""
 
     def __init__(self, path: str):
@@ -74,15 +96,11 @@ class ProgramEngine:
         except Exception as error:  # torch raises many kinds for a damaged or foreign file
             raise InputError(f"{path}: cannot be read as a program of torch.export ({one_line(error)})") from None
         about = json.loads(extra[ABOUT] or "{}")
-        self.about = _read_about({name: json.dumps(value) for name, value in about.items()}, path, "unknown")
-        self.calibration, self.region = _calibration(self.about), _region(self.about)
-        self.model, self.categories = Path(path).name, self.about.get("categories", ())
-        self.white_level = self.about.get("white_level", FULL_RANGE)
-        self.at_once = at_once(self.about["image_size"], self.about["tiles"])
+        self._say(read_about({name: json.dumps(value) for name, value in about.items()}, path, "unknown"), path)
 
     def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
         """See `Engine`."""
-        return in_batches(images, self._run, at_once=self.at_once, names=self.about.get("found", ()))
+        return in_batches(images, self._run, at_once=self.at_once, names=self.found)
 
     @torch.inference_mode()
     def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -142,6 +160,7 @@ def onnxruntime() -> Any:
 
 def _open(path: str, device: str) -> Any:
     _refuse_damaged(path, "an .onnx file of uniad export")
+    _refuse_other_files(path)
     runtime = onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # which OMP_NUM_THREADS sets
@@ -154,6 +173,19 @@ def _open(path: str, device: str) -> Any:
             f"{path}: ONNX Runtime {runtime.__version__} cannot read it; expected a file of uniad export "
             f"({one_line(error)})"
         ) from None
+
+
+def _refuse_other_files(path: str) -> None:
+    """Raises InputError where the weights lie in other files, which a stranger's model may name at will."""
+    try:
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            outside = names_other_files(memoryview(content))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: ONNX Runtime cannot read it; expected a file of uniad export ({one_line(error)})"
+        ) from None
+    if outside:
+        raise InputError(f"{path}: has weights in other files, which are not opened; expected a file of uniad export")
 
 
 def _refuse_damaged(path: str, expected: str) -> None:
@@ -184,34 +216,3 @@ def _providers(available: Sequence[str], device: str) -> list[Any]:
     number = int(device.partition(":")[2] or 0)
     # TF32 has too few bits for the exact resize.
     return [(CUDA, {"device_id": number, "use_tf32": "0"}), "CPUExecutionProvider"]
-
-
-def _read_about(texts: Mapping[str, str], path: str, inputs: str) -> dict[str, Any]:
-    """The metadata of a file, plain values by name; InputError for a file of another program, or one too new."""
-    if "format" not in texts:
-        raise InputError(
-            f"{path}: is not a detector of uniad-lightning (its input: {inputs}); expected a file of uniad export"
-        )
-    try:
-        about = {name: json.loads(text) for name, text in texts.items()}
-        newer = about["format"] > FORMAT
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: its metadata is damaged ({one_line(error)}); export it again") from None
-    if newer:
-        raise InputError(
-            f"{path}: format {about['format']}, written by uniad-lightning {about.get('version')}; this one is "
-            f"{__version__} and reads format {FORMAT}; update it, or export again with this one"
-        )
-    missing = {"region", "calibration", "image_size", "tiles"} - about.keys()
-    if missing:
-        raise InputError(f"{path}: its metadata lacks {', '.join(sorted(missing))}; export it again")
-    return about
-
-
-def _calibration(about: Mapping[str, Any]) -> Calibration | None:
-    return None if about["calibration"] is None else Calibration.from_plain(about["calibration"])
-
-
-def _region(about: Mapping[str, Any]) -> Box:
-    top, left, bottom, right = about["region"]
-    return top, left, bottom, right
