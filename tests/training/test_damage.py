@@ -20,7 +20,7 @@ CONTENT = {
     "config": {"model": {"hidden_dim": 32}, "name": "gehäuse"},
     "state_dict": {f"layer{i}": torch.randn(8, 40, generator=torch.Generator().manual_seed(i)) for i in range(20)},
     "loops": {"epoch": 3},
-    "calibration": {"overall": {"score": 0.123456789}},
+    "calibration": {"overall": {"score": 0.123456789}, "categories": {}},
 }
 
 

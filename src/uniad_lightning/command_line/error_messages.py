@@ -19,6 +19,8 @@ from uniad_lightning.errors import (
     print_stderr,
 )
 from uniad_lightning.exit_status import FAILED, MISTAKE
+from uniad_lightning.files.yaml_text import read_yaml
+from uniad_lightning.settings import conf_dir
 
 
 def report(error: Exception, name: str, line: CommandLine) -> tuple[int, str]:
@@ -39,7 +41,7 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
     from hydra.errors import HydraException, InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from omegaconf.errors import OmegaConfBaseException
-    from yaml import MarkedYAMLError
+    from yaml import MarkedYAMLError, YAMLError
 
     cause: BaseException = error
     while not isinstance(cause, InputError) and cause.__cause__ is not None:
@@ -55,9 +57,24 @@ def explain(error: Exception, command: str, line: CommandLine) -> str | None:
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, UnicodeDecodeError | RecursionError | YAMLError):  # of a file; Hydra does not say which
+        return _explain_files(error, line)
     if isinstance(error, MisconfigurationException):
         return one_line(error)
     return explain_system(error) if isinstance(error, OSError) else None
+
+
+def _explain_files(error: Exception, line: CommandLine) -> str | None:
+    """What is wrong with the user's own YAML files; None where nothing is."""
+    folders = [folder for folder in (line.own_folder, line.folder) if folder and Path(folder) != conf_dir()]
+    for path in (path for folder in folders for path in sorted(Path(folder).rglob("*.yaml"))):
+        try:
+            read_yaml(path, str(path))
+        except InputError as mistake:
+            return str(mistake)
+    if not folders or not isinstance(error, RecursionError):
+        return None
+    return f"{folders[0]}: its files include each other in a circle; correct their `defaults`"
 
 
 def _explain_config(error: Exception, command: str, line: CommandLine) -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from uniad_lightning.command_line.quoting import as_text
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.files.yaml_text import has_aliases, read_yaml
 from uniad_lightning.settings import conf_dir
 
 
@@ -43,7 +44,7 @@ def parse(command: str, arguments: Sequence[str]) -> CommandLine:
     """Separate Hydra's options from the overrides, which Hydra's own call of its parser cannot when they are mixed.
 
     Raises InputError for an option that does not exist or lacks its value, and for a --config-dir that is no folder or
-    hides a file of the package.
+    hides a file of the package, or multiplies by its aliases.
     """
     parser = hydra_parser()
 
@@ -80,6 +81,8 @@ def _own_folder(path: str) -> str:
     for file in sorted(Path(folder).rglob("*.yaml")):
         if (conf_dir() / file.relative_to(folder)).is_file():  # Hydra would silently take the package's
             raise InputError(f"{file}: has the name of a file that comes with the package; rename it")
+        if has_aliases(file):  # before Hydra writes them out, which may take all memory
+            read_yaml(file, str(file))
     return folder
 
 

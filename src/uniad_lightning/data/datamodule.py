@@ -27,6 +27,7 @@ from uniad_lightning.data.listing import list_records
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches, fitting_batch, named_sampling
 from uniad_lightning.data.selection import apart_from, cut_into_tiles, image_groups, select
+from uniad_lightning.data.shared_memory import loading_processes
 from uniad_lightning.data.skipping import REFUSE, check_skipping, readable, skipped_message
 from uniad_lightning.data.steps import TrainingSteps
 from uniad_lightning.errors import InputError, print_stderr
@@ -188,7 +189,7 @@ class UnifiedDataModule(L.LightningDataModule):
                 order=order, count=count, position=lambda: self.steps.done, steps=self.steps.per_epoch, **shares
             )
         if "train" in self.cache.splits:
-            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False, pin_memory=self._pins)
+            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False, pin_memory=feeds_gpu(self.running_trainer))
         return self._loader(ResumableLoader, self.splits.train, batches)
 
     def test_dataloader(self) -> DataLoader | CachedLoader:
@@ -205,7 +206,7 @@ class UnifiedDataModule(L.LightningDataModule):
         shares = {"batch_size": self.eval_batch_size, "rank": trainer.global_rank, "world_size": trainer.world_size}
         batches = EvaluationBatches(count=count, **shares)
         if cached:
-            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True, pin_memory=self._pins)
+            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True, pin_memory=feeds_gpu(self.running_trainer))
         return self._loader(DataLoader, self.splits.test, batches)
 
     def val_dataloader(self) -> DataLoader | CachedLoader:
@@ -224,10 +225,6 @@ class UnifiedDataModule(L.LightningDataModule):
         mask: Batch = {"mask": batch.pop("mask")} if "mask" in batch else {}
         return {**super().transfer_batch_to_device(batch, device, dataloader_idx), **mask}
 
-    @property
-    def _pins(self) -> bool:
-        return feeds_gpu(self.running_trainer)
-
     def dataset(self, records: Sequence[Record]) -> InspectionDataset:
         """The samples of some records of this data."""
         return InspectionDataset(
@@ -237,10 +234,10 @@ class UnifiedDataModule(L.LightningDataModule):
         )  # fmt: skip
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:
-        dataset, workers = self.dataset(records), self.num_workers
+        dataset, workers = self.dataset(records), loading_processes(self)
         return kind(
             dataset, batch_sampler=batches, collate_fn=dataset.collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=self._pins,
+            persistent_workers=workers > 0, pin_memory=feeds_gpu(self.running_trainer),
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
     Raises InputError that begins with `name` for a file that is not of `kind`, a damaged one, and one of other objects.
     """
     try:
+        _refuse_packed(path, name)
         if is_damaged(path):
             raise InputError(
                 f"{name}: is damaged, its content has changed since it was written; copy it again from its source"
@@ -43,6 +44,18 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
         raise InputError(
             f"{name}: holds an object of {foreign[1]}, more than tensors and plain values, and was not loaded"
         ) from None
+
+
+def _refuse_packed(path: Path, name: str) -> None:
+    """Raises InputError for an archive that unpacks to more than its size, before anything unpacks it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
+        return  # no archive, or a damaged one, of which the digest tells
+    packed = any(one.compress_type != zipfile.ZIP_STORED for one in members)
+    if packed or sum(one.file_size for one in members) > path.stat().st_size:
+        raise InputError(f"{name}: its members are packed or overlap, as torch.save leaves none; use another file")
 
 
 def _foreign(path: Path) -> str | None:

@@ -196,7 +196,7 @@ def reported_checkpoint(path: Path, key: str) -> Path:
 def best_checkpoint(folder: Path) -> Path:
     """The checkpoint whose results a finished run reports; InputError where its `metrics.json` names none."""
     name = (read_metrics(folder) or {}).get("checkpoint")
-    if not isinstance(name, str) or not stays_within(name) or Path(name).name != name:
+    if not isinstance(name, str) or not stays_within(name) or not name or Path(name).name != name:
         raise InputError(f"{folder / METRICS}: checkpoint is {name!r:.80}, expected a name such as '{LAST.stem}'")
     return (folder / LAST).with_stem(name)
 

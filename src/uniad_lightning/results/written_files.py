@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from uniad_lightning.files.within import real, stays_within
+from uniad_lightning.files.within import is_within, real, stays_within
 
 MARK = ".uniad"  # folder that marks an output folder
 _LIST = "written"  # file in it: a path below the output folder in each line, as JSON
@@ -65,7 +65,8 @@ def written(folder: Path) -> list[str]:
     """The existing files below `folder` that this package has written, sorted, `/` between the parts."""
     listed = folder / MARK / _LIST
     names = set(_names(listed)) if listed.is_file() else set()
-    return sorted(name for name in names | logs(folder) if os.path.lexists(folder / name))
+    inside = (name for name in names | logs(folder) if is_within(folder, (folder / name).parent))  # links followed
+    return sorted(name for name in inside if os.path.lexists(folder / name))
 
 
 def logs(folder: Path) -> set[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.files.yaml_text import read_yaml
@@ -18,7 +19,7 @@ def saved_config(path: Path) -> dict[str, Any]:
     """
     try:
         config = OmegaConf.to_container(OmegaConf.create(read_yaml(path, str(path))))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read ({one_line(error)}); expected a resolved configuration") from None

@@ -16,7 +16,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.skipping import SKIP
 from uniad_lightning.detectors.base import AnomalyModule
-from uniad_lightning.errors import print_stdout
+from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.metrics.anomaly_metrics import Evaluation
 from uniad_lightning.precision import EVALUATION
 from uniad_lightning.results.decisions import scored
@@ -114,8 +114,19 @@ def run_test(
 
 
 def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
-    """The callbacks of a configuration by name."""
-    return {str(name): instantiate(callback) for name, callback in cfg.items()}
+    """The callbacks of a configuration by name, without those that are null.
+
+    Raises InputError for one that is no callback, and for `checkpoint=null`, which every training needs.
+    """
+    if "checkpoint" in cfg and cfg.checkpoint is None:
+        raise InputError("callbacks.checkpoint=null: a training needs its checkpoint; leave it out")
+    given = {str(name): callback for name, callback in cfg.items() if callback is not None}
+    for name, callback in given.items():
+        if not isinstance(callback, DictConfig) or "_target_" not in callback:
+            raise InputError(
+                f"callbacks.{name}: is {callback!r:.80}, expected a mapping with _target_, or null for none"
+            )
+    return {name: instantiate(callback) for name, callback in given.items()}
 
 
 def build_logger(cfg: DictConfig) -> list[FaultTolerantLogger]:
