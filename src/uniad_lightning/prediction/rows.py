@@ -148,7 +148,13 @@ def _parsed(line: bytes) -> Row | None:
     if not isinstance(row, dict):
         return None
     row = {"category": "", **row}  # which rows of earlier versions lack
-    return row if row.keys() >= {*_COLUMNS, *_IDENTITY} - {"num_regions"} else None
+    if not row.keys() >= {*_COLUMNS, *_IDENTITY} - {"num_regions"} or not isinstance(row["path"], str):
+        return None
+    return row if row["score"] is None or (_is_number(row["score"]) and isinstance(row["regions"], list)) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def table_line(row: Row) -> bytes:

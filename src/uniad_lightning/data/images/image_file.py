@@ -4,6 +4,7 @@ An error of the file is an `InputError`, one of the system a `TemporaryError`, w
 """
 
 import errno
+import logging
 import os
 import re
 import stat
@@ -16,6 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from uniad_lightning.data.images.formats import FORMATS
 from uniad_lightning.errors import InputError, TemporaryError, one_line
+
+# What Pillow logs of a damaged file is said by the error, which names the file.
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; line-scan cameras stay below, a file made to fill the memory does not
 DATA_SET_PIXELS = 178_956_970  # Pillow's own; a training has no setting to raise it

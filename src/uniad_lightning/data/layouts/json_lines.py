@@ -67,7 +67,7 @@ def list_meta(
     _refuse_repeated(lines["train"] + lines["test"])
     chosen = choose(categories, sorted(trained), root)
     if not train_needed:  # nor its images
-        lines["train"] = [line for line in lines["train"] if Path(str(line.record.image)).is_file()]
+        lines["train"] = [line for line in lines["train"] if os.path.isfile(str(line.record.image))]
     return Splits(chosen, *(_records(lines[key], chosen, root) for key in ("train", "test")))
 
 
@@ -96,7 +96,7 @@ def _records(lines: Sequence[_Line], chosen: Sequence[str], root: Path) -> tuple
     wanted = [line for line in lines if line.record.category in chosen]
     for where, record in wanted:
         for path in (record.image, *record.masks):
-            if isinstance(path, Path) and not path.is_file():
+            if isinstance(path, Path) and not os.path.isfile(path):  # of a name too long, too
                 raise InputError(f"{where}: {path} is not there; expected names relative to data.root={root}")
     return tuple(sorted((line.record for line in wanted), key=lambda r: (r.category, r.defect, r.image)))
 

@@ -9,6 +9,7 @@ from five sides, C1 to C5; as in the authors' UniAD experiment, each photograph 
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import UnionType
@@ -81,7 +82,7 @@ def _list_category(file: Path, images_in: Path, train_needed: bool) -> tuple[lis
     name = composed(file.stem)
     if not train_needed:
         listed = (entry for entry in content.get("train", ()) if isinstance(entry, dict))
-        content["train"] = [entry for entry in listed if (folder / str(entry.get("image_path"))).is_file()]
+        content["train"] = [entry for entry in listed if os.path.isfile(folder / str(entry.get("image_path")))]
     for split in ("train", "test"):
         entries = enumerate(_value(content, split, list, f"{file}"))
         lists.append([_record(entry, f"{file}: {split}[{i}]", folder, normal, name) for i, entry in entries])
@@ -135,7 +136,7 @@ def _inside(text: str, where: str) -> Path:
 
 def _file(folder: Path, text: str, where: str) -> Path:
     path = listed_file(folder, str(_inside(text, where)))
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a name too long, too
         raise InputError(f"{where}: no file {path}; unpack this category's images again, in {folder.parent}")
     return path
 

@@ -11,6 +11,7 @@ the layout of MVTec AD.
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def list_visa(root: Path, *, categories: Sequence[str] | None = None, train_need
     splits: dict[str, list[Record]] = {"train": [], "test": []}
     first: dict[str, int] = {}
     for line, row in rows:
-        absent = row["split"] == "train" and not train_needed and not listed_file(root, row["image"]).exists()
+        absent = row["split"] == "train" and not train_needed and not os.path.exists(listed_file(root, row["image"]))
         if row["object"] in chosen and not absent:
             where = f"{file}:{line}"
             if first.setdefault(row["image"], line) != line:
@@ -116,7 +117,7 @@ def _file(root: Path, text: str, where: str) -> Path:
     if not stays_within(text.replace("\\", "/")):
         raise InputError(f"{where} is '{text}', which leaves data.root={root}; expected a path below it")
     path = listed_file(root, text)
-    if not path.is_file():
+    if not os.path.isfile(path):  # of a name too long, too
         raise InputError(f"{where}: no file {path}; unpack VisA again, or choose other data.categories")
     return path
 

@@ -1,7 +1,6 @@
 """Engines for the files of `uniad export`; their results are those of the checkpoint."""
 
 import json
-import mmap
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,13 +49,16 @@ class OnnxEngine(_Exported):
 
     def __init__(self, path: str, device: str = "auto"):
         self.session = _open(path, device)
-        metadata = self.session.get_modelmeta().custom_metadata_map
+        try:
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            inputs = ", ".join(f"{node.name} {node.type}" for node in self.session.get_inputs())
+            self.path, self.outputs = path, [output.name for output in self.session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: its names are damaged ({one_line(error)}); export it again") from None
         if sealed.KEY in metadata and not sealed.is_sealed(Path(path)):
             raise InputError(f"{path}: was changed after its digest was taken; take {sealed.KEY} out of its metadata")
         texts = {name.removeprefix(KEY): text for name, text in metadata.items() if name.startswith(KEY)}
-        inputs = ", ".join(f"{node.name} {node.type}" for node in self.session.get_inputs())
         self._say(read_about(texts, path, inputs), path)
-        self.path, self.outputs = path, [output.name for output in self.session.get_outputs()]
         if inputs != INPUT or not {"map", "score"} <= {*self.outputs} <= {*OUTPUTS}:
             raise InputError(
                 f"{path}: its graph was changed, it has the inputs {inputs} and the outputs {', '.join(self.outputs)}; "
@@ -167,7 +169,7 @@ def _open(path: str, device: str) -> Any:
     options.log_severity_level = 3
     providers = _providers(runtime.get_available_providers(), device)
     try:
-        return runtime.InferenceSession(path, options, providers=providers)
+        return runtime.InferenceSession(path, options, providers=providers, enable_fallback=len(providers) > 1)
     except Exception as error:  # ONNX Runtime has a class for each kind of damage, all below Exception
         raise InputError(
             f"{path}: ONNX Runtime {runtime.__version__} cannot read it; expected a file of uniad export "
@@ -178,8 +180,7 @@ def _open(path: str, device: str) -> Any:
 def _refuse_other_files(path: str) -> None:
     """Raises InputError where the weights lie in other files, which a stranger's model may name at will."""
     try:
-        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            outside = names_other_files(memoryview(content))
+        outside = names_other_files(memoryview(Path(path).read_bytes()))  # not mapped: a file may shrink meanwhile
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: ONNX Runtime cannot read it; expected a file of uniad export ({one_line(error)})"
