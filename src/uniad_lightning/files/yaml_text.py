@@ -41,7 +41,9 @@ def has_aliases(path: Path) -> bool:
 
 def _refuse_bomb(text: str, name: str) -> None:
     """Count the values of a YAML text as if its aliases were written out."""
-    total, sizes, unfinished = 0, {}, []  # sizes by anchor; anchor and beginning of each mapping or list that is open
+    total = 0
+    sizes: dict[str | None, int] = {}  # by anchor
+    unfinished: list[tuple[str | None, int]] = []  # anchor and beginning of each mapping or list that is open
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:  # within what it stands for

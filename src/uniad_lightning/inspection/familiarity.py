@@ -85,8 +85,9 @@ class Familiarity:
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> "Familiarity":
         """The opposite of `plain`, which rounds to half precision; ValueError for anything else."""
-        references, boundary = values.get("references"), values.get("boundary")
-        names, owners = values.get("names", ()), values.get("owners")
+        references: Any = values.get("references")
+        owners: Any = values.get("owners")
+        boundary, names = values.get("boundary"), values.get("names", ())
         if not is_whole(references, 2) or not len(references) or not references.is_floating_point():
             raise ValueError("the references of what is familiar are no numbers (n, C)")
         if not isinstance(boundary, float | int) or not 0 < boundary < math.inf:

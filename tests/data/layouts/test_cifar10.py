@@ -275,3 +275,11 @@ def test_the_real_files_as_unpacked_are_read(tmp_path):
     jpegs = (real["test_jpeg"][offsets[i] : offsets[i + 1]].tobytes() for i in airplanes[:20])
     shown = [np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
     assert any(np.array_equal(read_packed(record.image), image) for image in shown)
+
+
+@pytest.mark.parametrize("place", [b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff"])
+def test_a_value_remembered_at_a_far_place_takes_no_memory(tmp_path, place):
+    """Python's own unpickler would make a table of as many places, 8 bytes each, for a file of ten bytes."""
+    (tmp_path / "data_batch_1").write_bytes(b"\x80\x02}r" + place + b".")
+    with pytest.raises(InputError, match="it remembers a value at place"):
+        load_batch(tmp_path / "data_batch_1")

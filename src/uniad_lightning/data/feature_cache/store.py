@@ -185,7 +185,7 @@ class DiskStore:
             with self._connected() as index:
                 (end,) = index.execute("select next from slots").fetchone()
                 rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
-            known = [(i, *row) for i, row in enumerate(rows) if row and _may_be(*row, end)]
+            known = [(i, *row) for i, row in enumerate(rows) if row and _may_be(row[0], row[1], row[2], end)]
             for i, slot, checksum, mask in progress_bar("check features", known, leave=False, shown=None, delay=2):
                 if self._read(slot, feature) and _checksum(feature, mask) == checksum:
                     slots[i] = slot

@@ -1,6 +1,8 @@
 """Batch files of CIFAR-10 and CIFAR-100, python or binary version, read without running code from a pickle."""
 
+import io
 import pickle
+import pickletools
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,8 +55,9 @@ def _read_binary(path: Path, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_pickle(path: Path, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
-    with path.open("rb") as file:
-        batch = _PlainUnpickler(file, encoding="latin1").load()
+    content = path.read_bytes()
+    _refuse_far_memo(content)
+    batch = _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
     if not isinstance(batch, dict) or not {"data", kind.key} <= batch.keys():
         raise ValueError(f"it has no 'data' and '{kind.key}'")
     data, labels = batch["data"], batch[kind.key]
@@ -65,6 +68,13 @@ def _read_pickle(path: Path, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
     if not all(isinstance(label, int) for label in labels):  # before NumPy unfolds lists in lists
         raise ValueError(f"labels that are no numbers from 0 to {kind.classes - 1}")
     return _checked(data.value, np.asarray(labels), kind)
+
+
+def _refuse_far_memo(content: bytes) -> None:
+    """Raises ValueError for a pickle that remembers a value at a far place, for which Python makes a table of GB."""
+    for code, argument, _ in pickletools.genops(content):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= len(content):
+            raise ValueError(f"it remembers a value at place {argument}")
 
 
 def _checked(data: np.ndarray, labels: np.ndarray, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:

@@ -67,12 +67,14 @@ def read_about(texts: Mapping[str, str], path: str, inputs: str) -> About:
 
 
 def _checked(about: dict[str, Any]) -> About:
-    height, width = _numbers(about, "image_size", 2, int, 1, 2**16)
+    height, width = _numbers(about, "image_size", 2, (int,), 1, 2**16)
     top, left, bottom, right = _numbers(about, "region", 4, (int, float), 0, 1)
     if not (top < bottom and left < right):
         raise ValueError(f"region is {about['region']!r:.80}, expected top, left, bottom, right")
-    (tiles,) = _numbers({"tiles": [about["tiles"]]}, "tiles", 1, int, 1, 2**16)
-    (white,) = _numbers({"white_level": [about.get("white_level", FULL_RANGE)]}, "white_level", 1, int, 1, FULL_RANGE)
+    (tiles,) = _numbers({"tiles": [about["tiles"]]}, "tiles", 1, (int,), 1, 2**16)
+    (white,) = _numbers(
+        {"white_level": [about.get("white_level", FULL_RANGE)]}, "white_level", 1, (int,), 1, FULL_RANGE
+    )
     plain = about["calibration"]
     return About(
         about,
@@ -87,14 +89,14 @@ def _checked(about: dict[str, Any]) -> About:
 
 
 def _numbers(
-    about: Mapping[str, Any], name: str, count: int, kind: type | tuple[type, ...], low: float, high: float
+    about: Mapping[str, Any], name: str, count: int, kinds: tuple[type, ...], low: float, high: float
 ) -> list[Any]:
     """A list of `count` numbers from `low` to `high`; ValueError for anything else."""
-    values = about[name]
+    values: Any = about[name]
     if not isinstance(values, list) or len(values) != count:
         raise ValueError(f"{name} is {values!r:.80}, expected {count} numbers")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        if type(value) not in kinds or not low <= value <= high:
             raise ValueError(f"{name} has {value!r:.40}, expected numbers from {low} to {high}")
     return values
 
