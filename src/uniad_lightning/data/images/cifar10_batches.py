@@ -73,7 +73,7 @@ def _read_pickle(path: Path, kind: _Kind) -> tuple[np.ndarray, np.ndarray]:
 def _refuse_far_memo(content: bytes) -> None:
     """Raises ValueError for a pickle that remembers a value at a far place, for which Python makes a table of GB."""
     for code, argument, _ in pickletools.genops(content):
-        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= len(content):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= len(content):
             raise ValueError(f"it remembers a value at place {argument}")
 
 
