@@ -3,12 +3,14 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.paths import SOURCE
-from uniad_lightning.files.atomic import replacing, temporary_path, write_whole
+from uniad_lightning.files.atomic import remove_left, renaming, replacing, temporary_path, write_whole
 
 
 @pytest.fixture
@@ -34,9 +36,9 @@ def test_the_temporary_file_is_hidden_beside_the_file_and_of_this_process_alone(
 
 
 def test_a_given_temporary_file_is_renamed(file, tmp_path):
-    with replacing(file, tmp_path / "draft") as temporary:
+    with renaming(tmp_path / "draft", file):
         (tmp_path / "draft").write_bytes(b"new")
-    assert (temporary, file.read_bytes(), os.listdir(tmp_path)) == (tmp_path / "draft", b"new", [file.name])
+    assert (file.read_bytes(), os.listdir(tmp_path)) == (b"new", [file.name])
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt(), ValueError("no")])
@@ -85,3 +87,49 @@ def test_no_other_place_names_a_temporary_file_or_renames_one():
     writes = re.compile(r"getpid\(\)\}\.tmp|os\.(replace|rename)\(|\.rename\(|(temporary|unfinished)\.replace\(")
     found = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if writes.search(path.read_text())}
     assert found == {"files/atomic.py", "data/synthetic/dataset.py"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from uniad_lightning.files.atomic import replacing
+with replacing(Path(sys.argv[1]), sys.argv[2]) as temporary:
+    temporary.write_bytes(b"ne")
+    print(os.getpid(), flush=True)
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+"""
+
+
+def writer(file, suffix, fate):
+    words = [sys.executable, "-c", KILLED, str(file), suffix, fate]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize("suffix", ["", ".pt2"])
+def test_what_a_killed_process_has_left_is_removed_and_of_a_running_one_nothing(file, suffix):
+    writer(file, suffix, "killed").communicate()
+    other = file.with_name(".other.ckpt.1.tmp")
+    other.write_bytes(b"of another file")
+    running = writer(file, suffix, "runs")
+    assert len(os.listdir(file.parent)) == 4
+    remove_left([file, file.parent / "absent" / "x"])
+    assert sorted(os.listdir(file.parent)) == [f".last.ckpt.{running.pid}.tmp{suffix}", other.name, file.name]
+    running.communicate()
+    assert (file.read_bytes(), sorted(os.listdir(file.parent))) == (b"ne", [other.name, file.name])
+
+
+def test_the_content_is_on_the_disk_before_the_name_and_the_name_after_it(file, monkeypatch):
+    synced = []
+    fsync = os.fsync
+
+    def noted(opened):
+        fsync(opened)
+        synced.append((os.fstat(opened).st_ino, file.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_whole(file, b"new")
+    assert synced == [(file.stat().st_ino, b"old"), (file.parent.stat().st_ino, b"new")]

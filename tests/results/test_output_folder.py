@@ -336,3 +336,17 @@ def test_a_long_name_becomes_a_files_and_stays_one_of_its_own(tmp_path):
     assert len(set(stems)) == len(names)
     for stem in stems:
         (tmp_path / f"{stem}.png").touch()
+
+
+def test_what_a_killed_run_has_left_unfinished_is_gone_once_the_folder_is_held_again(tmp_path):
+    run, ended = tmp_path / "run", subprocess.Popen(["true"])
+    ended.wait()
+    with hold(run):
+        write_text(run / "checkpoints/last.ckpt", "whole")
+    left = run / f"checkpoints/.last.ckpt.{ended.pid}.tmp"
+    users = run / f"checkpoints/.mine.{ended.pid}.tmp"
+    for path in (left, users):
+        path.write_text("half")
+    with hold(run):
+        assert not left.exists()
+    assert users.read_text() == "half"

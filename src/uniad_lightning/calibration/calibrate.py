@@ -107,9 +107,9 @@ def _report(
     """Write and print what the boundaries are and do, with the `facts` for the file and the `warnings` at the end."""
     folder, test = Path(cfg.output_dir), scored.test
     overall, own = outcomes(calibration, test)
-    write_report(folder, calibration, overall, own, facts)
     write_decisions(folder, test, calibration, scored.recognition)
     draw_scores(folder / SCORES, calibration, by_kind(scored.good, test))
+    write_report(folder, calibration, overall, own, facts)  # the last, since its file marks the calibration as done
     show_calibration(calibration, overall, own)
     show_deciding(calibration, scored.recognition, asked=cfg.boundaries)
     show_highest(scored.good, calibration)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from uniad_lightning.calibration.recognition import Recognition
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.errors import print_stdout
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.results.labels import label
@@ -130,4 +131,5 @@ def draw_scores(path: Path, calibration: Calibration, scores: Mapping[str, Mappi
     figure.legend(loc="outside upper center", ncols=5, frameon=False)
     note(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path, path.suffix) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -24,9 +24,10 @@ from uniad_lightning.command_line.commands import COMMANDS
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.job_folders import checkpoint_file, free_folder, varied
 from uniad_lightning.command_line.parsing import CommandLine
-from uniad_lightning.command_line.resuming import settled
+from uniad_lightning.command_line.resuming import asks_to_go_on, is_finished, settled
 from uniad_lightning.errors import InputError, print_stderr, print_stdout
 from uniad_lightning.exit_status import DONE, FAILED, INTERRUPTED, MISTAKE
+from uniad_lightning.files.atomic import remove_left
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.training.interrupts import end_if_interrupted, keep_interrupts
 
@@ -89,17 +90,14 @@ class Jobs:
             _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             if OmegaConf.select(cfg, "ckpt_path") is not None:
                 cfg.ckpt_path = checkpoint_file(expand(cfg.ckpt_path), self.name)
+            goes_on = self.name == "train" and (asks_to_go_on(cfg, hydra_cfg.overrides.task) or swept)
             if not swept:
                 with free_folder(cfg, hydra_cfg):
                     self.folder = Path(cfg.output_dir)
-                    return self._call(cfg), ""
+                    return self._go_on(cfg) if goes_on else self._call(cfg), ""
             _refuse_processes(cfg, self.name)
-            if self.name == "train" and _is_finished(cfg):
-                import_module("uniad_lightning.calibration.after_training").set_missing_boundary(cfg)
-                print_stdout(f"{cfg.output_dir}: finished before with the same settings, left as it is")
-                return DONE, ""
             with _device(cfg):
-                return self._call(cfg), ""
+                return self._go_on(cfg) if goes_on else self._call(cfg), ""
         except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
             self.status = INTERRUPTED
             raise KeyboardInterrupt from None
@@ -113,10 +111,19 @@ class Jobs:
         command: Callable[[Any], object] = getattr(module, self.name)
         return FAILED if getattr(command(cfg), "incomplete", False) else DONE
 
+    def _go_on(self, cfg: Any) -> int:
+        """Train, from the last checkpoint in the run folder where there is one; a finished training is left alone."""
+        if not is_finished(cfg):
+            return self._call(cfg)
+        import_module("uniad_lightning.calibration.after_training").set_missing_boundary(cfg)
+        print_stdout(f"{cfg.output_dir}: finished before with the same settings, left as it is")
+        return DONE
+
     @staticmethod
     def _write(folder: Path, record: dict[str, Any]) -> None:
         from uniad_lightning.results.run_folder import write_text
 
+        remove_left([folder / RECORD])
         write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
 
     def finish(self) -> int:
@@ -152,30 +159,6 @@ def _metrics(folder: Path) -> dict[str, float] | None:
         return None
     rows = {row: metrics[row] for row in ("mean", "pooled") if row in metrics}
     return {f"{row}/{name}": value for row, values in rows.items() for name, value in values.items()}
-
-
-def _is_finished(cfg: Any) -> bool:
-    """Whether the folder of this training holds its result; sets `cfg.ckpt_path` to resume one that is unfinished.
-
-    Raises InputError for a folder that holds another training.
-    """
-    from uniad_lightning.results.run_folder import LAST, read_metrics
-    from uniad_lightning.training.method import leave_out_unused
-    from uniad_lightning.training.outlier_exposure import settle_outliers
-    from uniad_lightning.training.resume import plain, refuse_other_settings
-
-    folder = Path(cfg.output_dir)
-    if cfg.overwrite or cfg.ckpt_path is not None:
-        return False
-    finished = read_metrics(folder) is not None
-    started = (folder / LAST).is_file()
-    if finished or started:
-        leave_out_unused(cfg)
-        settle_outliers(cfg)
-        refuse_other_settings(plain(cfg), folder)
-    if started and not finished:
-        cfg.ckpt_path = str(folder / LAST)
-    return finished
 
 
 @contextmanager

@@ -1,6 +1,11 @@
-"""`uniad train resume=RUN`: the other words change the settings of that run, not those that conf/ composes."""
+"""Going on with a training: by its run folder, `resume=RUN`, or by the command that began it, `resume=auto`.
+
+With `resume=RUN` the other words change the settings of that run, not those that conf/ composes. With `resume=auto`, as
+for each job of a sweep, they are the words of the whole training, which is begun where its folder holds none.
+"""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -9,6 +14,7 @@ from uniad_lightning.command_line.parsing import CommandLine
 from uniad_lightning.command_line.quoting import in_quotes
 from uniad_lightning.errors import InputError
 
+AUTO = "auto"
 _QUOTED = re.compile(r"""(['"])(.*)\1""", re.DOTALL)
 
 
@@ -19,7 +25,7 @@ def separate(line: CommandLine) -> CommandLine:
     """
     given = {word: _key(word) for word in line.overrides}
     runs = [word.partition("=")[2] for word, key in given.items() if key == "resume"]
-    if not runs or runs[-1] in ("", "null"):
+    if not runs or runs[-1] in ("", "null", AUTO):
         return line
     from uniad_lightning.training.resumed_settings import FREE_GROUPS, unfinished_run
 
@@ -43,6 +49,41 @@ def settled(cfg: Any, line: CommandLine) -> Any:
     from uniad_lightning.training.resumed_settings import resumed_settings
 
     return resumed_settings(cfg, cfg.resume, line.kept)
+
+
+def asks_to_go_on(cfg: Any, words: Sequence[str]) -> bool:
+    """Whether `cfg` has `resume=auto`, which is taken out of it. Raises InputError where `words` name no folder."""
+    if cfg.resume != AUTO:
+        return False
+    cfg.resume = None
+    if not {"output_dir", "hydra.run.dir"} & set(map(_key, words)) and not cfg.get("sweep"):
+        raise InputError("resume=auto: finds the training by its folder; give output_dir=... as well, always the same")
+    return True
+
+
+def is_finished(cfg: Any) -> bool:
+    """Whether the folder of this training holds its result; sets `cfg.ckpt_path` to resume one that is unfinished.
+
+    Raises InputError for a folder that holds another training.
+    """
+    from uniad_lightning.results.run_folder import LAST, read_metrics
+    from uniad_lightning.training.method import leave_out_unused
+    from uniad_lightning.training.outlier_exposure import settle_outliers
+    from uniad_lightning.training.resume import load_initial, plain, refuse_other_settings
+
+    folder = Path(cfg.output_dir)
+    if cfg.overwrite or cfg.ckpt_path is not None:
+        return False
+    finished = read_metrics(folder) is not None
+    started = (folder / LAST).is_file()
+    if finished or started:
+        load_initial(cfg)
+        leave_out_unused(cfg)
+        settle_outliers(cfg)
+        refuse_other_settings(plain(cfg), folder)
+    if started and not finished:
+        cfg.ckpt_path = str(folder / LAST)
+    return finished
 
 
 def remedy(command: str, folder: Path | None) -> str:

@@ -25,7 +25,7 @@ from uniad_lightning.errors import InputError, print_stderr, print_stdout, syste
 from uniad_lightning.exporting.graph import trace
 from uniad_lightning.exporting.plan import Plan, plan_export
 from uniad_lightning.exporting.verify import Agreement, agreement, generated_images, refuse_disagreement
-from uniad_lightning.files.atomic import replacing, temporary_path
+from uniad_lightning.files.atomic import remove_left, replacing
 from uniad_lightning.files.sealed import seal_archive, seal_model
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
@@ -75,7 +75,8 @@ def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str
         warn("the checkpoint has no boundary, so the file gives no decision; uniad calibrate ckpt_path=... sets one")
     _refuse_precision(plan.precision, engine.module)
     about = _about(engine, plan, categories)
-    with replacing(plan.path, temporary_path(plan.path, plan.path.suffix)) as unfinished:
+    remove_left([plan.path])
+    with replacing(plan.path, plan.path.suffix) as unfinished:
         print_stderr("export: writing the file, which may take minutes")
         with _quiet():
             file = _write(engine, unfinished, plan, about, splits)

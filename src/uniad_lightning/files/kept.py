@@ -12,7 +12,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from uniad_lightning.errors import InputError, print_stderr, system_reason
-from uniad_lightning.files.atomic import write_whole
+from uniad_lightning.files.atomic import remove_left, write_whole
 from uniad_lightning.files.sealed import seal_archive
 from uniad_lightning.files.torch_file import read_torch_file
 
@@ -40,6 +40,7 @@ def kept(folder: Path, about: Mapping[str, Any], make: Callable[[], Tensors]) ->
     try:
         if path.is_file():
             return _read(path, text), path
+        remove_left([path])
         made = make()
         _write(path, {"about": text, "tensors": made})
         return made, None

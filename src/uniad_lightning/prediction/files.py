@@ -14,7 +14,7 @@ from uniad_lightning.files.json_file import read_object
 from uniad_lightning.files.within import is_within
 from uniad_lightning.prediction.counts import Counts
 from uniad_lightning.prediction.open_files import check_present, explained, open_locked
-from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
+from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS, remove_undrawn
 from uniad_lightning.prediction.processes import ALONE
 from uniad_lightning.prediction.rows import (
     HEADER,
@@ -139,6 +139,7 @@ class PredictionWriter:
                 with self._journal:  # replaced by a new file
                     self._journal = opened.enter_context(open_locked(journal))
             self._journal.truncate(self._recover())
+            remove_undrawn(self.folder, _drawn(self.folder))
         else:
             _remove_drawn(self.folder)
             self._journal.truncate(0)
@@ -214,12 +215,23 @@ def _remove_drawn(folder: Path) -> None:
                 for name in filter(None, (row["overlay"], row["mask"])):
                     if is_within(folder, folder / name):
                         (folder / name).unlink(missing_ok=True)
+    remove_undrawn(folder, ())
     for part in parts:
         part.unlink()
     for name in (*OVERLAY_FOLDERS, PARTS):
         for place, _, _ in os.walk(folder / name, topdown=False):
             with suppress(OSError):  # it holds a file that no row names
                 os.rmdir(place)
+
+
+def _drawn(folder: Path) -> Digests:
+    """The overlays and masks that rows name."""
+    names = Digests()
+    for journal in filter(_size, [folder / JOURNAL, *part_files(folder)]):
+        for _, row in read_rows(journal):
+            for name in filter(None, (row["overlay"], row["mask"])):
+                names.add(name)
+    return names
 
 
 def _refuse_other_content(folder: Path) -> None:

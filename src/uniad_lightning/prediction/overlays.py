@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+from collections.abc import Container
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -9,13 +11,16 @@ from uuid import uuid4
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from uniad_lightning.files.atomic import replacing
+from uniad_lightning.files.atomic import renaming
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.sources.items import Item
 
 OVERLAYS, MASKS = "overlays", "masks"
 OVERLAY_FOLDERS = (OVERLAYS, MASKS)
+_SOFTWARE = ("Software", "uniad-lightning")  # a keyword of the PNG standard, by which a drawn file is known
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _LONGEST = 200  # bytes of one part of a path, of the 255 that file systems allow
 
 
@@ -81,8 +86,37 @@ class OverlayFiles:
     def _write(self, name: str, image: Image.Image) -> None:
         path = self._folder / name
         unique = path.with_name(f".{uuid4().hex}.tmp")  # processes of several machines may draw at the same time
-        with replacing(path, unique) as temporary:
-            image.save(temporary, format="PNG", compress_level=1)  # not the smallest, but several times faster
+        with renaming(unique, path):
+            # The level is not the smallest, but several times faster.
+            image.save(unique, format="PNG", compress_level=1, pnginfo=_signed())
+
+
+def remove_undrawn(folder: Path, named: Container[str]) -> None:
+    """Remove the overlays and masks of killed calls that are not `named` in a row: paths below `folder`.
+
+    Their images are drawn again, which would otherwise get a second file. Files that this class has not drawn stay.
+    """
+    for name in OVERLAY_FOLDERS:
+        for place, _, files in os.walk(folder / name):
+            for path in (Path(place) / file for file in files):
+                unnamed = path.relative_to(folder).as_posix() not in named
+                if unnamed and (_UNFINISHED.fullmatch(path.name) or _is_signed(path)):
+                    path.unlink(missing_ok=True)
+
+
+def _signed() -> PngInfo:
+    info = PngInfo()
+    info.add_text(*_SOFTWARE)
+    return info
+
+
+def _is_signed(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            keyword, value = _SOFTWARE
+            return image.format == "PNG" and image.info.get(keyword) == value
+    except (OSError, ValueError, Image.DecompressionBombError):  # it is no image
+        return False
 
 
 def safe_name(name: str) -> str:

@@ -12,6 +12,8 @@ from uniad_lightning.prediction.processes import Processes
 from uniad_lightning.prediction.sources.items import Source
 from uniad_lightning.progress_bar import progress_bar
 
+_MOMENT = 1.0  # seconds
+
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
@@ -24,13 +26,25 @@ def without_warnings() -> Iterator[None]:
 
 @contextmanager
 def counted_bar(source: Source, processes: Processes, batch_size: int, *, shown: bool) -> Iterator[tqdm]:
-    """A progress bar of the first process; its total is set when a thread beside the work has counted the images."""
+    """A progress bar of the first process; its total is set when a thread beside the work has counted the images.
+
+    At the end the thread is waited for: one that still runs when Python shuts down can abort the whole process. After
+    an error or an interrupt that is for a moment only, since the counting may take as long as the work would have.
+    """
     shown = shown and processes.first
     among = f" (1 of {processes.count} processes)" if processes.count > 1 else ""
     with progress_bar(f"predict{among}", shown=shown) as bar:
-        if shown:
-            threading.Thread(target=_count, args=(source, processes, batch_size, bar), daemon=True).start()
-        yield bar
+        counting = threading.Thread(target=_count, args=(source, processes, batch_size, bar), daemon=True)
+        if not shown:
+            yield bar
+            return
+        counting.start()
+        try:
+            yield bar
+        except BaseException:
+            counting.join(_MOMENT)
+            raise
+        counting.join()
 
 
 def _count(source: Source, processes: Processes, batch_size: int, bar: tqdm) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uniad_lightning.errors import InputError
-from uniad_lightning.results.written_files import MARK, begin, end, is_held, is_marked, mark, written
+from uniad_lightning.results.written_files import MARK, begin, end, is_held, is_marked, mark, remove_unfinished, written
 
 Result = TypeVar("Result")
 
@@ -114,6 +114,7 @@ def _lock(folder: Path) -> FileLock:
             f"output_dir={folder}: another run writes there; wait for its end, or choose another output_dir"
         ) from None
     mark(folder, _of_earlier_version(folder) or [])
+    remove_unfinished(folder)
     return lock
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+from uniad_lightning.files.atomic import remove_left
 from uniad_lightning.files.within import is_within, real, stays_within
 
 MARK = ".uniad"  # folder that marks an output folder
@@ -67,6 +68,11 @@ def written(folder: Path) -> list[str]:
     names = set(_names(listed)) if listed.is_file() else set()
     inside = (name for name in names | logs(folder) if is_within(folder, (folder / name).parent))  # links followed
     return sorted(name for name in inside if os.path.lexists(folder / name))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs have left of files that they were writing; to be called while `folder` is locked."""
+    remove_left(folder / name for name in _names(folder / MARK / _LIST))
 
 
 def logs(folder: Path) -> set[str]:

@@ -14,7 +14,7 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.selection import image_groups
 from uniad_lightning.detectors.base import AnomalyModule
 from uniad_lightning.errors import InputError, one_line, system_reason
-from uniad_lightning.files.atomic import write_whole
+from uniad_lightning.files.atomic import remove_left, write_whole
 from uniad_lightning.files.mask_bits import unpack_mask
 from uniad_lightning.files.sealed import seal_archive
 from uniad_lightning.files.torch_file import read_torch_file
@@ -99,6 +99,7 @@ def update_checkpoint(path: str, **entries: Any) -> None:
     """
     changed = {**load_checkpoint(path), **entries}
     kept = {name: value for name, value in changed.items() if value is not None}
+    remove_left([expand(path)])
     AtomicCheckpointIO().save_checkpoint(kept, str(expand(path)))
 
 

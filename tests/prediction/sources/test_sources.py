@@ -481,6 +481,46 @@ def test_a_file_whose_closing_is_never_told_is_looked_at_in_the_end(clock):
     assert not clock.arrivals
 
 
+def test_a_name_that_was_made_without_being_written_is_a_link_unless_it_is_empty(clock):
+    clock.files = {"link": FileState(5, 1), "begun": FileState(0, 1), "slow": FileState(3, 1)}
+    for name in clock.files:
+        clock.arrivals.created(name)
+    clock.arrivals.written("slow")  # has come with the first of its content, and more will follow
+    assert clock.after(0.6) == []
+    assert clock.after(1.1) == ["link"]
+    assert clock.after(30) == []
+    clock.arrivals.closed("begun")
+    assert clock.after(0.3) == ["begun"]
+    assert "slow" in clock.arrivals
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_file_that_comes_by_link_is_taken_when_it_is_there(tmp_path, link):
+    folder = tmp_path / "in"
+    old(folder / "first.png")
+    outside = save(tmp_path / "outside.png")
+    with Watched(folder, stop_after_idle=8.0) as watched:
+        watched.wait_for(1)
+        link(outside, folder / "linked.png")
+        watched.wait_for(2)
+        assert watched.names == ["first.png", "linked.png"]
+
+
+def test_a_file_of_a_future_time_at_the_start_is_not_taken_while_it_is_written(tmp_path):
+    content = save(tmp_path / "content.png", size=(90, 90)).read_bytes()
+    (tmp_path / "in").mkdir()
+    with (tmp_path / "in/part.png").open("wb") as file:
+        file.write(content[:100])
+        file.flush()
+        os.utime(file.fileno(), (time.time() + 3600,) * 2)  # by the clock of the machine that writes
+        with Watched(tmp_path / "in", stop_after_idle=4.0) as watched:
+            time.sleep(0.5)
+            file.write(content[100:])
+            file.close()
+            watched.wait_for(1)
+    assert [(name, shape) for name, _, shape in watched.came] == [("part.png", (90, 90, 3))]
+
+
 @pytest.mark.slow
 def test_watching_takes_what_is_there_then_what_comes_within_a_second_and_never_a_part(tmp_path):
     content = save(tmp_path / "content.png", size=(300, 200)).read_bytes()

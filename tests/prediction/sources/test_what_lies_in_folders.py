@@ -150,15 +150,25 @@ def test_another_image_of_the_same_size_and_time_is_found(tmp_path, monkeypatch,
     assert watched.names == ["part.bmp"] * 2
 
 
+@pytest.mark.parametrize(("told", "parts"), [(False, 1), (True, 2)])
+def test_a_share_that_comes_back_has_no_new_images_unless_the_system_told_so(tmp_path, told, parts):
+    path, taken, versions = tmp_path / "a.png", Taken(), []
+    for content in (b"0", b"1"):  # not read in between: an earlier call has its row
+        by_moving(path, content)
+        os.utime(path, (1, 1))
+        versions.append(taken.version("a.png", file_state(str(path)), path, told=told))
+    assert len([version for version in versions if version is not None]) == parts
+
+
 def test_each_replaced_image_has_its_own_version(tmp_path):
     taken, path, versions = Taken(), tmp_path / "a.png", []
     for content in (b"0", b"1", b"2"):
         by_moving(path, content)
         now = file_state(str(path))
-        versions.append(taken.version("a.png", now, path))
+        versions.append(taken.version("a.png", now, path, told=False))
         taken.was_read("a.png", now, path)
         assert taken.is_known("a.png", now)
-        assert taken.version("a.png", now, path) is None
+        assert taken.version("a.png", now, path, told=False) is None
     assert versions[0] == ""
     assert None not in versions
     assert len(set(versions)) == 3

@@ -10,6 +10,7 @@ from typing import NamedTuple
 GRACE = 0.2  # after a file was closed: programs that copy set its time a moment later, and some reopen it
 STILL = 1.0  # a file without a closing event is complete when it has not changed for so long
 STILL_EMPTY = 10.0  # the same for an empty file, whose content may follow
+SILENT = 0.5  # a name that was made and not written since is a link, unless the file is empty
 STALLED = 60.0  # a file that is being written is checked when there was no event of it for so long
 
 
@@ -41,7 +42,7 @@ def file_state(path: str) -> FileState | None:
 
 
 class Arrivals:
-    """Files that arrive, by name, each in one of three states: being written, closed, or present without an event.
+    """Files that arrive, by name: created, being written, closed, or present without an event.
 
     `state_of` gives the present state of the file of a name.
     """
@@ -51,17 +52,23 @@ class Arrivals:
         self._closed: dict[str, float] = {}  # time of the event
         self._present: dict[str, tuple[FileState, float]] = {}  # the state, and the time since when it is the same
         self._written: dict[str, float] = {}  # time of the last event
+        self._created: dict[str, float] = {}  # time of the event
 
     def __contains__(self, name: str) -> bool:
-        return name in self._closed or name in self._present or name in self._written
+        return any(name in state for state in (self._closed, self._present, self._written, self._created))
 
     def __bool__(self) -> bool:
-        return bool(self._closed or self._present or self._written)
+        return bool(self._closed or self._present or self._written or self._created)
 
     def closed(self, name: str) -> None:
         """The file was closed by its writer, or moved here complete."""
         self.forget(name)
         self._closed[name] = time.monotonic()
+
+    def created(self, name: str) -> None:
+        """The name was made: of a new file, which is then written and closed, or of a link, where no event follows."""
+        if name not in self:
+            self._created[name] = time.monotonic()
 
     def written(self, name: str) -> None:
         """A program writes to the file, so that an event of its closing will follow."""
@@ -78,7 +85,7 @@ class Arrivals:
 
     def forget(self, name: str) -> None:
         """The file is gone, or taken."""
-        for state in (self._closed, self._present, self._written):
+        for state in (self._closed, self._present, self._written, self._created):
             state.pop(name, None)
 
     def wait(self) -> float:
@@ -96,7 +103,15 @@ class Arrivals:
             self.forget(name)
         for name in [name for name, at in self._written.items() if now - at >= STALLED]:
             self._check_again(name)
+        for name in [name for name, at in self._created.items() if now - at >= SILENT]:
+            self._link_or_written(name)
         return complete
+
+    def _link_or_written(self, name: str) -> None:
+        """A name without another event: of a link where the file has content, or its writer has not begun."""
+        now = self._check_again(name)
+        if now is not None and not now.size:
+            self.written(name)
 
     def _is_still(self, name: str, last: FileState, passed: float) -> bool:
         if passed < (STILL if last.size else STILL_EMPTY):

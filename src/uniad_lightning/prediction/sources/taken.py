@@ -12,7 +12,8 @@ class Taken:
     """The files that were taken, in a few times eight bytes for each; safe to use from several threads.
 
     Another size or time means another file. Where they are the same, but inode or ctime differ, only the attributes may
-    have changed: then the content decides, or the inode where the content was not read.
+    have changed: then the content decides. Where the content was not read, as an earlier call has its row, it is
+    another file if the system has told so and the inode differs: a share that comes back may number its files anew.
     """
 
     def __init__(self) -> None:
@@ -29,8 +30,11 @@ class Taken:
         with self._lock:
             return _state(name, now) in self._known
 
-    def version(self, name: str, now: FileState, path: Path) -> str | None:
-        """Take a file: its version among those of the same size and time, empty for the first; None if taken before."""
+    def version(self, name: str, now: FileState, path: Path, *, told: bool) -> str | None:
+        """Take a file: its version among those of the same size and time, empty for the first; None if taken before.
+
+        `told` is whether there was an event of its arrival.
+        """
         key = key_of(name, now.size, now.mtime_ns)
         with self._lock:
             if not self._known.add(_state(name, now)):
@@ -39,7 +43,7 @@ class Taken:
             if self._known.add(f"key\0{key}"):
                 return ""
             was_read = f"read\0{key}" in self._known
-        if not (self._is_new(key, path) if was_read else other_file):
+        if not (self._is_new(key, path) if was_read else other_file and told):
             return None
         return f"{now.inode} {now.ctime_ns}"
 

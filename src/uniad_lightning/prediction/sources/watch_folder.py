@@ -60,6 +60,7 @@ class Watch:
         self._taken = Taken()
         self._events: SimpleQueue[FileSystemEvent] = SimpleQueue()
         self._arrivals = Arrivals(lambda name: file_state(os.path.join(self._root, name)))
+        self._told: set[str] = set()  # files that arrived by an event and are not taken yet
         self._new_folders: dict[str, float] = {}  # time made: files may have come before there were events
         self._scans = self._scan_again()
         self._pause = _SCAN_WITHOUT_EVENTS
@@ -112,7 +113,7 @@ class Watch:
             elif now is None:
                 yield from self._check(found)
             elif found.name not in self._arrivals:
-                if 0 <= time.time() - now.mtime_ns / 1e9 < _OLD:
+                if time.time() - now.mtime_ns / 1e9 < _OLD:  # or in the future, by the clock of another machine
                     self._arrivals.present(found.name, now)
                 else:
                     yield from filter(None, [self._item(found.name)])
@@ -139,9 +140,12 @@ class Watch:
         if name is None or not is_image(Path(name)):
             return
         if kind in ("closed", "moved"):
+            self._told.add(name)
             self._arrivals.closed(name)
-        elif kind == "modified" or not any(name.startswith(f"{folder}/") for folder in self._new_folders):
+        elif kind == "modified":
             self._arrivals.written(name)
+        elif not any(name.startswith(f"{folder}/") for folder in self._new_folders):
+            self._arrivals.created(name)
 
     def _name(self, path: Any) -> str | None:
         """Path below the folder; None for one outside, hidden or in `without`."""
@@ -202,9 +206,11 @@ class Watch:
         path = self._root / name
         item = image_item(name, path, self._max_pixels)
         now = file_state(str(path))
+        told = name in self._told
+        self._told.discard(name)
         if now is None:
             return item if os.path.lexists(path) and self._taken.once(item.key) else None
-        version = self._taken.version(name, now, path)
+        version = self._taken.version(name, now, path, told=told)
         if version is None:
             return None
 
