@@ -44,7 +44,7 @@ from uniad_lightning.data.selection import spread_over
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
-from uniad_lightning.results.output_folder import holds_output_dir
+from uniad_lightning.results.output_folder import holds_output_dir, holds_run
 from uniad_lightning.results.run_folder import SCORES, claim
 from uniad_lightning.training.build import build_saved_data, warn
 from uniad_lightning.training.checkpoint import load_checkpoint, update_checkpoint
@@ -68,6 +68,7 @@ class _Scored(NamedTuple):
 
 
 @holds_output_dir
+@holds_run
 def calibrate(cfg: DictConfig) -> Calibration:
     """Set the boundaries of `cfg.ckpt_path`, store them in it, and report false alarms and misses in `cfg.output_dir`.
 

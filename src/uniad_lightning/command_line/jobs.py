@@ -24,7 +24,7 @@ from uniad_lightning.command_line.commands import COMMANDS
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.job_folders import checkpoint_file, free_folder, varied
 from uniad_lightning.command_line.parsing import CommandLine
-from uniad_lightning.command_line.resuming import asks_to_go_on, is_finished, settled
+from uniad_lightning.command_line.resuming import goes_on, is_finished, settled
 from uniad_lightning.errors import InputError, print_stderr, print_stdout
 from uniad_lightning.exit_status import DONE, FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.files.atomic import remove_left
@@ -90,14 +90,18 @@ class Jobs:
             _refuse_without_package(cfg, hydra_cfg.runtime.choices)
             if OmegaConf.select(cfg, "ckpt_path") is not None:
                 cfg.ckpt_path = checkpoint_file(expand(cfg.ckpt_path), self.name)
-            goes_on = self.name == "train" and (asks_to_go_on(cfg, hydra_cfg.overrides.task) or swept)
+            if swept:
+                _refuse_processes(cfg, self.name)
+            if self.name == "train" and goes_on(cfg, hydra_cfg.overrides.task, swept=swept) and is_finished(cfg):
+                import_module("uniad_lightning.calibration.after_training").set_missing_boundary(cfg)
+                print_stdout(f"{cfg.output_dir}: finished before with the same settings, left as it is")
+                return DONE, ""
             if not swept:
                 with free_folder(cfg, hydra_cfg):
                     self.folder = Path(cfg.output_dir)
-                    return self._go_on(cfg) if goes_on else self._call(cfg), ""
-            _refuse_processes(cfg, self.name)
+                    return self._call(cfg), ""
             with _device(cfg):
-                return self._go_on(cfg) if goes_on else self._call(cfg), ""
+                return self._call(cfg), ""
         except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
             self.status = INTERRUPTED
             raise KeyboardInterrupt from None
@@ -110,14 +114,6 @@ class Jobs:
         _quieten()  # after the import, since Lightning sets its own level when it is imported
         command: Callable[[Any], object] = getattr(module, self.name)
         return FAILED if getattr(command(cfg), "incomplete", False) else DONE
-
-    def _go_on(self, cfg: Any) -> int:
-        """Train, from the last checkpoint in the run folder where there is one; a finished training is left alone."""
-        if not is_finished(cfg):
-            return self._call(cfg)
-        import_module("uniad_lightning.calibration.after_training").set_missing_boundary(cfg)
-        print_stdout(f"{cfg.output_dir}: finished before with the same settings, left as it is")
-        return DONE
 
     @staticmethod
     def _write(folder: Path, record: dict[str, Any]) -> None:

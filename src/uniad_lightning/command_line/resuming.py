@@ -51,13 +51,20 @@ def settled(cfg: Any, line: CommandLine) -> Any:
     return resumed_settings(cfg, cfg.resume, line.kept)
 
 
-def asks_to_go_on(cfg: Any, words: Sequence[str]) -> bool:
-    """Whether `cfg` has `resume=auto`, which is taken out of it. Raises InputError where `words` name no folder."""
+def goes_on(cfg: Any, words: Sequence[str], *, swept: bool) -> bool:
+    """Whether a training goes on where its folder holds a part of it: a job of a sweep, or one with `resume=auto`.
+
+    Takes `auto` out of `cfg`. Raises InputError where the overrides `words` contradict it.
+    """
     if cfg.resume != AUTO:
-        return False
+        return swept
     cfg.resume = None
-    if not {"output_dir", "hydra.run.dir"} & set(map(_key, words)) and not cfg.get("sweep"):
-        raise InputError("resume=auto: finds the training by its folder; give output_dir=... as well, always the same")
+    keys = set(map(_key, words))
+    if not swept and "output_dir" not in keys:
+        raise InputError("resume=auto: finds the training by its folder; give output_dir=..., the same in each call")
+    for name in ("overwrite", "ckpt_path"):
+        if cfg[name]:
+            raise InputError(f"resume=auto: goes on with what is in output_dir, so {name} has no place; leave one out")
     return True
 
 

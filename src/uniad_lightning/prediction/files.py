@@ -215,7 +215,7 @@ def _remove_drawn(folder: Path) -> None:
                 for name in filter(None, (row["overlay"], row["mask"])):
                     if is_within(folder, folder / name):
                         (folder / name).unlink(missing_ok=True)
-    remove_undrawn(folder, ())
+    remove_undrawn(folder, Digests())
     for part in parts:
         part.unlink()
     for name in (*OVERLAY_FOLDERS, PARTS):

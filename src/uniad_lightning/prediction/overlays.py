@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-from collections.abc import Container
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -15,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from uniad_lightning.files.atomic import renaming
 from uniad_lightning.inspection.result import Inspection
-from uniad_lightning.prediction.sources.items import Item
+from uniad_lightning.prediction.sources.items import Digests, Item
 
 OVERLAYS, MASKS = "overlays", "masks"
 OVERLAY_FOLDERS = (OVERLAYS, MASKS)
@@ -91,7 +90,7 @@ class OverlayFiles:
             image.save(unique, format="PNG", compress_level=1, pnginfo=_signed())
 
 
-def remove_undrawn(folder: Path, named: Container[str]) -> None:
+def remove_undrawn(folder: Path, named: Digests) -> None:
     """Remove the overlays and masks of killed calls that are not `named` in a row: paths below `folder`.
 
     Their images are drawn again, which would otherwise get a second file. Files that this class has not drawn stay.

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uniad_lightning.errors import InputError
+from uniad_lightning.files.user_path import expand
 from uniad_lightning.results.written_files import MARK, begin, end, is_held, is_marked, mark, remove_unfinished, written
 
 Result = TypeVar("Result")
@@ -53,6 +54,20 @@ def holds_output_dir(command: Callable[[Any], Result]) -> Callable[[Any], Result
     return held
 
 
+def holds_run(command: Callable[[Any], Result]) -> Callable[[Any], Result]:
+    """Decorate `command(cfg)`, which changes `cfg.ckpt_path`, to hold the checkpoint's run folder while it runs.
+
+    Nothing is held where it lies in none. Raises InputError where another run holds it, such as the training itself.
+    """
+
+    @wraps(command)
+    def held(cfg: Any) -> Result:
+        with _hold_run_of(expand(cfg.ckpt_path)):
+            return command(cfg)
+
+    return held
+
+
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Make `folder` and keep other runs out of it until the block or the process ends; only the first process locks.
@@ -77,6 +92,20 @@ def hold_free(folder: Path) -> Iterator[Path]:
         lock = _lock_if_free(chosen)
     with _held(chosen, lock):
         yield chosen
+
+
+@contextmanager
+def _hold_run_of(checkpoint: Path) -> Iterator[None]:
+    folder = checkpoint.parent.parent
+    if is_held(folder) or not is_marked(folder):
+        yield
+        return
+    try:
+        lock = _lock(folder)
+    except InputError:
+        raise InputError(f"ckpt_path={checkpoint}: another run writes in {folder}; wait for its end") from None
+    with _held(folder, lock):
+        yield
 
 
 @contextmanager

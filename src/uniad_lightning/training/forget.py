@@ -6,10 +6,12 @@ from omegaconf import DictConfig
 
 from uniad_lightning.detectors.memory_bank import MemoryBankDetector
 from uniad_lightning.errors import InputError, print_stdout
+from uniad_lightning.results.output_folder import holds_run
 from uniad_lightning.training.build import build_saved
 from uniad_lightning.training.checkpoint import update_checkpoint
 
 
+@holds_run
 def forget(cfg: DictConfig) -> None:
     """Take the category `cfg.category` out of the bank in `cfg.ckpt_path`; the others stay as they are.
 
