@@ -63,7 +63,7 @@ def check_end(point, ended):
     if point.way == "interrupt":
         assert "uniad: interrupted; " in ended.printed, ended.printed
     if point.way == "disk" and ended.status:
-        assert re.search("full|room|No space", last_line(ended.printed)), ended.printed
+        assert re.search("uniad: .*(full|room|No space)", ended.printed), ended.printed
 
 
 def goes_on(bench, name, out):

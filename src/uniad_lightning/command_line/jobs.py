@@ -25,7 +25,7 @@ from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.job_folders import checkpoint_file, free_folder, varied
 from uniad_lightning.command_line.parsing import CommandLine
 from uniad_lightning.command_line.resuming import goes_on, is_finished, settled
-from uniad_lightning.errors import InputError, print_stderr, print_stdout
+from uniad_lightning.errors import InputError, print_stderr, print_stdout, system_reason
 from uniad_lightning.exit_status import DONE, FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.files.atomic import remove_left
 from uniad_lightning.files.user_path import expand
@@ -115,12 +115,15 @@ class Jobs:
         command: Callable[[Any], object] = getattr(module, self.name)
         return FAILED if getattr(command(cfg), "incomplete", False) else DONE
 
-    @staticmethod
-    def _write(folder: Path, record: dict[str, Any]) -> None:
+    def _write(self, folder: Path, record: dict[str, Any]) -> None:
         from uniad_lightning.results.run_folder import write_text
 
         remove_left([folder / RECORD])
-        write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        try:
+            write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        except OSError as error:  # a full disk, which need not end the other jobs
+            print_stderr(f"{folder / RECORD}: cannot be written; {system_reason(error)}")
+            self.status = FAILED
 
     def finish(self) -> int:
         """Print a sweep's table; returns the exit status of the whole call."""
@@ -133,7 +136,7 @@ class Jobs:
         jobs = [
             Job(folder=folder, varied=record["varied"], failed=record["status"] != DONE) for _, folder, record in own
         ]
-        status = DONE
+        status = DONE if self.status is None else self.status
         try:
             if jobs:
                 show_sweep(SweepFolder.path, jobs)
