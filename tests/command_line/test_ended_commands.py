@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from support.ended_commands import COMMANDS, result_of, same
-from support.ends import draw, run
+from support.ends import Point, draw, run
 
 DISK = 48  # MB
 FEW = [*COMMANDS][:7] + ["train", "predict", "train", "calibrate", "train"]
@@ -106,3 +106,14 @@ def test_a_command_that_is_ended_goes_on(bench, disk, tmp_path, number):
 @pytest.mark.parametrize("number", range(len(FEW), 200))
 def test_a_command_that_is_ended_anywhere_goes_on(bench, disk, tmp_path, number):
     end(bench, disk, tmp_path, MANY[7 * number % len(MANY)], number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", range(10))
+@pytest.mark.parametrize(("name", "mark"), [("calibrate", "calibration.json"), ("evaluate", "metrics.json")])
+def test_what_counts_as_finished_has_all_its_files(bench, tmp_path, name, mark, last):
+    result, counts = bench.whole(name)
+    out = tmp_path / "place/out"
+    run(bench.words(name, out), out, Point("kill", "write", counts["write"] - last, 0.0))
+    if (out / "run" / mark).is_file():
+        assert result_of(name, out)["files"] == result["files"]

@@ -61,7 +61,7 @@ def paused(words, folder: Path, kind: str, number: int) -> Iterator[list[Ended]]
     if not process:
         _child(words, log, _Events(folder, Point("pause", kind, number, 0.0)), None, trace=True)
     _, status = os.waitpid(process, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), log.read_text()
+    assert os.WIFSTOPPED(status), f"{os.waitstatus_to_exitcode(status)} {log.read_text()}"
     try:
         yield ended
     finally:
