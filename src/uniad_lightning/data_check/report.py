@@ -13,7 +13,7 @@ from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.data.records import Packed
 from uniad_lightning.data_check.findings import KINDS, NOTE, SEVERITIES, Finding
 from uniad_lightning.errors import InputError
-from uniad_lightning.files.atomic import replacing, temporary_path
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.results.printing import LEFT, RIGHT, print_table
 from uniad_lightning.results.run_folder import write_text
@@ -66,7 +66,7 @@ def write(folder: Path, findings: Sequence[Finding], root: Path, *, white_level:
         "compared with": [_drawn(found.other, white_level) for found in chosen],
     }
     labels = [f"{found.kind}: {_short(found.file, root)}" for found in chosen]
-    with replacing(picture, temporary_path(picture, ".png")) as temporary:
+    with replacing(picture, ".png") as temporary:
         draw_sheet(columns, labels, heading=f"{len(chosen)} of {len(findings)} findings").save(temporary)
     return [table, picture]
 

@@ -66,13 +66,17 @@ def written(folder: Path) -> list[str]:
     """The existing files below `folder` that this package has written, sorted, `/` between the parts."""
     listed = folder / MARK / _LIST
     names = set(_names(listed)) if listed.is_file() else set()
-    inside = (name for name in names | logs(folder) if is_within(folder, (folder / name).parent))  # links followed
-    return sorted(name for name in inside if os.path.lexists(folder / name))
+    return sorted(name for name in names | logs(folder) if _is_own(folder, name) and os.path.lexists(folder / name))
 
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed runs have left of files that they were writing; to be called while `folder` is locked."""
-    remove_left(folder / name for name in _names(folder / MARK / _LIST))
+    remove_left(folder / name for name in _names(folder / MARK / _LIST) if _is_own(folder, name))
+
+
+def _is_own(folder: Path, name: str) -> bool:
+    """Whether `name` lies in `folder` when links are followed: a stranger's folder may hold links out of it."""
+    return is_within(folder, (folder / name).parent)
 
 
 def logs(folder: Path) -> set[str]:
