@@ -122,5 +122,5 @@ def load_weights(module: nn.Module, checkpoint: dict[str, Any], path: str, key: 
     """Put the weights of a loaded checkpoint into `module`; InputError, with `key`, names tensors that do not fit."""
     try:
         module.load_state_dict(checkpoint["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, TypeError) as error:  # the last two of what a module keeps beside its tensors
         raise InputError(f"{key}={path}: does not fit its own configuration; {one_line(error)}") from None

@@ -26,7 +26,10 @@ def is_whole(value: Any, dimensions: int | None = None) -> bool:
 
 
 def _is_state(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) and is_whole(one) for key, one in value.items())
+    """Whether a value is a state of modules; what a module keeps beside its tensors has a name of its own in torch."""
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and (key.endswith("_extra_state") or is_whole(one)) for key, one in value.items()
+    )
 
 
 def _are_names(value: Any) -> bool:
