@@ -21,7 +21,7 @@ from uniad_lightning.types import Size
 KEY = "uniad."  # prefix of the metadata of an .onnx file
 ABOUT = "uniad.json"  # the metadata in a .pt2 file
 INPUT = "image tensor(uint8)"
-OUTPUTS = ("map", "score", "distance", "category")  # the last two where categories are told apart
+OUTPUTS = ("map", "score", "distance", "category", "defective")  # the last three where the checkpoint knows them
 CUDA = "CUDAExecutionProvider"
 IMAGE_PIXELS = 2**24  # of a batch of images at their own size, which are held as floats for a moment
 
