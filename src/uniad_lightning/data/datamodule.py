@@ -189,7 +189,7 @@ class UnifiedDataModule(L.LightningDataModule):
                 order=order, count=count, position=lambda: self.steps.done, steps=self.steps.per_epoch, **shares
             )
         if "train" in self.cache.splits:
-            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False, pin_memory=feeds_gpu(self.running_trainer))
+            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False, pin_memory=self._pins())
         return self._loader(ResumableLoader, self.splits.train, batches)
 
     def test_dataloader(self) -> DataLoader | CachedLoader:
@@ -206,7 +206,7 @@ class UnifiedDataModule(L.LightningDataModule):
         shares = {"batch_size": self.eval_batch_size, "rank": trainer.global_rank, "world_size": trainer.world_size}
         batches = EvaluationBatches(count=count, **shares)
         if cached:
-            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True, pin_memory=feeds_gpu(self.running_trainer))
+            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True, pin_memory=self._pins())
         return self._loader(DataLoader, self.splits.test, batches)
 
     def val_dataloader(self) -> DataLoader | CachedLoader:
@@ -225,6 +225,9 @@ class UnifiedDataModule(L.LightningDataModule):
         mask: Batch = {"mask": batch.pop("mask")} if "mask" in batch else {}
         return {**super().transfer_batch_to_device(batch, device, dataloader_idx), **mask}
 
+    def _pins(self) -> bool:
+        return feeds_gpu(self.running_trainer)
+
     def dataset(self, records: Sequence[Record]) -> InspectionDataset:
         """The samples of some records of this data."""
         return InspectionDataset(
@@ -237,7 +240,7 @@ class UnifiedDataModule(L.LightningDataModule):
         dataset, workers = self.dataset(records), loading_processes(self)
         return kind(
             dataset, batch_sampler=batches, collate_fn=dataset.collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=feeds_gpu(self.running_trainer),
+            persistent_workers=workers > 0, pin_memory=self._pins(),
         )  # fmt: skip
 
 

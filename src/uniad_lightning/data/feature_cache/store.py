@@ -12,7 +12,6 @@ places.
 """
 
 import os
-import re
 import shutil
 import sqlite3
 import threading
@@ -28,7 +27,8 @@ import torch
 from torch import Tensor
 
 from uniad_lightning.data.feature_cache.encoding import to_half
-from uniad_lightning.data.feature_cache.store_folder import INDEX, Connection, digest, hold, shard_name, write_about
+from uniad_lightning.data.feature_cache.index import FREE_SLOT, Connection, may_be, prepare
+from uniad_lightning.data.feature_cache.store_folder import INDEX, digest, hold, shard_name, write_about
 from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.progress_bar import progress_bar
@@ -38,24 +38,11 @@ SPARE_BYTES = 1 << 30  # that a cache leaves free on its disk
 MOST_OPEN = 256  # shards
 MISSING = -1
 NO_ROOM = "the disk has no room for the features"
-_OF_CONTENT = re.compile("no such|schema|unsupported")  # what SQLite says of a table that is another
-_TABLES = """
-create table if not exists entry (signature blob primary key, slot integer, checksum integer, mask blob) without rowid;
-create table if not exists slots (next integer);
-insert into slots select 0 where not exists (select * from slots);
-"""
-_FREE = "select max(next, (select ifnull(max(slot) + 1, 0) from entry)) from slots"  # `next`, unless that is damaged
 
 
 def _checksum(feature: np.ndarray, mask: bytes) -> int:
     """Of the features of an image and its mask; without a mask that of the features alone."""
     return zlib.crc32(mask, zlib.crc32(feature.data))
-
-
-def _may_be(slot: object, checksum: object, mask: object, end: object) -> bool:
-    """Whether values of a row can be those that were written: in a damaged index they are of any type and size."""
-    numbers = type(slot) is type(checksum) is type(end) is int
-    return numbers and isinstance(mask, bytes) and 0 <= slot < end  # type: ignore[operator]
 
 
 class StoreError(InputError):
@@ -138,30 +125,7 @@ class DiskStore:
         with self._as_store_errors():
             self._held = hold(self.folder)
             write_about(self.folder, about, list(shape))
-            self._prepare()
-
-    def _prepare(self) -> None:
-        """Make the tables; a damaged index is replaced, since its features can be computed again."""
-        try:
-            if self._is_sound():
-                return
-        except sqlite3.OperationalError as error:
-            if not _OF_CONTENT.search(str(error)):  # a full disk, a permission, a lock
-                raise
-        except (sqlite3.DatabaseError, ValueError, OverflowError):  # the last two of damaged texts and numbers
-            pass
-        (self.folder / INDEX).unlink()
-        with self._connected() as index:
-            index.executescript(_TABLES)
-
-    def _is_sound(self) -> bool:
-        """Whether the index, made where it is missing, has its tables and passes SQLite's own check."""
-        with self._connected() as index:
-            index.executescript(_TABLES)
-            index.execute("select signature, slot, checksum, mask from entry limit 1").fetchall()
-            return index.execute("pragma quick_check(1)").fetchone() == ("ok",) and index.execute(
-                "select count(*), typeof(max(next)) from slots"
-            ).fetchone() == (1, "integer")
+            prepare(self.folder / INDEX)
 
     def _connected(self) -> Connection:
         return Connection(self.folder / INDEX)
@@ -185,7 +149,7 @@ class DiskStore:
             with self._connected() as index:
                 (end,) = index.execute("select next from slots").fetchone()
                 rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
-            known = [(i, *row) for i, row in enumerate(rows) if row and _may_be(row[0], row[1], row[2], end)]
+            known = [(i, *row) for i, row in enumerate(rows) if row and may_be(row[0], row[1], row[2], end)]
             for i, slot, checksum, mask in progress_bar("check features", known, leave=False, shown=None, delay=2):
                 if self._read(slot, feature) and _checksum(feature, mask) == checksum:
                     slots[i] = slot
@@ -200,9 +164,7 @@ class DiskStore:
         with self._as_store_errors():
             with self._connected() as index:
                 index.execute("begin immediate")
-                (first,) = index.execute(
-                    "select max(next, (select ifnull(max(slot) + 1, 0) from entry)) from slots"
-                ).fetchone()
+                (first,) = index.execute(FREE_SLOT).fetchone()
                 index.execute("update slots set next = ?", (first + len(half),))
             rows = []
             for slot, (signature, feature, mask) in enumerate(zip(signatures, half, masks, strict=True), start=first):

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +12,6 @@ from typing import IO, Any
 from uniad_lightning.files.atomic import write_whole
 
 INDEX, ABOUT, HELD = "index.sqlite", "about.json", "held"
-_BUSY_SECONDS = 120  # to wait for the transaction of another process
 _NAME = re.compile(r"[0-9a-f]{24}")
 _FILES = re.compile(r"about\.json|\.about\.json\.\d+\.tmp|index\.sqlite(-journal)?|features-\d{5,}\.bin|held")
 _SHAPE = "shape"  # of the features: the one entry of about.json that is not part of the name
@@ -103,21 +101,3 @@ def _is_there(file: IO[bytes], path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return False
-
-
-class Connection:
-    """A connection to the index for one transaction, committed at the end; none is open across a fork."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._index = sqlite3.connect(self._path, timeout=_BUSY_SECONDS)
-        return self._index
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._index.commit()
-        finally:
-            self._index.close()

@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uniad_lightning.data.feature_cache.store_folder import INDEX, Connection, is_store, read_about, remove_unheld
+from uniad_lightning.data.feature_cache.index import Connection
+from uniad_lightning.data.feature_cache.store_folder import INDEX, is_store, read_about, remove_unheld
 from uniad_lightning.files.user_path import expand
 
 
