@@ -48,6 +48,8 @@ METHODS = {
 EXPORTED = {*METHODS} - {"mkd"}
 BATCH_NORM = {"cutpaste", "draem", "fcdd", "mkd", "vt_adl"}
 methods = pytest.mark.parametrize("name", METHODS)
+QUICK = {"fcdd", "mkd"}  # whose whole way every run of the tests goes; the others' is a slow test
+ways = pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in METHODS])
 
 
 def words(name, tree, folder, *more):
@@ -75,7 +77,7 @@ def runs(tree, tmp_path_factory):
     return run_of
 
 
-@methods
+@ways
 def test_it_is_evaluated_calibrated_used_and_exported(runs, name, tree, tmp_path, uniad):
     trained = runs(name)
     last = trained / "checkpoints/last.ckpt"

@@ -49,6 +49,7 @@ def shifted(path):
     update_checkpoint(str(path), calibration=calibration._replace(overall=overall, categories=categories).plain())
 
 
+@pytest.mark.slow
 def test_a_new_checkpoint_drops_no_request(own_checkpoint, pictures):
     before = Detector.load(own_checkpoint, device="cpu").predict(pictures[0]).normalised
     seen, done = [], threading.Event()

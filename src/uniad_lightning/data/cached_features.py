@@ -10,7 +10,6 @@ from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.decoding import DECODING
 from uniad_lightning.data.images.tiling import WHOLE
 from uniad_lightning.data.images.white_level import as_number
-from uniad_lightning.data.shared_memory import loading_processes
 from uniad_lightning.types import Batch
 
 
@@ -41,7 +40,7 @@ def cache_features(
             shape=shape,
             extract=extract,
             batch_size=data.eval_batch_size,
-            num_workers=loading_processes(data),
+            num_workers=data.num_workers,
             trainer=data.running_trainer,
         )
 

@@ -27,7 +27,6 @@ from uniad_lightning.data.listing import list_records
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.sampling import EachImage, EvaluationBatches, TrainBatches, fitting_batch, named_sampling
 from uniad_lightning.data.selection import apart_from, cut_into_tiles, image_groups, select
-from uniad_lightning.data.shared_memory import loading_processes
 from uniad_lightning.data.skipping import REFUSE, check_skipping, readable, skipped_message
 from uniad_lightning.data.steps import TrainingSteps
 from uniad_lightning.errors import InputError, print_stderr
@@ -237,7 +236,8 @@ class UnifiedDataModule(L.LightningDataModule):
         )  # fmt: skip
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:
-        dataset, workers = self.dataset(records), loading_processes(self)
+        dataset = self.dataset(records)
+        workers = dataset.workers(self.num_workers, max(self.batch_size, self.eval_batch_size))
         return kind(
             dataset, batch_sampler=batches, collate_fn=dataset.collate, num_workers=workers,
             persistent_workers=workers > 0, pin_memory=self._pins(),

@@ -13,6 +13,7 @@ from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import WHOLE, Framing
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.sampling import Draw
+from uniad_lightning.data.shared_memory import workers_with_room
 from uniad_lightning.types import Batch, Size
 
 Sample = dict[str, Tensor | int | bool]
@@ -54,6 +55,13 @@ class InspectionDataset(Dataset):
     def map_size(self) -> Size:
         """(height, width) of a mask."""
         return self.framing.map_size(self.image_size)
+
+    def workers(self, asked: int, batch_size: int) -> int:
+        """`asked` processes to load batches, or fewer where those have no room in shared memory."""
+        height, width = self.image_size
+        image = height * width * self.framing.count * (3 * 4 + 1)  # float32 of three channels, and a mask
+        versions = 1 if self.defects is None else 3  # as they are, and damaged
+        return workers_with_room(asked, batch_size * image * versions)
 
     def __len__(self) -> int:
         return len(self.records)

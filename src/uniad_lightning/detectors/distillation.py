@@ -90,7 +90,7 @@ class Distillation:
         self._start()
         batches = DataLoader(
             dataset, batch_sampler=list(self._order(len(dataset))), collate_fn=dataset.collate,
-            num_workers=self.num_workers,
+            num_workers=dataset.workers(self.num_workers, self.batch_size),
         )  # fmt: skip
         bar = progress_bar("teacher", batches, total=self.steps, unit="step", shown=shown)
         for step, batch in enumerate(bar):

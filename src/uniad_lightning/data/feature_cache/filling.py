@@ -63,7 +63,7 @@ class FeatureCache:
         show = trainer.is_global_zero
         loading: dict[str, Any] = {
             "batch_size": batch_size,
-            "num_workers": num_workers,
+            "num_workers": dataset.workers(num_workers, batch_size),
             "pin_memory": feeds_gpu(trainer),
         }
         fill = partial(_fill_share, extract=extract, show=show, **loading)
