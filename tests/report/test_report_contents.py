@@ -88,6 +88,10 @@ def test_maps_are_the_detectors_and_masks_those_of_the_data(runs, evaluated):
             assert "mask" not in image
 
 
+def test_the_foot_names_the_commands_of_its_folder(runs, evaluated):
+    assert f"uniad evaluate ckpt_path={runs}/run output_dir={runs}/evaluated trainer=cpu" in evaluated.read_text()
+
+
 def test_predictions_have_no_labels_and_their_own_decisions(runs):
     page = runs / "predicted" / "report.html"  # of report=true
     (run,) = data_of(page)["runs"]

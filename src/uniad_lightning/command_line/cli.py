@@ -18,6 +18,7 @@ from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
 from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stderr, print_stdout
 from uniad_lightning.exit_status import CLOSED, DONE, FAILED, INTERRUPTED, MISTAKE
+from uniad_lightning.results.history import running, shell_line
 from uniad_lightning.training.interrupts import end_if_interrupted, keep_interrupts
 
 __all__ = ["COMMANDS", "conf_dir", "main", "run_command", "run_script"]
@@ -77,7 +78,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     """
     own_argv = sys.argv
     try:
-        return _run(name, parse(name, arguments))
+        with running(shell_line(["uniad", name, *arguments])):
+            return _run(name, parse(name, arguments))
     except InputError as error:
         print_stderr(str(error))
         return MISTAKE

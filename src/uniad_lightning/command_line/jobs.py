@@ -29,6 +29,7 @@ from uniad_lightning.errors import InputError, print_stderr, print_stdout, syste
 from uniad_lightning.exit_status import DONE, FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.files.atomic import remove_left
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.results.history import current, running
 from uniad_lightning.training.interrupts import end_if_interrupted, keep_interrupts
 
 RECORD, LOG = "job.json", "log.txt"
@@ -56,6 +57,7 @@ class Jobs:
         self.argv = sys.argv  # with which Lightning launches ranks; Hydra's parser needs another
         self.process = os.getpid()
         self.call = uuid.uuid4().hex
+        self.command = current()
         self.status: int | None = None
         self.folder: Path | None = None  # of the one job where there is no sweep
         SweepFolder.path = None
@@ -73,7 +75,7 @@ class Jobs:
         values = varied(hydra_cfg.overrides.task, hydra_cfg.job.config.override_dirname.exclude_keys)
         started, record = time.monotonic(), {"call": self.call, "number": hydra_cfg.job.num, "varied": values}
         self._write(folder, {**record, "status": None, "reason": "its process ended without a message"})
-        with _own_log(folder / LOG, here=os.getpid() == self.process):
+        with running(self.command), _own_log(folder / LOG, here=os.getpid() == self.process):
             status, reason = self._attempt(cfg, hydra_cfg, swept=True)
         seconds = round(time.monotonic() - started, 1)
         self._write(folder, {**record, "status": status, "reason": reason, "seconds": seconds})

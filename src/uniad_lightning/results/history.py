@@ -1,0 +1,54 @@
+"""Which commands have written in an output folder: a line each, with its time, kept in `.uniad/commands`."""
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from uniad_lightning.results.written_files import MARK
+
+_COMMANDS = "commands"
+_MOST = 1 << 20  # bytes that are read of it
+_USER = re.compile(r"(?<=://)[^\s/@]+@")  # a name and a password in an address
+
+_running = ""  # the command of this process; empty where Python calls
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """The words of a command as one line, without the user and password of an address."""
+    return _USER.sub("", shlex.join(words)).replace("\n", " ")
+
+
+def current() -> str:
+    """The command of this process; empty where Python calls."""
+    return _running
+
+
+@contextmanager
+def running(line: str) -> Iterator[None]:
+    """In the block, `line` is the command of this process."""
+    global _running
+    before, _running = _running, line
+    try:
+        yield
+    finally:
+        _running = before
+
+
+def remember(folder: Path) -> None:
+    """Add the command of this process to those of the marked `folder`; not where it cannot be written."""
+    if _running:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        with suppress(OSError), (folder / MARK / _COMMANDS).open("a", encoding="utf-8") as file:
+            file.write(f"{now} {_running}\n")
+
+
+def commands(folder: Path) -> list[str]:
+    """The commands that have written in `folder`, oldest first, each `<time> <line>`; none where nothing is known."""
+    try:
+        with (folder / MARK / _COMMANDS).open("rb") as file:
+            return file.read(_MOST).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []

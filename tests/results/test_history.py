@@ -1,0 +1,46 @@
+"""The commands that wrote in an output folder are kept as they were typed, for the page's foot."""
+
+import pytest
+
+from support.settings import QUICK
+from uniad_lightning.results.history import commands, current, running, shell_line
+from uniad_lightning.results.output_folder import hold
+
+
+def lines(folder):
+    """The commands without their times."""
+    return [line.partition(" ")[2] for line in commands(folder)]
+
+
+def test_a_training_its_new_start_and_what_changes_it_later(tree, tmp_path, uniad):
+    folder = tmp_path / "a run"
+    words = [*QUICK, f"data.root={tree}", f"output_dir={folder}", "data.held_out=0.2"]
+    for name, more in (("train", words), ("train", [*words, "overwrite=true"]), ("calibrate", [f"ckpt_path={folder}"])):
+        status, _, err = uniad(name, *more)
+        assert status == 0, err
+    first = shell_line(["uniad", "train", *words])
+    assert f"'output_dir={folder}'" in first
+    assert lines(folder) == [first, f"{first} overwrite=true", f"uniad calibrate 'ckpt_path={folder}'"]
+
+
+def test_every_job_of_a_sweep_knows_the_whole_command(tree, tmp_path, uniad):
+    words = [*QUICK, f"data.root={tree}", "seed=0,1", "-m", f"hydra.sweep.dir={tmp_path}/sweep"]
+    status, _, err = uniad("train", *words)
+    assert status == 0, err
+    jobs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/job.json"))
+    assert len(jobs) == 2
+    assert [lines(job) for job in jobs] == 2 * [[shell_line(["uniad", "train", *words])]]
+
+
+def test_what_python_calls_is_no_command(tmp_path):
+    with hold(tmp_path / "run"):
+        (tmp_path / "run/kept.txt").touch()
+    assert commands(tmp_path / "run") == commands(tmp_path / "nowhere") == []
+
+
+def test_a_line_holds_neither_passwords_nor_line_ends():
+    line = shell_line(["uniad", "predict", "input=rtsp://me:s3cret@camera/1", "name=two\nlines"])
+    assert line == "uniad predict input=rtsp://camera/1 'name=two lines'"
+    with running("uniad one"), pytest.raises(KeyError), running("uniad two"):
+        raise KeyError
+    assert current() == ""
