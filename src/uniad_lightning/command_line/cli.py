@@ -15,6 +15,7 @@ from uniad_lightning import __version__
 from uniad_lightning.command_line import completion
 from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, REPORT_OPTIONS, TABLES, usage
 from uniad_lightning.command_line.error_messages import report
+from uniad_lightning.command_line.key_help import key_help
 from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
 from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stderr, print_stdout
 from uniad_lightning.exit_status import CLOSED, DONE, FAILED, INTERRUPTED, MISTAKE
@@ -63,8 +64,11 @@ def _status_of(arguments: list[str]) -> int:
 
         show_kept_features(rest)
         return DONE
-    if name.replace("-", "_") in COMMANDS:
-        return run_command(name.replace("-", "_"), rest)
+    if (known := name.replace("-", "_")) in COMMANDS:
+        if rest and set(rest) <= {"-h", "--help"}:  # with other arguments, Hydra shows what they compose
+            print_stdout(key_help(known))
+            return DONE
+        return run_command(known, rest)
     near = did_you_mean(name, (*COMMANDS, *OTHERS))
     if name.startswith("-"):
         near = f" Options come after it: uniad COMMAND {name} ..."

@@ -111,8 +111,8 @@ def usage() -> str:
     for name, command in {**COMMANDS, **OTHERS}.items():
         lines += [f"  {name:15} {command.meaning}", f"  {'':15} {command.example}", ""]
     lines += [
-        "Keys are those of conf/; `uniad COMMAND --cfg job` prints them with their values,",
-        "`uniad COMMAND --help` the options of each group. Several runs: -m model.neighbor_size=1,7",
+        "Keys are those of conf/: `uniad COMMAND --help` says what each is for, and the options of each",
+        "group; `uniad COMMAND --cfg job` prints all values. Several runs: -m model.neighbor_size=1,7",
         "or sweep=neighbor_size. Your own YAML files: --config-dir DIR, such as --config-dir my",
         "experiment=mine for my/experiment/mine.yaml. Completion by the tab key, in bash or zsh:",
         'eval "$(uniad -sc install=bash)"; in fish: uniad -sc install=fish | source.',
