@@ -56,6 +56,7 @@ HOSTILE = {
     "10,000 files": (400, MULTI, lambda _: parts(10_000), "Too many files"),
     "10,000 fields": (400, MULTI, lambda _: parts(10_000, files=False), "Too many fields"),
     "a field of 900 kB": (422, MULTI, lambda _: parts(1, files=False).replace(b"x", b"x" * 900_000) + b"--b--", "no"),
+    "no form": (400, MULTI, lambda _: b"garbage", "Invalid multipart"),
     "no boundary": (400, {"Content-Type": "multipart/form-data"}, lambda _: parts(1), "oundary"),
     "no part": (422, MULTI, lambda _: b"--b--\r\n", "no image in the form"),
     "no JSON": (422, {"Content-Type": "application/json"}, lambda _: b"{", "JSON"),
@@ -68,7 +69,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_body_is_refused_in_one_line(strict, pictures, tmp_path, name):
+def test_a_hostile_body_is_refused_in_one_line(strict, pictures, tmp_path, capfd, name):
     status, headers, body, said = HOSTILE[name]
     answer = httpx.post(f"{strict.url}/predict", content=body(tmp_path), headers=headers, timeout=20)
     assert answer.status_code == status, answer.text
@@ -76,6 +77,7 @@ def test_a_hostile_body_is_refused_in_one_line(strict, pictures, tmp_path, name)
     assert said in detail
     assert "\n" not in detail
     assert tempfile.gettempdir() not in detail
+    assert capfd.readouterr() == ("", "")  # a client must not fill the log
     assert strict.post(pictures[0]).status_code == 200
 
 

@@ -196,7 +196,16 @@ def test_a_busy_port_is_one_line(uniad, checkpoint):
         status, _, err = uniad("serve", f"ckpt_path={checkpoint}", f"port={port}")
     assert status == 2
     assert err.splitlines() == [err.rstrip("\n")]
-    assert f"port={port}: cannot listen there" in err
+    assert f"port={port}: cannot listen there (Address already in use); end the other program" in err
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_one_line(uniad, checkpoint, host):
+    status, _, err = uniad("serve", f"ckpt_path={checkpoint}", f"host={host}", "token=s3cret")
+    assert status == 2
+    assert err.splitlines() == [err.rstrip("\n")]
+    assert f"host={host} port=8000: cannot listen there" in err
+    assert "give an address of this machine" in err
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Listening, one worker or several, and an end at which every accepted request is answered."""
 
+import errno
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.supervisors import Multiprocess
 
 from uniad_lightning.errors import InputError, print_stdout, system_reason
@@ -20,6 +22,12 @@ from uniad_lightning.serving.served_model import ServedModel
 from uniad_lightning.serving.settings import Settings
 from uniad_lightning.serving.workers import KEEP_ALIVE, PatientProtocol, Worker, stop_with_parent
 
+# A client whose form is malformed is told so; the parser of forms would write it to the log, too.
+_LOGGERS = {**LOGGING_CONFIG["loggers"], "python_multipart": {"level": "CRITICAL"}}
+_REMEDIES = {
+    errno.EADDRINUSE: "end the other program, or choose another port, such as port=0 for any free one",
+    errno.EACCES: "choose a port above 1023, such as port=8000",
+}
 _UNANSWERED = 60  # seconds after which a worker is taken for hung, and replaced
 
 
@@ -67,6 +75,7 @@ def config_of(settings: Settings, app: FastAPI | Worker) -> uvicorn.Config:
         http=PatientProtocol,
         ws="none",
         workers=settings.workers,
+        log_config={**LOGGING_CONFIG, "loggers": _LOGGERS},
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -84,9 +93,10 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         kind = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((settings.host, settings.port), family=kind, backlog=2048)
     except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "give an address of this machine, such as 127.0.0.1 or 0.0.0.0")
+        reason = system_reason(error).partition(" (while")[0]  # Python adds the address
         raise InputError(
-            f"host={settings.host} port={settings.port}: cannot listen there ({system_reason(error)}); end the other "
-            "program, or choose another port, such as port=0 for any free one"
+            f"host={settings.host} port={settings.port}: cannot listen there ({reason}); {remedy}"
         ) from None
     with listener:
         yield listener
