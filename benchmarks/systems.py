@@ -37,7 +37,7 @@ METHODS: dict[str, tuple[str, int | None, tuple[int, ...]]] = {
     "fcdd": (f"{LITE2} backbone.levels=[2] model.frozen_modules=2", 3, (0,)),
     "anovit": (f"{LITE2} backbone.levels=[3] model.grid=[8,8] {SMALL}", 15, (0, 1)),
     "mkd": (f"backbone=vgg16 {SMALL}", 3, (0,)),
-    "uninformed_students": (f"{LITE2} backbone.levels=[4] model.patch=33 model.stride=8 {SMALL}", 3, (0,)),
+    "uninformed_students": (f"{LITE2} backbone.levels=[4] model.patch=33 model.stride=4 {SMALL}", 3, (0,)),
     "draem": (f"model.reconstructive_width=32 model.discriminative_width=16 {SMALL}", 2, (0,)),
     "intra": (f"model.hidden_dim=128 model.num_heads=4 model.num_layers=6 {SMALL}", 2, (0,)),
     "vt_adl": (SMALL, 2, (0,)),
