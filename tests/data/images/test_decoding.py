@@ -1,5 +1,6 @@
 """Decoding pixel by pixel for each kind of file, masks, and resizing against torch."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from support.pictures import header_only, png, saved, tiff
-from uniad_lightning.data.images.decoding import read_image, read_mask, resize, resize_mask
+from uniad_lightning.data.images.decoding import read_image, read_marks, read_mask, resize, resize_mask
 from uniad_lightning.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -336,6 +337,25 @@ def test_read_pixels_do_not_hang_on_the_file(tmp_path: Path) -> None:
 @pytest.fixture
 def pillow_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
+
+
+def scans(path, count):
+    """A progressive JPEG whose last scan comes `count` times."""
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((40, 60, 3), dtype=np.uint8)).save(file, format="JPEG", progressive=True)
+    content = file.getvalue()
+    last = content[content.rfind(b"\xff\xda") : -2]
+    path.write_bytes(content[:-2] + last * count + content[-2:])
+    return content.count(b"\xff\xda") + count
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(tmp_path):
+    assert scans(tmp_path / "few.jpg", 80) < 100
+    assert read_image(tmp_path / "few.jpg").shape == (40, 60, 3)
+    count = scans(tmp_path / "many.jpg", 20_000)
+    for read in (read_image, read_marks):
+        with pytest.raises(InputError, match=rf"many\.jpg: has {count} scans, more than the limit of 100"):
+            read(tmp_path / "many.jpg")
 
 
 @pytest.mark.usefixtures("pillow_limit")

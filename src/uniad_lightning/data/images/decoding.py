@@ -20,7 +20,7 @@ from uniad_lightning.data.images.deep_images import (
     read_deep,
     rgb_of_deep,
 )
-from uniad_lightning.data.images.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened
+from uniad_lightning.data.images.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened, refuse_slow
 from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, with_rawmode
 from uniad_lightning.data.records import Packed, Record
 from uniad_lightning.errors import InputError
@@ -161,6 +161,7 @@ def _load(path: Path, max_pixels: int) -> Image.Image | Deep:
         deep = read_deep(image, lambda: opened(path, max_pixels))
         if deep is not None:
             return deep
+        refuse_slow(image, path)
         tiles = tiles_of(image)
         ImageOps.exif_transpose(image, in_place=True)  # loads the pixels
     if any("RGBa" in rawmode_of(tile) for tile in tiles) and image.getchannel("A").getextrema() == (0, 0):

@@ -22,6 +22,8 @@ from uniad_lightning.errors import InputError, TemporaryError, one_line
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 MAX_PIXELS = 100_000_000  # 300 MB once decoded; line-scan cameras stay below, a file made to fill the memory does not
+_MOST_SCANS = 100  # of a JPEG, the limit of libtiff; encoders write about ten, and each costs a pass over all pixels
+_SCAN = b"\xff\xda"
 DATA_SET_PIXELS = 178_956_970  # Pillow's own; a training has no setting to raise it
 
 # Errors that are the system's and not the file's; some names are missing on some systems. Not EINVAL, which a damaged
@@ -87,6 +89,17 @@ def faults_of(path: Path | str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
             raise InputError(f"{path}: cannot be opened ({error.strerror}); correct the path") from None
         raise InputError(f"{path}: the image cannot be decoded ({one_line(error)}); replace or delete it") from None
+
+
+def refuse_slow(image: Image.Image, path: Path) -> None:
+    """Raises InputError for a JPEG of so many scans that it was made to keep the decoder busy for minutes."""
+    if image.format in ("JPEG", "MPO", "BLP"):  # the last may hold one
+        scans = path.read_bytes().count(_SCAN)
+        if scans > _MOST_SCANS:
+            raise InputError(
+                f"{path}: has {scans} scans, more than the limit of {_MOST_SCANS} for a JPEG; it would take minutes to "
+                "decode; save it again in an image editor, or delete it"
+            )
 
 
 def refuse_above(max_pixels: int, size: tuple[int, int], path: Path | str) -> None:
