@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ TRAINING = (
 )
 SHORT = f"{TRAINING} trainer.max_epochs=1 data.cache=memory"
 WATCH = "input=TREE/cable watch=true stop_after_idle=0.3"
-SEARCH = "sweep=search model.jitter.scale=15 hydra.sweeper.trials=2 hydra.sweeper.grace=1"
+SEARCH = "sweep=search hydra.sweeper.trials=2 hydra.sweeper.grace=1"  # for the jitter: TRAINING fixes the rest
 COMMANDS = {
     "train": Command(f"train {TRAINING} data.cache_dir=CACHE calibrate=true output_dir=OUT/run resume=auto", "", "run"),
     "predict": Command(
@@ -49,7 +50,7 @@ COMMANDS = {
     "evaluate": Command("evaluate ckpt_path=RUN output_dir=OUT/run", "", "results"),
     "cache": Command(f"cache {TRAINING} data.cache_dir=CACHE", "", "features"),
     "sweep": Command(f"train -m {SHORT} seed=0,1 output_dir=OUT/run", "", "jobs"),
-    "search": Command(f"train -m {SHORT} {SEARCH} output_dir=OUT/run", "", "jobs"),
+    "search": Command(f"train -m {SHORT} {SEARCH} output_dir=OUT/run", "", "trials"),
     "export": Command("export ckpt_path=RUN format=torch output=OUT/file.pt2", "", "file"),
 }
 
@@ -139,8 +140,15 @@ def of_jobs(out):
     )}  # fmt: skip
 
 
+def of_trials(out):
+    """How many trials are finished; their values follow from how many have failed before."""
+    with closing(sqlite3.connect(out / "run/search.db")) as study:
+        return {"finished": study.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()}
+
+
 RESULTS = {
     "run": of_run, "rows": of_rows, "boundary": of_boundary, "features": of_features, "jobs": of_jobs,
+    "trials": of_trials,
     "results": lambda out: {"files": shown(out / "run"), "results": (out / "run/results.csv").read_text()},
     "file": lambda out: {"files": shown(out), "damaged": is_damaged(out / "file.pt2")},
 }  # fmt: skip
@@ -153,7 +161,7 @@ def result_of(name, out):
 
 def same(one, other):
     """Asserts that two results are equal, arrays to the last bit."""
-    assert one.keys() == other.keys()
+    assert one.keys() == other.keys(), one.keys() ^ other.keys()
     for name, value in one.items():
         equal = np.array_equal(value, other[name]) if isinstance(value, np.ndarray) else value == other[name]
         assert equal, (name, value, other[name])
