@@ -5,11 +5,13 @@ import pytest
 from support.settings import QUICK
 from uniad_lightning.results.history import commands, current, running, shell_line
 from uniad_lightning.results.output_folder import hold
+from uniad_lightning.results.run_folder import write_text
+from uniad_lightning.results.written_files import MARK
 
 
 def lines(folder):
     """The commands without their times."""
-    return [line.partition(" ")[2] for line in commands(folder)]
+    return [line.partition(" ")[2] for line in commands(folder / MARK)]
 
 
 def test_a_training_its_new_start_and_what_changes_it_later(tree, tmp_path, uniad):
@@ -18,6 +20,7 @@ def test_a_training_its_new_start_and_what_changes_it_later(tree, tmp_path, unia
     for name, more in (("train", words), ("train", [*words, "overwrite=true"]), ("calibrate", [f"ckpt_path={folder}"])):
         status, _, err = uniad(name, *more)
         assert status == 0, err
+    assert uniad("train", *words)[0] == 2  # refused: it has written nothing
     first = shell_line(["uniad", "train", *words])
     assert f"'output_dir={folder}'" in first
     assert lines(folder) == [first, f"{first} overwrite=true", f"uniad calibrate 'ckpt_path={folder}'"]
@@ -34,8 +37,8 @@ def test_every_job_of_a_sweep_knows_the_whole_command(tree, tmp_path, uniad):
 
 def test_what_python_calls_is_no_command(tmp_path):
     with hold(tmp_path / "run"):
-        (tmp_path / "run/kept.txt").touch()
-    assert commands(tmp_path / "run") == commands(tmp_path / "nowhere") == []
+        write_text(tmp_path / "run/kept.txt", "kept")
+    assert lines(tmp_path / "run") == lines(tmp_path / "nowhere") == []
 
 
 def test_a_line_holds_neither_passwords_nor_line_ends():

@@ -21,6 +21,7 @@ from uniad_lightning.report.content import ReportedImage, ReportedRun
 from uniad_lightning.report.numbers import categories_of, first_boundary, numbers_of
 from uniad_lightning.report.pictures import Drawn, Picture, levels, scales
 from uniad_lightning.results.history import commands
+from uniad_lightning.results.written_files import MARK
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PROGRAM = ("state.js", "numbers.js", "charts.js", "table.js", "gallery.js", "viewer.js", "start.js")
@@ -148,7 +149,7 @@ def _foot(one: PageRun) -> dict[str, Any]:
     return {
         "name": printable(one.name),
         "facts": facts,
-        "commands": list(map(printable, commands(run.folder))),
+        "commands": list(map(printable, commands(run.folder / MARK))),
         "config": run.config,
         "notes": list(map(printable, _notes(one))),
     }

@@ -7,8 +7,6 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from uniad_lightning.results.written_files import MARK
-
 _COMMANDS = "commands"
 _MOST = 1 << 20  # bytes that are read of it
 _USER = re.compile(r"(?<=://)[^\s/@]+@")  # a name and a password in an address
@@ -37,18 +35,18 @@ def running(line: str) -> Iterator[None]:
         _running = before
 
 
-def remember(folder: Path) -> None:
-    """Add the command of this process to those of the marked `folder`; not where it cannot be written."""
+def remember(mark: Path) -> None:
+    """Add the command of this process to those in the folder `mark`; not where it cannot be written."""
     if _running:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        with suppress(OSError), (folder / MARK / _COMMANDS).open("a", encoding="utf-8") as file:
+        with suppress(OSError), (mark / _COMMANDS).open("a", encoding="utf-8") as file:
             file.write(f"{now} {_running}\n")
 
 
-def commands(folder: Path) -> list[str]:
-    """The commands that have written in `folder`, oldest first, each `<time> <line>`; none where nothing is known."""
+def commands(mark: Path) -> list[str]:
+    """The commands in the folder `mark`, oldest first, each `<time> <line>`; none where nothing is known."""
     try:
-        with (folder / MARK / _COMMANDS).open("rb") as file:
+        with (mark / _COMMANDS).open("rb") as file:
             return file.read(_MOST).decode("utf-8", "replace").splitlines()
     except OSError:
         return []

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.results.history import remember
 from uniad_lightning.results.written_files import MARK, begin, end, is_held, is_marked, mark, remove_unfinished, written
 
 Result = TypeVar("Result")
@@ -111,9 +110,7 @@ def _hold_run_of(checkpoint: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(folder: Path, lock: FileLock | None) -> Iterator[None]:
-    begin(folder)
-    if lock is not None:
-        remember(folder)
+    begin(folder, first=lock is not None)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from uniad_lightning.files.atomic import remove_left
 from uniad_lightning.files.within import is_within, real, stays_within
+from uniad_lightning.results.history import remember
 
 MARK = ".uniad"  # folder that marks an output folder
 _LIST = "written"  # file in it: a path below the output folder in each line, as JSON
@@ -21,6 +22,7 @@ _LOGS = (
 _LONGEST = 200  # bytes of a name without its suffix, of the 255 that file systems allow
 
 _held: dict[Path, set[str]] = {}  # output folders that this process writes to, with the files it has listed there
+_unnamed: set[Path] = set()  # those of them that do not know the command yet
 
 
 def is_marked(folder: Path) -> bool:
@@ -35,14 +37,17 @@ def mark(folder: Path, files: list[str]) -> None:
         (folder / MARK / _LIST).write_text("".join(f"{json.dumps(name)}\n" for name in files))
 
 
-def begin(folder: Path) -> None:
-    """Start to list what this process writes in the marked `folder`."""
+def begin(folder: Path, *, first: bool) -> None:
+    """Start to list what this process writes in the marked `folder`; the `first` of a run lists its command, too."""
     _held[real(folder)] = set()
+    if first:
+        _unnamed.add(real(folder))
 
 
 def end(folder: Path) -> None:
     """The opposite of `begin`."""
     _held.pop(real(folder), None)
+    _unnamed.discard(real(folder))
 
 
 def is_held(folder: Path) -> bool:
@@ -56,6 +61,9 @@ def note(path: Path) -> None:
     for folder, listed in _held.items():
         if place.is_relative_to(folder) and is_marked(folder):
             name = place.relative_to(folder).as_posix()
+            if folder in _unnamed:
+                _unnamed.discard(folder)
+                remember(folder / MARK)
             if name not in listed:
                 listed.add(name)
                 with (folder / MARK / _LIST).open("a") as file:
