@@ -134,8 +134,8 @@ def test_every_category_of_tables_1_and_2_is_shown(specifications):
 
 def test_all_that_is_shown_is_logged(specifications, uniad, tree, tmp_path):
     status, _, err = uniad(
-        "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger=wandb", "logger.offline=true",
-        "logger.upload_checkpoint=false", "trainer.log_every_n_steps=1",
+        "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger=wandb", "logger.wandb.offline=true",
+        "logger.wandb.upload_checkpoint=false", "trainer.log_every_n_steps=1",
     )  # fmt: skip
     assert status == 0, err
     written = read(tmp_path / "run")

@@ -48,10 +48,10 @@ def test_command_composes_and_has_a_script(command):
 @pytest.mark.parametrize("group", ["model", "loss", "score", "optimizer", "schedule", "callbacks", "logger"])
 def test_options_instantiate(group, tmp_path):
     for path in sorted((CONF / group).glob("*.yaml")):
-        extra = ["logger.offline=true"] if path.stem == "wandb" else []
+        extra = ["logger.wandb.offline=true"] if path.stem == "wandb" else []
         cfg = composed("train", f"{group}={path.stem}", f"output_dir={tmp_path}", *extra)
         node = cfg[group]
-        if group == "callbacks":
+        if group in ("callbacks", "logger"):
             built = [instantiate(child) for child in node.values()]
         elif group == "model":  # needs parts that code gives
             built = instantiate(node, _partial_=True)

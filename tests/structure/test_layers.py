@@ -57,6 +57,7 @@ FENCES = {
     "albumentations": ("data.images.augmentation",),
     "cv2": ("data.images", "data.defects", "prediction.sources.video"),
     "watchdog": ("prediction.sources.watch_folder",),
+    "mlflow": ("tracking.mlflow_board",),
     "wandb": ("tracking.boards", "paper.wandb_pages"),
     "wandb_workspaces": ("paper.wandb_pages", "paper.wandb_panels"),
     "optuna": ("sweeps",),

@@ -43,7 +43,7 @@ folder, tree, *small = sys.argv[1:]
 ckpt = f"ckpt_path={folder}/run/checkpoints/last.ckpt"
 for name, *words in (
     ("train", *small, f"data.root={tree}", f"output_dir={folder}/run", "data.held_out=0.2", "data.num_workers=1",
-     "trainer.max_epochs=1", "data.augmentation.flip=0.5"),
+     "trainer.max_epochs=1", "data.augmentation.flip=0.5", "logger=[csv,mlflow]"),
     ("calibrate", ckpt, f"output_dir={folder}/calibrated"),
     ("predict", ckpt, f"input={tree}/bottle/test", f"output_dir={folder}/predicted"),
     ("export", ckpt, f"output_dir={folder}/exported", "precision=fp16"),
@@ -60,6 +60,8 @@ def guarded(tmp_path):
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     mine = ("ORT_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
+    mine += ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_TRACKING_URI")
+    mine += ("PYTEST_CURRENT_TEST", "PYTEST_VERSION", "CI")  # with which MLflow is silent by itself
     kept = {name: value for name, value in os.environ.items() if name not in mine}
     log, home = tmp_path / "network.log", tmp_path / "home"
     home.mkdir()
@@ -91,9 +93,10 @@ def test_nothing_speaks_with_the_network(guarded, tree, tmp_path):
     environment, log, home = guarded
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, str(tmp_path), str(tree), *SMALL],
-        env=environment, capture_output=True, text=True, check=False,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mlflow.db").is_file()
     assert not log.exists(), log.read_text()
     left = [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
     assert not [name for name in left if any(word in name.lower() for word in ("onnx", "microsoft", "deviceid"))]

@@ -78,7 +78,7 @@ def test_the_agents_command_composes(words, command, tree, name, end):
     cfg = OmegaConf.create(out)
     assert {key: OmegaConf.select(cfg, key) for key in values} == values
     assert cfg.output_dir == f"runs/{name}/run7"
-    assert (cfg.logger.project, cfg.logger.group) == (config["project"], name)
+    assert (cfg.logger.wandb.project, cfg.logger.wandb.group) == (config["project"], name)
     assert (cfg.trainer.devices, cfg.trainer.num_nodes) == (1, 1)
     assert cfg.name in ("mvtec", "demo")
     assert cfg.name == "demo" or cfg.data.root == str(tree)

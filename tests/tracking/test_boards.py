@@ -105,7 +105,7 @@ class Breaks(CSVLogger):
         super().log_metrics(metrics, step)
 
 
-@pytest.mark.parametrize("breaking", ["logger._target_=test_boards.Breaks", "logger.name=.in_the_way"])
+@pytest.mark.parametrize("breaking", ["logger.csv._target_=test_boards.Breaks", "logger.csv.name=.in_the_way"])
 def test_a_logger_that_fails_costs_its_curves_alone(uniad, tree, tmp_path, breaking):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".in_the_way").touch()  # a file where it needs a folder

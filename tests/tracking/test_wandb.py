@@ -17,7 +17,7 @@ from support.settings import SMALL, UNIAD
 from support.wandb_files import read
 from uniad_lightning.tracking.boards import WandbBoard
 
-OFFLINE = ["logger=wandb", "logger.offline=true", "trainer.log_every_n_steps=1"]
+OFFLINE = ["logger=wandb", "logger.wandb.offline=true", "trainer.log_every_n_steps=1"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,7 +162,13 @@ class Crash(L.Callback):
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_same_and_one_that_writes_over_it_another(uniad, tree, tmp_path):
-    words = [*SMALL, *OFFLINE, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger.upload_checkpoint=false"]
+    words = [
+        *SMALL,
+        *OFFLINE,
+        f"data.root={tree}",
+        f"output_dir={tmp_path}/run",
+        "logger.wandb.upload_checkpoint=false",
+    ]
     status, _, err = uniad("train", *words, "+callbacks.crash._target_=test_wandb.Crash")
     assert status == 1
     assert "the power failed" in err
@@ -201,7 +207,7 @@ class Breaks(WandbBoard):
 
 def test_a_run_that_fails_is_closed_and_the_training_goes_on(uniad, tree, tmp_path):
     words = [*SMALL, *OFFLINE, f"data.root={tree}", f"output_dir={tmp_path}/run"]
-    status, _, err = uniad("train", *words, "logger._target_=test_wandb.Breaks")
+    status, _, err = uniad("train", *words, "logger.wandb._target_=test_wandb.Breaks")
     assert status == 0
     assert [line for line in err.splitlines() if "failed and is silent" in line] == [
         "uniad: warning: Breaks failed and is silent from here on: no space left on device"
@@ -228,7 +234,7 @@ def test_without_an_account_the_training_goes_on(uniad, tree, tmp_path, monkeypa
 
 @pytest.mark.slow
 def test_without_a_network_the_training_goes_on(tree, tmp_path):
-    words = [*SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger=wandb", "logger.init_timeout=2"]
+    words = [*SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "logger=wandb", "logger.wandb.init_timeout=2"]
     process = subprocess.run(
         [UNIAD, "train", *words, "trainer.max_epochs=1"],
         env={**os.environ, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"},

@@ -114,7 +114,8 @@ def usage() -> str:
         "Keys are those of conf/: `uniad COMMAND --help` says what each is for, and the options of each",
         "group; `uniad COMMAND --cfg job` prints all values. Several runs: -m model.neighbor_size=1,7",
         "or sweep=neighbor_size. Your own YAML files: --config-dir DIR, such as --config-dir my",
-        "experiment=mine for my/experiment/mine.yaml. Completion by the tab key, in bash or zsh:",
+        "experiment=mine for my/experiment/mine.yaml. One logger or several: logger=mlflow,",
+        "'logger=[csv,wandb]'. Completion by the tab key, in bash or zsh:",
         'eval "$(uniad -sc install=bash)"; in fish: uniad -sc install=fish | source.',
         "`uniad --version` prints the version. UNIAD_DEBUG=1 shows the traceback behind an error line.",
     ]

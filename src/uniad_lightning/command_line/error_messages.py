@@ -92,9 +92,9 @@ def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
     if unknown:
         near = did_you_mean(unknown[1], [key for key in _known_keys(line) if key != unknown[1]])
         return f"{unknown[1]}: no such key or group.{near} See uniad {command} --help"
-    option = re.search(r"Could not find '([\w/]+)/([^']+)'", message)
+    option = re.search(r"Could not (?:find|load) '([\w/]+)/([^']+)'", message)
     if option:
-        options = getattr(error, "options", None) or []
+        options = getattr(error, "options", None) or _options(option[1], line)  # of a list of options Hydra gives none
         install = ""
         if option[1] == "hydra/launcher":
             install = "; joblib's and submitit's come with uniad-lightning[sweep], Ray's with hydra-ray-launcher"
@@ -106,6 +106,12 @@ def _explain_config(error: Exception, command: str, line: CommandLine) -> str:
     if missing and "issing mandatory value" in message:
         return f"{missing}: needs a value; give {missing}=..."
     return one_line(error if message else error.__cause__ or error)
+
+
+def _options(group: str, line: CommandLine) -> list[str]:
+    """The options of a group, of the package and the user's own."""
+    folders = [line.folder, *([line.own_folder] if line.own_folder else [])]
+    return [path.stem for folder in folders for path in (Path(folder) / group).glob("*.yaml")]
 
 
 def _known_keys(line: CommandLine) -> list[str]:

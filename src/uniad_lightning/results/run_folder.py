@@ -114,6 +114,15 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, text.encode(errors="backslashreplace"))  # bytes of a name that are not valid text are escaped
 
 
+def results_text(evaluation: Evaluation) -> str:
+    """The text of `results.csv`: a row for each category, the mean and all pooled."""
+    table = [
+        [name, row.images, *(f"{value:.6f}" for value in (*row[1:], *interval_ends(evaluation, name)))]
+        for name, row in rows(evaluation)
+    ]
+    return csv_text([["category", "images", *COLUMNS, *ENDS], *table])
+
+
 def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, Any]) -> None:
     """`results.csv`, then `metrics.json`, which marks the run as finished.
 
@@ -122,11 +131,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, *, facts: dict[str, A
     name). The ends of 95 % `intervals` are the last columns of the CSV, and in the JSON of those that have one.
     `facts` are further entries of the JSON.
     """
-    table = [
-        [name, row.images, *(f"{value:.6f}" for value in (*row[1:], *interval_ends(evaluation, name)))]
-        for name, row in rows(evaluation)
-    ]
-    write_text(folder / RESULTS, csv_text([["category", "images", *COLUMNS, *ENDS], *table]))
+    write_text(folder / RESULTS, results_text(evaluation))
     metrics = {
         "mean": _plain(evaluation.mean),
         "pooled": _plain(evaluation.pooled),

@@ -12,12 +12,13 @@ from uniad_lightning.results.history import remember
 
 MARK = ".uniad"  # folder that marks an output folder
 _LIST = "written"  # file in it: a path below the output folder in each line, as JSON
-# What Lightning's loggers write, each version in its own folder.
+# What loggers write: Lightning's, each version in its own folder, and the name of the run at MLflow.
 _LOGS = (
     "logs/version_*/metrics.csv",
     "logs/version_*/hparams.yaml",
     "tensorboard/version_*/events.out.tfevents.*",
     "tensorboard/version_*/hparams.yaml",
+    "mlflow/run_id",
 )
 _LONGEST = 200  # bytes of a name without its suffix, of the 255 that file systems allow
 
@@ -88,7 +89,7 @@ def _is_own(folder: Path, name: str) -> bool:
 
 
 def logs(folder: Path) -> set[str]:
-    """The files of Lightning's loggers below an output folder."""
+    """The files of loggers below an output folder."""
     return {path.relative_to(folder).as_posix() for pattern in _LOGS for path in folder.glob(pattern)}
 
 

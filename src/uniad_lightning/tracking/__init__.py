@@ -1,1 +1,1 @@
-"""Logging of a training: CSV, TensorBoard, W&B."""
+"""Logging of a training: CSV, TensorBoard, W&B, MLflow."""

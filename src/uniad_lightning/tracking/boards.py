@@ -13,9 +13,8 @@ from PIL import Image
 
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation, Row
-from uniad_lightning.results.run_folder import ENDS, interval_ends, rows
-from uniad_lightning.tracking.loggers import Board, Curves, defined
+from uniad_lightning.metrics.anomaly_metrics import Evaluation
+from uniad_lightning.tracking.loggers import Board, Curves, continues, defined, table
 
 STEP = "trainer/global_step"  # the x-axis of Lightning's WandbLogger
 
@@ -47,7 +46,7 @@ class WandbBoard(Board, WandbLogger):
     ):
         folder = expand(save_dir)
         self._id_file = folder / "wandb" / "run_id"
-        resumed = ckpt_path is not None and not overwrite and folder.resolve() in expand(ckpt_path).resolve().parents
+        resumed = continues(folder, ckpt_path, overwrite=overwrite)
         super().__init__(
             save_dir=str(folder),
             project=project,
@@ -83,14 +82,9 @@ class WandbBoard(Board, WandbLogger):
         self.experiment.log({**logged, STEP: step})
 
     def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
-        """Log a table with a row for each category, `results`, and the ROC curves as charts, `<name>_chart`.
-
-        The ends of the intervals are in the summary beside their numbers, as `mean/image_auroc_low`.
-        """
+        """Log a table with a row for each category, `results`, and the ROC curves as charts, `<name>_chart`."""
         import wandb
 
-        lines = [[name, *row, *interval_ends(evaluation, name)] for name, row in rows(evaluation)]
-        table = wandb.Table(["category", *Row._fields, *ENDS], lines)
         charts = {
             f"{name}_chart": wandb.plot.line_series(
                 xs=[curve.false_positives.tolist() for curve in by_category.values()],
@@ -102,8 +96,7 @@ class WandbBoard(Board, WandbLogger):
             for name, by_category in curves.items()
             if by_category
         }
-        self.experiment.log({"results": table, **charts, STEP: step})
-        self.experiment.summary.update(_ends(evaluation))
+        self.experiment.log({"results": wandb.Table(*table(evaluation)), **charts, STEP: step})
 
     def log_checkpoint(self, file: Path, config: Path, aliases: Sequence[str], evaluation: Evaluation | None) -> None:
         """Upload a version of the artifact `model-<run id>`, the means of its evaluation as metadata."""
@@ -144,8 +137,11 @@ class TensorBoard(Board, TensorBoardLogger):
             self.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def log_end(self, settings: Mapping[str, Any], evaluation: Evaluation, curves: Curves, step: int) -> None:
-        """List the run in the table of hyperparameters, with its means."""
+        """List the run in the table of hyperparameters, with its means, and show the table of categories as a text."""
         self.log_hyperparams(dict(settings), metrics=means(evaluation), step=step)
+        columns, lines = table(evaluation)
+        cells = [columns, ["---"] * len(columns), *([_cell(value) for value in line] for line in lines)]
+        self.experiment.add_text("results", "\n".join(f"| {' | '.join(line)} |" for line in cells), step)
 
 
 def _saved_id(file: Path) -> str:
@@ -158,14 +154,9 @@ def _drop_anonymous(logger: WandbLogger) -> None:
     logger._wandb_init.pop("anonymous", None)
 
 
-def _ends(evaluation: Evaluation) -> dict[str, float]:
-    """The ends of all intervals, by the logged name of their number and `_low` or `_high`."""
-    ends: dict[str, float] = {}
-    for row, intervals in evaluation.intervals.items():
-        for metric, interval in intervals.items():
-            name = f"{row}/{metric}" if row in ("mean", POOLED) else f"{metric}/{row}"
-            ends |= {f"{name}_{end}": value for end, value in interval._asdict().items()}
-    return ends
+def _cell(value: Any) -> str:
+    """A value in a table of Markdown, in which a category named with a bar would be two cells."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
 def means(evaluation: Evaluation | None) -> dict[str, float]:

@@ -13,8 +13,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from uniad_lightning.errors import one_line, printable
-from uniad_lightning.metrics.anomaly_metrics import Evaluation, Row
+from uniad_lightning.files.user_path import expand
+from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation, Row
 from uniad_lightning.metrics.roc import Curve
+from uniad_lightning.results.run_folder import ENDS, interval_ends, rows
 
 Curves = Mapping[str, Mapping[str, Curve]]  # ROC curves by name, and then by category
 Result = TypeVar("Result")
@@ -127,6 +129,27 @@ def logged_step(trainer: L.Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
+def continues(folder: Path, ckpt_path: str | None, *, overwrite: bool) -> bool:
+    """Whether a training from the checkpoint `ckpt_path` goes on with that of its run `folder`."""
+    return ckpt_path is not None and not overwrite and folder.resolve() in expand(ckpt_path).resolve().parents
+
+
 def defined(row: Row) -> dict[str, float]:
     """The metrics of a row that are not NaN."""
     return {name: value for name in Row._fields[1:] if (value := getattr(row, name)) == value}
+
+
+def interval_numbers(evaluation: Evaluation) -> dict[str, float]:
+    """The ends of all intervals, by the logged name of their number and `_low` or `_high`."""
+    ends: dict[str, float] = {}
+    for row, intervals in evaluation.intervals.items():
+        for metric, interval in intervals.items():
+            name = f"{row}/{metric}" if row in ("mean", POOLED) else f"{metric}/{row}"
+            ends |= {f"{name}_{end}": value for end, value in interval._asdict().items()}
+    return ends
+
+
+def table(evaluation: Evaluation) -> tuple[list[Any], list[list[Any]]]:
+    """The names of the columns of an evaluation's table and its rows: each category, the mean and all pooled."""
+    lines = [[name, *row, *interval_ends(evaluation, name)] for name, row in rows(evaluation)]
+    return ["category", *Row._fields, *ENDS], lines

@@ -12,7 +12,7 @@ from PIL import Image
 from uniad_lightning.metrics.anomaly_metrics import POOLED, Evaluation
 from uniad_lightning.metrics.roc import draw_roc, image_curves, pixel_curves
 from uniad_lightning.settings import flat
-from uniad_lightning.tracking.loggers import Curves, defined, image_loggers, logged_step, show
+from uniad_lightning.tracking.loggers import Curves, defined, image_loggers, interval_numbers, logged_step, show
 from uniad_lightning.types import Batch
 
 
@@ -71,9 +71,11 @@ class EvaluationMonitor(L.Callback):
         self._log(trainer, pl_module)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the metrics, the settings beside them, and the checkpoints."""
+        """Log the metrics and their intervals, the settings beside them, and the checkpoints."""
         evaluation, curves = self._log(trainer, pl_module)
         step = logged_step(trainer)
+        for logger in trainer.loggers:
+            logger.log_metrics(interval_numbers(evaluation), step)
         show(trainer, lambda board: board.log_end(self.settings, evaluation, curves, step))
         chosen = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
         best = Path(chosen[0].best_model_path) if chosen else None

@@ -13,6 +13,7 @@ from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.results.run_folder import CONFIG, LAST, METRICS
 from uniad_lightning.settings import conf_dir, flat
+from uniad_lightning.training.loggers import by_name
 from uniad_lightning.training.saved_config import saved_config
 from uniad_lightning.training.trusted_targets import refuse_foreign
 
@@ -82,9 +83,10 @@ def _settle(cfg: DictConfig, run: Unfinished, former: str) -> None:
             if value == former or (isinstance(value, str) and value.startswith(f"{former}{os.sep}")):
                 OmegaConf.update(cfg, name, f"{run.folder}{value.removeprefix(former)}")
     cfg.update({"output_dir": str(run.folder), "ckpt_path": str(run.checkpoint), "overwrite": False, "resume": None})
-    for name in ("ckpt_path", "overwrite"):
-        if name in cfg.logger:  # W&B goes on with the same run by these
-            cfg.logger[name] = f"${{{name}}}"
+    for logger in by_name(cfg.logger).values():
+        for name in ("ckpt_path", "overwrite"):
+            if name in logger:  # W&B and MLflow go on with the same run by these
+                logger[name] = f"${{{name}}}"
 
 
 def _apply(cfg: DictConfig, override: Override, path: str) -> None:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -127,12 +125,3 @@ def build_callbacks(cfg: DictConfig) -> dict[str, L.Callback]:
                 f"callbacks.{name}: is {callback!r:.80}, expected a mapping with _target_, or null for none"
             )
     return {name: instantiate(callback) for name, callback in given.items()}
-
-
-def build_logger(cfg: DictConfig) -> list[FaultTolerantLogger]:
-    """The logger of `cfg`, if any; runs of a sweep are grouped by the sweep's folder, others by their name."""
-    if cfg.logger.get("group", "") is None:
-        swept = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-        cfg.logger.group = Path(cfg.output_dir).parent.name if swept else cfg.name
-    logger = instantiate(cfg.logger, _convert_="all")
-    return [FaultTolerantLogger(logger)] if logger else []

@@ -32,6 +32,7 @@ from uniad_lightning.training.checkpoint import (
 )
 from uniad_lightning.training.defects_picture import draw_defects
 from uniad_lightning.training.learning import announce, learned
+from uniad_lightning.training.loggers import build_loggers
 from uniad_lightning.training.method import leave_out_unused
 from uniad_lightning.training.monitored_metrics import RefuseUndefined, check_monitors, choose_monitor
 from uniad_lightning.training.outlier_exposure import settle_outliers
@@ -43,7 +44,7 @@ from uniad_lightning.training.resume import (
     resume_white_level,
     warn_of_forgetting,
 )
-from uniad_lightning.training.session import begin, build_callbacks, build_logger, closing, prepare, run_test
+from uniad_lightning.training.session import begin, build_callbacks, closing, prepare, run_test
 from uniad_lightning.training.train_images import can_refit, check_images
 from uniad_lightning.training.trainer_settings import (
     check_end,
@@ -149,7 +150,7 @@ def _build_trainer(
             EvaluationMonitor(settings=config, last=folder / LAST, config=folder / CONFIG),
         ],
         plugins=[AtomicCheckpointIO()],
-        logger=build_logger(cfg),
+        logger=build_loggers(cfg),
         check_val_every_n_epoch=cfg.validate_every or 1,
         limit_val_batches=1.0 if cfg.validate_every else 0,
     )
