@@ -234,6 +234,7 @@ class Engine:
     boundary = Boundary(score=0.5, pixel=0.5, spread=0.1, images=100, rate=0.01, low=0.0, high=0.03)
     calibration = Calibration("rate=0.01", boundary, {})
     white_level = 65535
+    channels = None
 
     def __call__(self, images):
         scores = np.array([image.mean() / 255 for image in images])

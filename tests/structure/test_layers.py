@@ -55,6 +55,7 @@ CLOSED = {"data": ("models", "scoring"), "metrics": ("models", "data")}
 FENCES = {
     "timm": ("models.backbone",),
     "albumentations": ("data.images.augmentation",),
+    "tifffile": ("data.images.channels",),
     "cv2": ("data.images", "data.defects", "prediction.sources.video"),
     "watchdog": ("prediction.sources.watch_folder",),
     "mlflow": ("tracking.mlflow_board",),

@@ -138,7 +138,7 @@ def _list_images(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any
         good += more
     refuse_without_images(good, test, by=cfg.by, cross_fitted=cross_fitted)
     train = list(spread_over(data.splits.train, REFERENCES))
-    check_files([*good, *test, *(data.splits.train if cross_fitted else train)])
+    check_files([*good, *test, *(data.splits.train if cross_fitted else train)], data.channels)
     return _Images(data.splits, good, test, train, reused, cross_fitted)
 
 

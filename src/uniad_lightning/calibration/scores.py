@@ -63,15 +63,15 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     peaks, descriptors = [], []
     with ThreadPoolExecutor(2) as readers, progress_bar(label, total=len(records)) as bar:
         remaining = iter(records)
-        ahead = [readers.submit(_read, record, engine.white_level) for record in islice(remaining, 2 * batch_size)]
+        ahead = [readers.submit(_read, record, engine) for record in islice(remaining, 2 * batch_size)]
         while ahead:
             try:
                 images = [future.result() for future in ahead[:batch_size]]
             except InputError:
-                decode_all(records)  # raises an error that names all of them
+                decode_all(records, engine.channels)  # raises an error that names all of them
                 raise
             ahead = ahead[batch_size:]
-            ahead += [readers.submit(_read, record, engine.white_level) for record in islice(remaining, len(images))]
+            ahead += [readers.submit(_read, record, engine) for record in islice(remaining, len(images))]
             output = engine.inspect(images)
             names = [str(record.image) for record in records[batch_size * len(scores) :][: len(images)]]
             refuse_not_finite(output.score.cpu().numpy(), output.map.cpu().numpy(), names)
@@ -88,5 +88,7 @@ def score_records(engine: TorchEngine, records: Sequence[Record], *, label: str,
     )
 
 
-def _read(record: Record, white_level: int) -> np.ndarray:
-    return read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level)
+def _read(record: Record, engine: TorchEngine) -> np.ndarray:
+    return read_image(
+        record.image, max_pixels=DATA_SET_PIXELS, white_level=engine.white_level, channels=engine.channels
+    )

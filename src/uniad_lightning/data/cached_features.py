@@ -30,6 +30,8 @@ def cache_features(
     """
     image = {"image_size": data.image_size, "mean": data.mean, "std": data.std, "decoding": DECODING}
     image["white_level"] = as_number(data.white_level)
+    if data.channels is not None:
+        image["channels"] = list(data.channels)
     if data.framing.plain() != WHOLE.plain():
         image["framing"] = data.framing.plain()
     for name in _to_cache(data, stage):

@@ -9,12 +9,14 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Semaphore
 from typing import BinaryIO, cast
 
 from PIL import Image
 
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image, read_marks, read_mask
 from uniad_lightning.data.images.image_file import opened
 from uniad_lightning.data.records import Packed, Record
@@ -31,18 +33,18 @@ _END = 64  # bytes: cameras and editors leave some after a JPEG's end marker
 _ORIENTATION, _TURNED = 274, (5, 6, 7, 8)  # EXIF
 
 
-def check_files(records: Iterable[Record]) -> None:
+def check_files(records: Iterable[Record], channels: Channels | None = None) -> None:
     """Raises InputError that names the images and masks that cannot be used, up to 20 of them, and their number."""
     Image.init()  # before threads do
-    _refuse(records, lambda record: _faults(record) if _is_suspicious(record) else [], label="files")
+    _refuse(records, lambda record: _faults(record, channels) if _is_suspicious(record) else [], label="files")
 
 
-def decode_all(records: Iterable[Record]) -> None:
+def decode_all(records: Iterable[Record], channels: Channels | None = None) -> None:
     """As `check_files`, but decodes all files: for use after one could not be read."""
-    _refuse(records, _faults, label="check all files")
+    _refuse(records, partial(_faults, channels=channels), label="check all files")
 
 
-def undecodable(records: Sequence[Record]) -> dict[Path, str]:
+def undecodable(records: Sequence[Record], channels: Channels | None = None) -> dict[Path, str]:
     """The images of `records` that cannot be decoded, each with the message; all are decoded.
 
     Raises TemporaryError where the system is at fault: the image may be read the next time.
@@ -50,14 +52,19 @@ def undecodable(records: Sequence[Record]) -> dict[Path, str]:
     distinct = list(dict.fromkeys(record.image for record in records if isinstance(record.image, Path)))
     with ThreadPoolExecutor(_THREADS) as threads, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bar = progress_bar("check train images", threads.map(_fault, distinct), total=len(distinct), leave=False)
+        bar = progress_bar(
+            "check train images",
+            threads.map(partial(_fault, channels=channels), distinct),
+            total=len(distinct),
+            leave=False,
+        )
         return {path: message for path, message in zip(distinct, bar, strict=True) if message}
 
 
-def _fault(path: Path) -> str:
+def _fault(path: Path, channels: Channels | None) -> str:
     try:
         with _DECODING:
-            read_image(path, max_pixels=DATA_SET_PIXELS)
+            read_image(path, max_pixels=DATA_SET_PIXELS, channels=channels)
     except TemporaryError:
         raise
     except InputError as error:
@@ -79,13 +86,13 @@ def _refuse(records: Iterable[Record], check: Callable[[Record], Sequence[str]],
         raise InputError(f"{len(messages)} files cannot be used: {'; '.join(messages[:SHOWN])}{more}")
 
 
-def _faults(record: Record) -> list[str]:
+def _faults(record: Record, channels: Channels | None) -> list[str]:
     """Messages on the image and the masks of a record that cannot be used."""
     messages: list[str] = []
     size = None
     with _DECODING:
         try:
-            size = read_image(record.image, max_pixels=DATA_SET_PIXELS).shape[:2]
+            size = read_image(record.image, max_pixels=DATA_SET_PIXELS, channels=channels).shape[:2]
         except InputError as error:
             messages.append(str(error))
         for mask in record.masks:

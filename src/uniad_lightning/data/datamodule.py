@@ -17,6 +17,7 @@ from uniad_lightning.data.defects.base import SyntheticDefects
 from uniad_lightning.data.feature_cache.filling import FeatureCache
 from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader, feeds_gpu, usable_cores
 from uniad_lightning.data.images.augmentation import Augmentation
+from uniad_lightning.data.images.channels import Channels, check_channels
 from uniad_lightning.data.images.deep_images import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
 from uniad_lightning.data.images.tiling import WHOLE, Framing
 from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, find_white_level
@@ -60,6 +61,7 @@ class UnifiedDataModule(L.LightningDataModule):
     framing: Framing = WHOLE  # which parts of an image are inspected
     defects: SyntheticDefects | None = None  # what training images are damaged by, for a method that learns from it
     white_level: int | str = FULL_RANGE  # of deep images; `setup` replaces `auto` by what the train images have
+    channels: Any = None  # of a file, which are red, green and blue; None: as the file says
     on_error: str = REFUSE  # what is done with train images that cannot be read: refuse or skip
     max_skipped: float = 0.01  # share of the train images that may be skipped
 
@@ -73,6 +75,7 @@ class UnifiedDataModule(L.LightningDataModule):
         self.cache = FeatureCache(mode=self.cache, folder=Path(cache_dir), size=cache_size)
         self.root: Path = expand(self.root)
         self.white_level = check_white_level(self.white_level)
+        self.channels: Channels | None = check_channels(self.channels)
         check_skipping(self.on_error, self.max_skipped)
         self.sample = named_sampling(self.sampling)
         self.image_size: Size = pair(self.image_size, "data.image_size")
@@ -148,7 +151,7 @@ class UnifiedDataModule(L.LightningDataModule):
                 _warn(warning)
             self._splits = cut_into_tiles(splits, self.framing.count)
             if self.white_level == AUTO and getattr(rank_zero_only, "rank", 0) == 0:
-                found = find_white_level(self._splits.train, threads=max(self.num_workers, 1))
+                found = find_white_level(self._splits.train, threads=max(self.num_workers, 1), channels=self.channels)
                 self.white_level = found or AUTO
         if stage is not None:  # Lightning's own call, when the processes are connected
             self.white_level = self.running_trainer.strategy.broadcast(self.white_level)
@@ -157,7 +160,9 @@ class UnifiedDataModule(L.LightningDataModule):
         self.root = on_disk(self.root)
         splits = list_records(self.source, self.root, self.categories)
         kept = select(splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed)
-        kept, self.skipped = readable(kept, self.on_error, self.max_skipped)  # with why each cannot be read
+        kept, self.skipped = readable(
+            kept, self.on_error, self.max_skipped, self.channels
+        )  # with why each cannot be read
         _warn(skipped_message(self.skipped, kept))
         return kept
 
@@ -232,7 +237,7 @@ class UnifiedDataModule(L.LightningDataModule):
         return InspectionDataset(
             records=records, categories=self.splits.categories, image_size=self.image_size, mean=self.mean,
             std=self.std, augmentation=self.augmentation, framing=self.framing,
-            white_level=as_number(self.white_level), defects=self.defects,
+            white_level=as_number(self.white_level), channels=self.channels, defects=self.defects,
         )  # fmt: skip
 
     def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:

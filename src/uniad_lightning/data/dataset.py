@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, default_collate
 
 from uniad_lightning.data.defects.base import SyntheticDefects, damaged
 from uniad_lightning.data.images.augmentation import Augmentation
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import WHOLE, Framing
 from uniad_lightning.data.records import Record
@@ -23,8 +24,9 @@ class InspectionDataset(Dataset):
     """One split as samples: the fields of `Batch` without the leading B.
 
     Images come at `image_size` (height, width), as (value / 255 - mean) / std; an image that `framing` cuts into
-    several tiles as (T, 3, H, W). `white_level` is white in images of more than 8 bits. `categories` gives each
-    category its number. A defective record without mask has `has_mask` False; the mask of a good one is empty.
+    several tiles as (T, 3, H, W). `white_level` is white in images of more than 8 bits, and `channels` are those of a
+    file that are red, green and blue. `categories` gives each category its number. A defective record without mask has
+    `has_mask` False; the mask of a good one is empty.
     Only items indexed by a `Draw` are augmented and, after that, get `defects`; evaluation uses plain indices.
     """
 
@@ -39,6 +41,7 @@ class InspectionDataset(Dataset):
         augmentation: Augmentation,
         framing: Framing = WHOLE,
         white_level: int = FULL_RANGE,
+        channels: Channels | None = None,
         defects: SyntheticDefects | None = None,
     ):
         self.records = records
@@ -49,6 +52,7 @@ class InspectionDataset(Dataset):
         self.augmentation = augmentation
         self.framing = framing
         self.white_level = white_level
+        self.channels = channels
         self.defects = defects
 
     @property
@@ -70,7 +74,7 @@ class InspectionDataset(Dataset):
         """One sample; InputError when its image or mask cannot be read or they differ in size."""
         index = item.place if isinstance(item, Draw) else item
         record = self.records[index]
-        tiles, mask = self.framing.read(record, self.image_size, white_level=self.white_level)
+        tiles, mask = self.framing.read(record, self.image_size, white_level=self.white_level, channels=self.channels)
         if isinstance(item, Draw):
             tiles = [self.augmentation(tile, item.number) for tile in tiles]
         image = normalise(tiles, self.mean, self.std)  # (T, 3, H, W)

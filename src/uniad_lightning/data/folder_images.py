@@ -22,4 +22,5 @@ def folder_dataset(data: UnifiedDataModule, folder: str, *, key: str) -> Inspect
         std=data.std,
         augmentation=data.augmentation,
         white_level=as_number(data.white_level),
+        channels=data.channels,
     )

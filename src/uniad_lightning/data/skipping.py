@@ -6,6 +6,7 @@ Test images are never left out: metrics over fewer images would be those of anot
 from pathlib import Path
 
 from uniad_lightning.data.checking import undecodable
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.records import Splits
 from uniad_lightning.errors import InputError
 
@@ -26,12 +27,14 @@ def check_skipping(on_error: object, max_skipped: object) -> None:
         )
 
 
-def readable(splits: Splits, on_error: str, most: float) -> tuple[Splits, dict[Path, str]]:
+def readable(
+    splits: Splits, on_error: str, most: float, channels: Channels | None = None
+) -> tuple[Splits, dict[Path, str]]:
     """`splits` as they are, or `without_unreadable` where `on_error` is `skip`."""
-    return without_unreadable(splits, most) if on_error == SKIP else (splits, {})
+    return without_unreadable(splits, most, channels) if on_error == SKIP else (splits, {})
 
 
-def without_unreadable(splits: Splits, most: float) -> tuple[Splits, dict[Path, str]]:
+def without_unreadable(splits: Splits, most: float, channels: Channels | None = None) -> tuple[Splits, dict[Path, str]]:
     """`splits` without the train and held-out images that cannot be decoded, and the message on each of them.
 
     Every one of these images is decoded for that, so that damage in the middle of a file is found, too.
@@ -40,7 +43,7 @@ def without_unreadable(splits: Splits, most: float) -> tuple[Splits, dict[Path, 
     category; TemporaryError where the system is at fault for one.
     """
     good = [*splits.train, *splits.validation]
-    bad = undecodable(good)
+    bad = undecodable(good, channels)
     if len(bad) > most * len(good):
         raise InputError(
             f"{_said(bad, len(good))}, more than data.max_skipped={most}; replace or delete them, or raise it"

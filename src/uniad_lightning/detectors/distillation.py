@@ -82,7 +82,9 @@ class Distillation:
         """What the weights depend on besides the loss; a change of an image's file is one of the images."""
         images = digest({"signatures": [signature.hex() for signature in signatures(dataset.records)]})
         size = {"image_size": list(dataset.image_size), "mean": dataset.mean.tolist(), "std": dataset.std.tolist()}
-        pixels = {"images": images, "decoding": DECODING, "white_level": dataset.white_level, **size}
+        pixels: dict[str, Any] = {"images": images, "decoding": DECODING, "white_level": dataset.white_level, **size}
+        if dataset.channels is not None:
+            pixels["channels"] = list(dataset.channels)
         settings = {"optimizer": type(self.optimizer).__name__, "arguments": repr(self.optimizer.defaults)}
         return {"steps": self.steps, "batch_size": self.batch_size, "seed": self.seed, **pixels, **settings}
 

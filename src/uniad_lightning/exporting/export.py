@@ -30,7 +30,7 @@ from uniad_lightning.files.sealed import seal_archive, seal_model
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
 from uniad_lightning.inspection.engines.exported import ABOUT, OnnxEngine, ProgramEngine
-from uniad_lightning.inspection.engines.metadata import FORMAT
+from uniad_lightning.inspection.engines.metadata import CHANNELS_FORMAT, FORMAT
 from uniad_lightning.results.output_folder import holds_output_dir
 from uniad_lightning.results.run_folder import refuse_in_the_way, write_text
 from uniad_lightning.training.build import build_saved_data, warn
@@ -81,7 +81,7 @@ def export_detector(engine: TorchEngine, plan: Plan, *, categories: Sequence[str
         with _quiet():
             file = _write(engine, unfinished, plan, about, splits)
         records = () if splits is None else limit_images(splits, 1).test
-        real = [[read_image(one.image, white_level=engine.white_level)] for one in records]
+        real = [[read_image(one.image, white_level=engine.white_level, channels=engine.channels)] for one in records]
         generated = generated_images()
         print_stderr(f"export: comparing it with the checkpoint on {len(real) + sum(map(len, generated))} images")
         differences = agreement(engine, file, [*real, *generated])
@@ -113,7 +113,7 @@ def _write(engine: TorchEngine, path: Path, plan: Plan, about: dict[str, Any], s
         if splits is None:
             raise InputError("precision=int8: needs good images of the training; give their folder as data.root=...")
         ranges = spread_over(splits.train, RANGES_FROM)
-        images = (read_image(one.image, white_level=engine.white_level) for one in ranges)
+        images = (read_image(one.image, white_level=engine.white_level, channels=engine.channels) for one in ranges)
         model = to_int8(model, images, parts=engine.module.integer_parts)
     _put(path, seal_model(described(model, about).SerializeToString()))
     return OnnxEngine(str(path), "cpu")
@@ -142,12 +142,13 @@ def _put(path: Path, content: BytesIO) -> None:
 def _about(engine: TorchEngine, plan: Plan, categories: Sequence[str]) -> dict[str, Any]:
     """The metadata of a file, plain values by name."""
     return {
-        "format": FORMAT,
+        "format": FORMAT if engine.channels is None else CHANNELS_FORMAT,
         "version": __version__,
         "precision": plan.precision,
         "image_size": list(engine.image_size),
         "map_size": list(engine.map_size),
         "white_level": engine.white_level,
+        **({} if engine.channels is None else {"channels": list(engine.channels)}),
         "region": list(engine.region),
         "tiles": engine.framing.count,
         "categories": list(categories),

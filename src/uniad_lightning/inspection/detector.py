@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import MAX_PIXELS, read_image, rgb_of
 from uniad_lightning.data.images.deep_images import FULL_RANGE, Deep, rgb_of_deep
 from uniad_lightning.data.layouts.category_names import composed
@@ -80,6 +82,15 @@ class Detector:
         """The value that is white in images of more than 8 bits (`data.white_level` of the training)."""
         return self.engine.white_level
 
+    @property
+    def channels(self) -> Channels | None:
+        """Which channels of a file are red, green and blue (`data.channels` of the training); None: as it says."""
+        return self.engine.channels
+
+    def read(self, path: Path) -> np.ndarray:
+        """An image file as the training saw it, (H, W, 3) uint8 RGB. Raises InputError for one that cannot be read."""
+        return read_image(path, max_pixels=self.max_pixels, white_level=self.white_level, channels=self.channels)
+
     @overload
     def predict(self, image: ImageInput, *, category: str | None = None) -> Inspection: ...
 
@@ -95,8 +106,9 @@ class Detector:
 
         An image is a file; a Pillow image; an array (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) with opacity, of
         uint8, uint16 or floats in [0, 1]; or a tensor (H, W), (1, H, W) or (3, H, W) of the same types. Of uint16,
-        `white_level` is white, as in files of more than 8 bits. With `category` the boundary of that category decides,
-        without it that of the category found in the image, or the one for all, as the calibration has it.
+        `white_level` is white, as in files of more than 8 bits. `channels` are taken from files alone. With `category`
+        the boundary of that category decides, without it that of the category found in the image, or the one for all,
+        as the calibration has it.
 
         Raises InputError for an image that cannot be read, a category without boundary, and a score that is not finite.
         """
@@ -148,7 +160,7 @@ class Detector:
             path = expand(image)
             if path.is_dir():
                 raise InputError(f"image: {image} is a folder; give its files, or use uniad predict input={image}")
-            return read_image(path, max_pixels=self.max_pixels, white_level=self.white_level)
+            return self.read(path)
         if isinstance(image, Image.Image):
             return rgb_of(image, "image", white_level=self.white_level)
         if isinstance(image, Tensor):

@@ -17,7 +17,7 @@ from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
 from uniad_lightning.prediction.pipeline import predict_all
 from uniad_lightning.prediction.processes import OtherProcessFailed, Processes, join
-from uniad_lightning.prediction.sources.items import Source, at_white_level
+from uniad_lightning.prediction.sources.items import Source, read_as
 from uniad_lightning.prediction.sources.opening import open_source
 from uniad_lightning.results.output_folder import holds_output_dir
 from uniad_lightning.results.run_folder import CONFIG, refuse_in_the_way, write_text
@@ -73,7 +73,7 @@ def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector
         cfg.ckpt_path, device=processes.device(cfg.device), precision=cfg.precision, max_pixels=max_pixels
     )
     white_level = detector.white_level if cfg.white_level is None else as_number(check_white_level(cfg.white_level))
-    return at_white_level(source, white_level), detector
+    return read_as(source, white_level=white_level, channels=detector.channels), detector
 
 
 def _open_results(cfg: DictConfig) -> PredictionWriter:

@@ -27,7 +27,7 @@ def draw_category(
     """
     engine = own.engine
     size, region = engine.map_size, engine.region
-    read = [read_record(record, white_level=engine.white_level) for record in records]
+    read = [read_record(record, white_level=engine.white_level, channels=engine.channels) for record in records]
     images = [image for image, _ in read]
     inputs = [resize(cut(image, region), size) for image in images]
     rendered = own.render(images)
@@ -55,7 +55,10 @@ def _references(references: Sequence[Record], own: Renderer, count: int) -> list
     """`count` images of the `references` in turn, (H, W, 3) uint8 at the size of the map; grey without any."""
     engine = own.engine
     size = engine.map_size
-    images = (read_record(record, white_level=engine.white_level)[0] for record in references[:count])
+    images = (
+        read_record(record, white_level=engine.white_level, channels=engine.channels)[0]
+        for record in references[:count]
+    )
     normal = [resize(cut(image, engine.region), size) for image in images]
     normal = normal or [np.full((*size, 3), GREY, dtype=np.uint8)]
     return [normal[row % len(normal)] for row in range(count)]

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from uniad_lightning.data.images.decoding import DATA_SET_PIXELS, read_image, read_record
-from uniad_lightning.data.images.white_level import as_number, white_level_of
-from uniad_lightning.data.records import Record
+from uniad_lightning.data.images.channels import check_channels
+from uniad_lightning.data.images.decoding import read_record
+from uniad_lightning.data.images.white_level import AUTO, as_number, white_level_of
+from uniad_lightning.data.records import GOOD, Record
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.files.csv_text import MARK
 from uniad_lightning.inspection.boundary import Calibration
@@ -44,12 +45,15 @@ def read_test(folder: Path, *, maps: bool) -> ReportedRun:
         stored or (checkpoint or {}).get("calibration"), folder / CALIBRATION if stored else file
     )
     records, notes = _records(folder, config, checkpoint, str(file))
-    level = as_number(white_level_of(checkpoint["config"]["data"])) if checkpoint else as_number("auto")
+    saved: dict[str, Any] = checkpoint["config"]["data"] if checkpoint else {"white_level": AUTO}
+    reading = partial(
+        read_record, white_level=as_number(white_level_of(saved)), channels=check_channels(saved.get("channels"))
+    )
     images = tuple(image._replace(defect=_kind(records.get(image.path))) for image in images)
     return ReportedRun(
         folder=folder, images=images, labelled=True, calibration=calibration,
         by_category=calibration is not None and calibration.by_category, checkpoint=file, metrics=metrics,
-        config=config, source=folder / TEST_SCORES, readers=partial(_readers, images, records, level), notes=notes,
+        config=config, source=folder / TEST_SCORES, readers=partial(_readers, images, records, reading), notes=notes,
     )  # fmt: skip
 
 
@@ -168,21 +172,19 @@ def _data_config(folder: Path, config: str, checkpoint: Mapping[str, Any] | None
 
 
 def _readers(
-    images: tuple[ReportedImage, ...], records: Mapping[str, Record], white_level: int, wanted: frozenset[int]
+    images: tuple[ReportedImage, ...],
+    records: Mapping[str, Record],
+    reading: Callable[[Record], tuple[np.ndarray, np.ndarray]],
+    wanted: frozenset[int],
 ) -> Iterator[tuple[int, Reader]]:
     """What decodes the images at the places `wanted`."""
     for place in sorted(wanted):
-        record = records.get(images[place].path)
-        if record is None:
-            yield place, partial(_without_mask, Path(images[place].path), white_level)
-        else:
-            yield place, partial(_with_mask, record, white_level)
+        path = images[place].path
+        yield place, partial(_image_and_mask, records.get(path) or Record(Path(path), (), "", GOOD, 0), reading)
 
 
-def _without_mask(path: Path, white_level: int) -> tuple[np.ndarray, None]:
-    return read_image(path, max_pixels=DATA_SET_PIXELS, white_level=white_level), None
-
-
-def _with_mask(record: Record, white_level: int) -> tuple[np.ndarray, np.ndarray | None]:
-    image, mask = read_record(record, white_level=white_level)
+def _image_and_mask(
+    record: Record, reading: Callable[[Record], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    image, mask = reading(record)
     return image, mask if record.masks else None

@@ -11,13 +11,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from uniad_lightning.data.images.channels import Channels, check_channels
 from uniad_lightning.data.images.white_level import as_number, check_white_level, white_level_of
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.prediction.files import SETTINGS, part_files
 from uniad_lightning.prediction.rows import Row, read_rows
-from uniad_lightning.prediction.sources.items import at_white_level
+from uniad_lightning.prediction.sources.items import read_as
 from uniad_lightning.prediction.sources.opening import open_source
 from uniad_lightning.report.content import Reader, ReportedImage, ReportedRun
 from uniad_lightning.results.run_folder import CONFIG, JOURNAL
@@ -33,7 +34,7 @@ def read_predictions(folder: Path) -> ReportedRun:
         raise InputError(f"{folder / JOURNAL}: has no rows; let uniad predict inspect some images")
     settings, config = _settings(folder), _config(folder)
     file = Path(str(settings.get("ckpt_path", "")))
-    calibration, found_level = _of_detector(file)
+    calibration, found_level, channels = _of_detector(file)
     given = settings.get("category")
     images = tuple(map(_image, rows.values()))
     sizes = [row["size"] for row in rows.values()]
@@ -43,20 +44,22 @@ def read_predictions(folder: Path) -> ReportedRun:
         by_category=calibration is not None and (calibration.by_category or given is not None),
         checkpoint=file if settings.get("ckpt_path") else None, metrics={},
         config=(folder / CONFIG).read_text(encoding="utf-8") if (folder / CONFIG).is_file() else "",
-        source=folder / JOURNAL, readers=partial(_readers, images, sizes, settings, config, level),
+        source=folder / JOURNAL, readers=partial(_readers, images, sizes, settings, config, level, channels),
     )  # fmt: skip
 
 
-def _of_detector(file: Path) -> tuple[Calibration | None, int | str]:
-    """The boundaries and the white level in a checkpoint or an exported file; none where it is gone."""
+def _of_detector(file: Path) -> tuple[Calibration | None, int | str, Channels | None]:
+    """The boundaries, white level and channels in a checkpoint or an exported file; none where it is gone."""
     if not file.is_file():
-        return None, "auto"
+        return None, "auto", None
     if file.suffix == ".onnx":
         detector = Detector.load(file, device="cpu")
-        return detector.calibration, detector.white_level
+        return detector.calibration, detector.white_level, detector.channels
     checkpoint = load_checkpoint(str(file))
     plain = checkpoint.get("calibration")
-    return Calibration.from_plain(plain) if plain else None, white_level_of(checkpoint["config"]["data"])
+    data = checkpoint["config"]["data"]
+    channels = check_channels(data.get("channels"))
+    return Calibration.from_plain(plain) if plain else None, white_level_of(data), channels
 
 
 def _image(row: Row) -> ReportedImage:
@@ -98,6 +101,7 @@ def _readers(
     settings: Mapping[str, Any],
     config: Mapping[str, Any],
     white_level: int,
+    channels: Channels | None,
     wanted: frozenset[int],
 ) -> Iterator[tuple[int, Reader]]:
     """What decodes the images at the places `wanted`, from the input of that call; paths on stdin are gone."""
@@ -107,7 +111,7 @@ def _readers(
     places = {(images[place].path, sizes[place]): place for place in wanted}  # of another size it is another image
     megapixels = config.get("max_megapixels", 100)
     source = open_source(given, every=settings.get("every", 1), max_pixels=round(1e6 * float(megapixels)))
-    for item in at_white_level(source, white_level).items:
+    for item in read_as(source, white_level=white_level, channels=channels).items:
         place = None if item is None else places.pop((item.name, item.size), None)
         if item is not None and place is not None:
             yield place, partial(_without_mask, item.read)

@@ -8,7 +8,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from uniad_lightning.data.images.decoding import read_image
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.serving.settings import Settings
@@ -42,7 +41,7 @@ class ServedModel:
             path = Path(folder, "image")
             path.write_bytes(content)
             try:
-                return read_image(path, max_pixels=self.detector.max_pixels, white_level=self.detector.white_level)
+                return self.detector.read(path)
             except InputError as error:
                 raise type(error)(str(error).replace(str(path), name)) from None
 

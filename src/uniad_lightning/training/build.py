@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.images.channels import check_channels
 from uniad_lightning.data.images.white_level import AUTO, as_number, check_white_level, white_level_of
 from uniad_lightning.data.layouts.patterns import on_disk
 from uniad_lightning.data.listing import list_records
@@ -113,8 +114,8 @@ def build_saved_data(
 ) -> UnifiedDataModule:
     """The data of a checkpoint with what is `given` in its place; nothing is read yet.
 
-    The inspected part of an image, its white level and which images are held out are the checkpoint's. With
-    `evaluates` no train images are needed, and all labelled images of other data that has no split of its own are
+    The inspected part of an image, its white level and channels, and which images are held out are the checkpoint's.
+    With `evaluates` no train images are needed, and all labelled images of other data that has no split of its own are
     tested. Raises InputError for another image size.
     """
     saved = OmegaConf.create(checkpoint["config"]).data
@@ -127,6 +128,7 @@ def build_saved_data(
                 config[name] = value
         config.defects = None  # nothing trains on them, and a folder that they come from may be elsewhere
         config.white_level = _white_level(checkpoint["config"]["data"], given)
+        config.channels = _channels(checkpoint["config"]["data"], given)
         if "framing" in config:
             config.framing.ignore = None  # its file may be elsewhere; the checkpoint has it
         other = _is_other_data(config, saved, given) if evaluates and given is not None else None
@@ -148,6 +150,16 @@ def _white_level(saved: dict[str, Any], given: DictConfig | None) -> int:
     if AUTO not in (known, wanted) and check_white_level(wanted) != known:
         raise InputError(f"data.white_level={wanted}, but the checkpoint was trained at {known}; leave it out")
     return as_number(check_white_level(wanted) if known == AUTO else known)
+
+
+def _channels(saved: dict[str, Any], given: DictConfig | None) -> list[int] | None:
+    """The checkpoint's channels; InputError where others are `given`."""
+    known = check_channels(saved.get("channels"))
+    wanted = None if given is None else check_channels(given.get("channels"))
+    if wanted not in (None, known):
+        trained = "as the files say" if known is None else f"with {list(known)}"
+        raise InputError(f"data.channels={list(wanted or ())}, but the checkpoint was trained {trained}; leave it out")
+    return None if known is None else list(known)
 
 
 def data_config(given: DictConfig, saved: DictConfig) -> DictConfig:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import read_record, resize, resize_mask
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import cut
@@ -142,6 +143,7 @@ def draw_panel(
     *,
     heading: str,
     white_level: int = FULL_RANGE,
+    channels: Channels | None = None,
 ) -> Image.Image:
     """Rows of image, mask, map and overlay: the `region` of `images` with its maps (h, w), at `size` (height, width).
 
@@ -150,7 +152,7 @@ def draw_panel(
     """
     full = [upsample(m[None].float(), size)[0].numpy() for m in maps]
     scale, full = _one_scale(full, [image.limits for image in images])
-    read = [_image_and_mask(image.record, size, region, white_level) for image in images]
+    read = [_image_and_mask(image.record, size, region, white_level, channels) for image in images]
     columns = {
         "image": [pixels for pixels, _ in read],
         "mask": [mask for _, mask in read],
@@ -184,9 +186,12 @@ def _decided(image: ScoredRecord) -> str:
     return f"score {image.score:.3g} {sign} {image.limits.score:.3g}: {image.decision}{wrong}"
 
 
-def _image_and_mask(record: Record, size: Size, region: Box, white_level: int) -> tuple[np.ndarray, np.ndarray]:
+def _image_and_mask(
+    record: Record, size: Size, region: Box, white_level: int, channels: Channels | None
+) -> tuple[np.ndarray, np.ndarray]:
     """The `region` of an image and of its mask, white = defective, both (H, W, 3) uint8 at `size`."""
-    image, mask = (cut(array, region) for array in read_record(record, white_level=white_level))
+    read = read_record(record, white_level=white_level, channels=channels)
+    image, mask = (cut(array, region) for array in read)
     drawn = np.repeat(resize_mask(mask, size)[..., None] * np.uint8(255), 3, axis=2)
     if record.label and not record.masks:
         drawn[:] = _UNKNOWN
@@ -200,7 +205,7 @@ def _data(trainer: L.Trainer) -> UnifiedDataModule:
 def _panel(data: UnifiedDataModule, found: Sequence[Worst], heading: str) -> Image.Image:
     images, maps = [one.image for one in found], [one.map for one in found]
     region, level = data.framing.region, as_number(data.white_level)
-    return draw_panel(images, maps, data.map_size, region, heading=heading, white_level=level)
+    return draw_panel(images, maps, data.map_size, region, heading=heading, white_level=level, channels=data.channels)
 
 
 def _gather(here: Any, world_size: int) -> list[Any]:

@@ -67,6 +67,8 @@ def load_initial(cfg: DictConfig) -> dict[str, Any] | None:
         cfg.data.image_size = saved["data"]["image_size"]
         if cfg.data.white_level == AUTO:
             cfg.data.white_level = white_level_of(saved["data"])
+        if cfg.data.channels is None:
+            cfg.data.channels = saved["data"].get("channels")
         ignore = cfg.data.framing.ignore
         cfg.data.framing = {**saved["data"].get("framing", cfg.data.framing), "ignore": ignore}
         if "backbone" in saved:

@@ -55,7 +55,7 @@ def begin(
     """Check that the images of `records` can be used, and only then clear the output folder for this run."""
     if not trainer.is_global_zero:
         return
-    check_files(records)
+    check_files(records, data.channels)
     clear(Path(cfg.output_dir), **checkpoint)
     write_text(Path(cfg.output_dir) / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     write_skipped(Path(cfg.output_dir), data.skipped)

@@ -206,7 +206,7 @@ def _naming_the_checkpoint(folder: Path, data: UnifiedDataModule) -> Iterator[No
     except InputError as error:
         message = message_of(error)
         try:
-            decode_all(data.splits.test)
+            decode_all(data.splits.test, data.channels)
         except InputError as error_of_all:
             message = str(error_of_all)
         raise InputError(

@@ -5,11 +5,22 @@ their range, transparency composed on white. Colour profiles are ignored. Resizi
 axis by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
+from uniad_lightning.data.images.channels import (
+    Channels,
+    is_tiff,
+    picked,
+    pillow_channels,
+    tiff_channels,
+    tiff_header,
+)
 from uniad_lightning.data.images.cifar10_batches import read_packed
 from uniad_lightning.data.images.deep_images import (
     FULL_RANGE,
@@ -19,22 +30,25 @@ from uniad_lightning.data.images.deep_images import (
     is_unfilled,
     read_deep,
     rgb_of_deep,
+    three,
 )
 from uniad_lightning.data.images.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened, refuse_slow
 from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, with_rawmode
 from uniad_lightning.data.records import Packed, Record
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, TemporaryError
 
 DECODING = 3  # version of this file: raised with every change of pixel values, since cached features depend on it
 _JPEG_HALF = 128
 
 
-def read_record(record: Record, *, white_level: int = FULL_RANGE) -> tuple[np.ndarray, np.ndarray]:
+def read_record(
+    record: Record, *, white_level: int = FULL_RANGE, channels: Channels | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Image (H, W, 3) uint8 and defect mask (H, W) bool of a record, both at the image's size.
 
     The mask is the union of the record's masks, empty without any. Raises InputError as `read_image` and `read_mask`.
     """
-    image = read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level)
+    image = read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level, channels=channels)
     size = (image.shape[0], image.shape[1])
     mask = np.zeros(size, dtype=bool)
     for path in record.masks:
@@ -42,7 +56,13 @@ def read_record(record: Record, *, white_level: int = FULL_RANGE) -> tuple[np.nd
     return image, mask
 
 
-def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level: int = FULL_RANGE) -> np.ndarray:
+def read_image(
+    path: Path | Packed,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    white_level: int = FULL_RANGE,
+    channels: Channels | None = None,
+) -> np.ndarray:
     """Decoded image (H, W, 3) uint8 RGB, upright, writable.
 
     More than `max_pixels` in the header are refused before anything is decoded.
@@ -51,16 +71,22 @@ def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level
     container, in which cameras store 10 or 12. Where the format declares its range (12-bit TIFF, PGM of
     another maximum than 65535), that counts instead. Floats in [0, 1] are `round(v * 255)`.
 
+    With `channels` those of the file are red, green and blue (or one is grey), whatever the file says of them, and none
+    is its opacity.
+
     An image that is transparent everywhere counts as opaque, since its alpha channel was never filled. This is warned
     of once, and so are values above `white_level`.
 
     Raises InputError when the file is missing, no image, no regular file, truncated or damaged, larger than
     `max_pixels`, transparent and black everywhere, or its grey has no known range (integers outside [0, 65535], floats
-    outside [0, 1]); TemporaryError when the system cannot read it now.
+    outside [0, 1]), or has too few `channels`; TemporaryError when the system cannot read it now.
     """
     if isinstance(path, Packed):
-        return read_packed(path)
-    with faults_of(path, max_pixels):
+        return read_packed(path) if channels is None else three(picked(read_packed(path), channels, path))
+    if channels is not None:
+        with faults_of(path, max_pixels):
+            return rgb_of_channels(_channels(path, max_pixels), channels, path, white_level)
+    with faults_of(path, max_pixels), _naming_channels(path):
         loaded = _load(path, max_pixels)
         rgb = _rgb(loaded, path, white_level)
         if not rgb.any() and _is_transparent(loaded):
@@ -69,6 +95,12 @@ def read_image(path: Path | Packed, *, max_pixels: int = MAX_PIXELS, white_level
                 "it again without transparency"
             )
         return rgb
+
+
+def rgb_of_channels(values: np.ndarray, channels: Channels, name: object, white_level: int) -> np.ndarray:
+    """`channels` of an image (H, W) or (H, W, C) of 8 or 16 bits or floats, as (H, W, 3) uint8."""
+    taken = picked(values, channels, name)
+    return three(taken) if taken.dtype == np.uint8 else rgb_of_deep(Deep(taken), name, white_level)
 
 
 def rgb_of(image: Image.Image, name: str, *, white_level: int = FULL_RANGE) -> np.ndarray:
@@ -81,11 +113,18 @@ def rgb_of(image: Image.Image, name: str, *, white_level: int = FULL_RANGE) -> n
         return _rgb(upright, name, white_level)
 
 
-def peak_of(path: Path) -> int:
+def peak_of(path: Path, channels: Channels | None = None) -> int:
     """The largest value of an image of more than 8 bits whose format does not declare its range; 0 for any other.
 
-    Of another image only the header is read. Raises InputError as `read_image`.
+    Of another image only the header is read; where `channels` are given, those count, and the header alone is read of
+    TIFFs. Raises InputError as `read_image`.
     """
+    if channels is not None:
+        with faults_of(path, DATA_SET_PIXELS):
+            if is_tiff(path) and tiff_header(path)[1] != np.uint16:
+                return 0
+            values = _channels(path, DATA_SET_PIXELS)
+            return int(picked(values, channels, path).max()) if values.dtype == np.uint16 else 0
     with opened(path, DATA_SET_PIXELS) as image:
         deep = read_deep(image, lambda: opened(path, DATA_SET_PIXELS)) if is_deep(image) else None
         if deep is None or deep.white is not None or deep.values.dtype.kind == "f":
@@ -153,6 +192,36 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     grey = Image.fromarray(mask.astype(np.uint8))
     return np.array(grey.resize((width, height), Image.Resampling.NEAREST), dtype=bool)
+
+
+def _channels(path: Path, max_pixels: int) -> np.ndarray:
+    """All channels of a file, (H, W) or (H, W, C), upright; not those of a format's declared range."""
+    if is_tiff(path):
+        return tiff_channels(path, max_pixels)
+    loaded = _load(path, max_pixels)
+    return loaded.values if isinstance(loaded, Deep) else pillow_channels(loaded)
+
+
+@contextmanager
+def _naming_channels(path: Path) -> Iterator[None]:
+    """Turns the error of a TIFF inside into one that names `data.channels`, where its channels may be the reason."""
+    try:
+        yield
+    except Exception as error:  # what Pillow raises of a file that it does not know differs
+        if isinstance(error, TemporaryError) or not is_tiff(path):
+            raise
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                count, _ = tiff_header(path)
+        except Exception:  # it is damaged, as the first error says
+            raise error from None
+        if count in (1, 3):
+            raise
+        raise InputError(
+            f"{path}: has {count} channels, which are no colours that can be known; data.channels=[2,1,0] would take "
+            "the third, second and first as red, green and blue"
+        ) from None
 
 
 def _load(path: Path, max_pixels: int) -> Image.Image | Deep:

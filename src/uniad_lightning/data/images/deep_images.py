@@ -101,7 +101,7 @@ def rgb_of_deep(deep: Deep, name: object, white_level: int) -> np.ndarray:
             "it as 8 or 16-bit grey"
         )
     if colour.dtype.kind == "f":
-        return _three(np.rint((1 - colour if deep.inverted else colour) * 255).astype(np.uint8))
+        return three(np.rint((1 - colour if deep.inverted else colour) * 255).astype(np.uint8))
     if high > top:
         CLIPPED.warn(
             f"{name}: values up to {high}, but white is {top} (data.white_level); what is above is taken as white, "
@@ -116,7 +116,7 @@ def rgb_of_deep(deep: Deep, name: object, white_level: int) -> np.ndarray:
     opacity = deep.opacity
     if opacity is not None and not is_unfilled(opacity, name):
         return _on_white(scale.astype(np.float32)[colour], opacity, top, deep.premultiplied)
-    return _three(np.rint(255 - scale if deep.inverted else scale).astype(np.uint8)[colour])
+    return three(np.rint(255 - scale if deep.inverted else scale).astype(np.uint8)[colour])
 
 
 def _on_white(colour: np.ndarray, opacity: np.ndarray, top: int, premultiplied: bool) -> np.ndarray:
@@ -124,7 +124,7 @@ def _on_white(colour: np.ndarray, opacity: np.ndarray, top: int, premultiplied: 
     full = top if opacity.max() <= top else FULL_RANGE  # some fill it with their own white, others with all ones
     share = (opacity * np.float32(1 / full)).reshape(*opacity.shape, *(1,) * (colour.ndim - 2))
     mixed = (colour if premultiplied else colour * share) + 255 * (1 - share)
-    return _three(np.rint(np.minimum(mixed, 255)).astype(np.uint8))
+    return three(np.rint(np.minimum(mixed, 255)).astype(np.uint8))
 
 
 def is_unfilled(opacity: np.ndarray, name: object) -> bool:
@@ -138,7 +138,7 @@ def is_unfilled(opacity: np.ndarray, name: object) -> bool:
     return unfilled
 
 
-def _three(values: np.ndarray) -> np.ndarray:
+def three(values: np.ndarray) -> np.ndarray:
     """Values (H, W) or (H, W, 3) as (H, W, 3)."""
     return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import read_marks, read_record, resize, resize_mask
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.records import Record
@@ -72,12 +73,14 @@ class Framing:
             for c, d in columns
         ]
 
-    def read(self, record: Record, size: Size, *, white_level: int = FULL_RANGE) -> tuple[list[np.ndarray], np.ndarray]:
+    def read(
+        self, record: Record, size: Size, *, white_level: int = FULL_RANGE, channels: Channels | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray]:
         """The tiles of a record, or the one it stands for, each (H, W, 3) uint8 at `size`; and their defect mask, bool.
 
         The mask is of the region at `map_size`, or of the one tile at `size`. Raises InputError as `read_record`.
         """
-        image, mask = read_record(record, white_level=white_level)
+        image, mask = read_record(record, white_level=white_level, channels=channels)
         if record.tile is not None:
             box = self.boxes[record.tile]
             return [resize(cut(image, box), size)], resize_mask(cut(mask, box), size)

@@ -5,9 +5,11 @@ Cameras store 10 or 12 bits in files of 16, and dividing those by 65535 would le
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import peak_of
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.records import Record
@@ -29,18 +31,19 @@ def check_white_level(level: int | str) -> int | str:
     return level
 
 
-def find_white_level(records: Iterable[Record], *, threads: int) -> int | None:
+def find_white_level(records: Iterable[Record], *, threads: int, channels: Channels | None = None) -> int | None:
     """The smallest of `LEVELS` that holds all values of the records' deep images; None where no image is deep.
 
-    Deep images have more than 8 bits and no range declared by their format. Every pixel of them is read, until a value
-    needs the last level, and the header alone of others. Files that cannot be read are skipped.
+    Deep images have more than 8 bits and no range declared by their format; where `channels` are given, those alone
+    count. Every pixel of them is read, until a value needs the last level, and the header alone of others. Files that
+    cannot be read are skipped.
     """
     paths = list(dict.fromkeys(record.image for record in records if isinstance(record.image, Path)))
     peak = 0
     pool = ThreadPoolExecutor(threads)
     try:
         with progress_bar("grey levels", total=len(paths), leave=False, delay=2) as bar:
-            for value in pool.map(_peak, paths):
+            for value in pool.map(partial(_peak, channels=channels), paths):
                 peak = max(peak, value)
                 bar.update()
                 if peak > LEVELS[-2]:
@@ -61,9 +64,9 @@ def _message(peak: int, level: int) -> str:
     )
 
 
-def _peak(path: Path) -> int:
+def _peak(path: Path, channels: Channels | None) -> int:
     try:
-        return peak_of(path)
+        return peak_of(path, channels)
     except InputError:  # reported where the image is used
         return 0
 

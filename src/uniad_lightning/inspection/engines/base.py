@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.types import Box
 
@@ -36,6 +37,7 @@ class Engine(Protocol):
     calibration: Calibration | None
     region: Box
     white_level: int
+    channels: Channels | None
 
     def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
         """Inspect images, each (H, W, 3) uint8 RGB of any size."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from uniad_lightning.data.dataset import normalise
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.tiling import Framing
 from uniad_lightning.data.images.white_level import as_number
@@ -23,8 +24,8 @@ from uniad_lightning.types import Batch, Size
 class TorchEngine:
     """Runs `module` on the tiles of `framing`, each at `image_size` (height, width), on `device`.
 
-    `white_level` is the white of images of more than 8 bits, as in the training; `precision` one of
-    `precision.INFERENCE`. `model` and `categories` as in `Engine`.
+    `white_level` is the white of images of more than 8 bits and `channels` are those taken, as in the training;
+    `precision` one of `precision.INFERENCE`. `model` and `categories` as in `Engine`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class TorchEngine:
         calibration: Calibration | None,
         familiarity: Familiarity | None,
         white_level: int = FULL_RANGE,
+        channels: Channels | None = None,
         precision: str = "fp32",
         model: str = "unknown",
         categories: Sequence[str] = (),
@@ -47,7 +49,7 @@ class TorchEngine:
         self.module = module.eval().to(device)
         self.framing = framing
         self.region = framing.region
-        self.white_level = white_level
+        self.white_level, self.channels = white_level, channels
         self.image_size = image_size
         self.map_size = framing.map_size(image_size)
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
@@ -99,6 +101,7 @@ def load_engine(
         framing=data.framing,
         image_size=data.image_size,
         white_level=as_number(data.white_level),
+        channels=data.channels,
         mean=data.mean,
         std=data.std,
         device=device,

@@ -34,7 +34,8 @@ class _Exported:
     def _say(self, said: About, path: str) -> None:
         self.about, self.calibration, self.region = said.values, said.calibration, said.region
         self.model, self.categories, self.found = Path(path).name, said.categories, said.found
-        self.white_level, self.at_once = said.white_level, at_once(said.image_size, said.tiles)
+        self.white_level, self.channels = said.white_level, said.channels
+        self.at_once = at_once(said.image_size, said.tiles)
 
 
 class OnnxEngine(_Exported):

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from uniad_lightning import __version__
+from uniad_lightning.data.images.channels import Channels, check_channels
 from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.types import Box, Size
 
+CHANNELS_FORMAT = 4  # of a file that says which channels of an image it takes, which older readers do not ask
 FORMAT = 3  # of the file: raised when an older reader would misread it; 2: has a white level, 3: finds the category
 _NEEDED = ("region", "calibration", "image_size", "tiles")
 
@@ -23,6 +25,7 @@ class About(NamedTuple):
         tiles: how many an image is cut into.
         region: the part of an image that is inspected.
         white_level: the value that is white in images of more than 8 bits.
+        channels: of an image file, which are red, green and blue; None: as it says.
         categories: those of the training.
         found: the categories that the output `category` counts.
         calibration: the boundaries; None where none were set.
@@ -33,6 +36,7 @@ class About(NamedTuple):
     tiles: int
     region: Box
     white_level: int
+    channels: Channels | None
     categories: tuple[str, ...]
     found: tuple[str, ...]
     calibration: Calibration | None
@@ -49,13 +53,13 @@ def read_about(texts: Mapping[str, str], path: str, inputs: str) -> About:
         )
     try:
         about = {name: json.loads(text) for name, text in texts.items()}
-        newer = about["format"] > FORMAT
+        newer = about["format"] > CHANNELS_FORMAT
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged ({one_line(error)}); export it again") from None
     if newer:
         raise InputError(
             f"{path}: format {about['format']}, written by uniad-lightning {about.get('version')}; this one is "
-            f"{__version__} and reads format {FORMAT}; update it, or export again with this one"
+            f"{__version__} and reads format {CHANNELS_FORMAT}; update it, or export again with this one"
         )
     missing = set(_NEEDED) - about.keys()
     if missing:
@@ -82,6 +86,7 @@ def _checked(about: dict[str, Any]) -> About:
         tiles,
         (top, left, bottom, right),
         white,
+        _channels(about.get("channels")),
         _names(about, "categories"),
         _names(about, "found"),
         None if plain is None else Calibration.from_plain(plain),
@@ -99,6 +104,13 @@ def _numbers(
         if type(value) not in kinds or not low <= value <= high:
             raise ValueError(f"{name} has {value!r:.40}, expected numbers from {low} to {high}")
     return values
+
+
+def _channels(value: Any) -> Channels | None:
+    try:
+        return check_channels(value)
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 def _names(about: Mapping[str, Any], name: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
+from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import read_image
 from uniad_lightning.errors import InputError, TemporaryError
 from uniad_lightning.prediction.sources.headers import decoding_bytes
@@ -22,8 +23,8 @@ class Item(NamedTuple):
 
     Attributes:
         name: its path in the results: below the input folder, as written in a list, `film.mp4#000123`.
-        read: decodes it, (H, W, 3) uint8 RGB; raises InputError. Called once, from any thread. Takes `white_level`, as
-            `read_image`; 65535 by default.
+        read: decodes it, (H, W, 3) uint8 RGB; raises InputError. Called once, from any thread. Takes `white_level`
+            and `channels`, as `read_image`, with the same defaults.
         size: bytes of its file; None where there is none.
         mtime_ns: when its file was last changed, nanoseconds since 1970.
         spent: seconds its decoding took before `read`.
@@ -89,13 +90,13 @@ def image_item(name: str, path: Path, max_pixels: int) -> Item:
     )
 
 
-def at_white_level(source: Source, white_level: int) -> Source:
-    """`source` with `white_level` as white in images of more than 8 bits."""
+def read_as(source: Source, *, white_level: int, channels: Channels | None) -> Source:
+    """`source`, its images read with `white_level` and `channels`, as by `read_image`."""
 
     def items() -> Iterator[Item | None]:
         try:
             for item in source.items:
-                yield item and item._replace(read=partial(item.read, white_level=white_level))
+                yield item and item._replace(read=partial(item.read, white_level=white_level, channels=channels))
         finally:
             if isinstance(source.items, Generator):
                 source.items.close()
@@ -106,7 +107,7 @@ def at_white_level(source: Source, white_level: int) -> Source:
 def broken_item(name: str, message: str, kind: type[InputError] = InputError) -> Item:
     """An item whose `read` raises an error of this kind with this message."""
 
-    def read(**_: int) -> NoReturn:
+    def read(**_: object) -> NoReturn:
         raise kind(message)
 
     return Item(name, read)

@@ -3,11 +3,14 @@
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from uniad_lightning.data.images.channels import Channels
+from uniad_lightning.data.images.decoding import rgb_of_channels
+from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.image_file import refuse_above
 from uniad_lightning.errors import InputError
 from uniad_lightning.prediction.sources.items import Item, broken_item
@@ -56,7 +59,7 @@ class Video:
                     break
                 if len(image):
                     spent = time.perf_counter() - start
-                    read, needs = _returning(image), _returning(image.nbytes)
+                    read, needs = partial(_frame, image, self._name(number)), partial(int, image.nbytes)
                     yield Item(self._name(number), read, status.st_size, status.st_mtime_ns, spent, image.nbytes, needs)
                 number += 1
         finally:
@@ -87,9 +90,8 @@ class Video:
         return int(self._capture.get(key))
 
 
-def _returning(value: Any) -> Any:
-    """A function that returns `value`; a lambda in the loop would return the next frame."""
-    return lambda **_: value
+def _frame(image: np.ndarray, name: str, *, channels: Channels | None = None, **_: object) -> np.ndarray:
+    return image if channels is None else rgb_of_channels(image, channels, name, FULL_RANGE)
 
 
 def _size(path: Path) -> str:

@@ -214,7 +214,7 @@ class Watch:
         if version is None:
             return None
 
-        def read(**settings: int) -> np.ndarray:
+        def read(**settings: Any) -> np.ndarray:
             image = item.read(**settings)
             after = file_state(str(path))
             if after is not None and after[:3] != now[:3]:
