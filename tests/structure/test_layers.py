@@ -44,6 +44,7 @@ ROOMS = (
     "rendering",
     "exporting",
     "serving",
+    "doctor",
     "command_line",
 )
 # What the package itself offers, imported when it is asked for.
@@ -69,7 +70,7 @@ FENCES = {
     "prometheus_client": ("serving",),
     "onnx": ("exporting", "inspection.engines"),
     "onnxruntime": ("exporting.low_precision", "inspection.engines"),
-    "hydra": ("training", "rendering", "sweeps", "command_line"),
+    "hydra": ("training", "rendering", "sweeps", "doctor.inference", "command_line"),
     "omegaconf": (
         "training",
         "reference",

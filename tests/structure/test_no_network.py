@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from support.paths import SOURCE
-from support.settings import SMALL
+from support.settings import SMALL, UNIAD
 
 pytestmark = pytest.mark.slow
 
@@ -87,6 +87,13 @@ def test_the_guard_guards(guarded, call, said):
     )
     assert f"guarded: {said}" in done.stdout
     assert log.read_text() == f"{said}\n"
+
+
+def test_the_doctor_asks_nobody(guarded):
+    environment, log, _ = guarded
+    done = subprocess.run([UNIAD, "doctor"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not log.exists(), log.read_text()
 
 
 def test_nothing_speaks_with_the_network(guarded, tree, tmp_path):

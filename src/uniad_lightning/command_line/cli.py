@@ -1,7 +1,7 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
-Exit status: 0 done; 1 finished, but a job or an image failed (named) or a data set is incomplete or faulty; 2 a user's
-mistake, in one line; 130 interrupted; 141 the reader of its output has closed it.
+Exit status: 0 done; 1 finished, but a job or an image failed (named), a data set is incomplete or faulty or, for `uniad
+doctor`, the machine; 2 a user's mistake, in one line; 130 interrupted; 141 the reader of its output has closed it.
 Heavy modules are imported inside a command, so that `uniad --help` answers at once.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from uniad_lightning import __version__
 from uniad_lightning.command_line import completion
-from uniad_lightning.command_line.commands import CACHE, COMMANDS, OTHERS, REPORT_OPTIONS, TABLES, usage
+from uniad_lightning.command_line.commands import CACHE, COMMANDS, DOCTOR_OPTIONS, OTHERS, REPORT_OPTIONS, TABLES, usage
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.key_help import key_help
 from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
@@ -53,7 +53,8 @@ def _status_of(arguments: list[str]) -> int:
         return DONE
     name, *rest = arguments
     if name in ("-sc", "--shell-completion"):
-        others = {"data": data_options, "table": lambda: TABLES, "report": lambda: REPORT_OPTIONS}
+        others = {"data": data_options, "table": lambda: TABLES}
+        others |= {"report": lambda: REPORT_OPTIONS, "doctor": lambda: DOCTOR_OPTIONS}
         completion.answer(rest, COMMANDS, others=others)
         return DONE
     if name in OTHERS:

@@ -93,6 +93,11 @@ OTHERS = {
         "uniad report runs/mvtec",
         "command_line.report_command.show_report",
     ),
+    "doctor": Command(
+        "check this machine: versions, GPUs, folders, weights, extras, an inference (status 1: something is broken)",
+        "uniad doctor hub=true",
+        "command_line.doctor_command.show_doctor",
+    ),
 }
 
 
@@ -100,6 +105,9 @@ OTHERS = {
 REPORT_OPTIONS = (
     "out=", "images=thumbnails", "images=embedded", "images=beside", "maps=true", "maps=false", "device=", "limit=",
 )  # fmt: skip
+
+# The options of `uniad doctor`.
+DOCTOR_OPTIONS = ("hub=true", "cache_dir=", "output_dir=")
 
 # The tables of `uniad table`, those of `paper.layouts`, which takes seconds to import.
 TABLES = ("1", "2", "3", "4", "5a", "5b", "5c", "5d", "5e", "5f", "A2", "A3", "A4", "A5", "A6", "fig2", "fig4")
