@@ -1,6 +1,7 @@
 """`data.channels`: files of more than three channels, from a training to what is done with its checkpoint."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -114,6 +115,12 @@ def test_a_damaged_file_is_one_line_that_does_not_speak_of_channels(tmp_path):
     with pytest.raises(InputError) as refused:
         read_image(tmp_path / "a.tif")
     assert "data.channels" not in str(refused.value)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(InputError, match=r"a\.tif: is a pipe"):
+        read_image(tmp_path / "a.tif", channels=(0,))
 
 
 def test_what_cannot_be_taken_is_said(tmp_path):

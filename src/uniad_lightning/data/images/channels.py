@@ -37,8 +37,10 @@ def check_channels(channels: Sequence[int] | None) -> Channels | None:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins as a TIFF; False for one that cannot be read."""
+    """Whether a file begins as a TIFF; False for one that cannot be read, and for a pipe, which would be waited for."""
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(4) in _TIFF
     except OSError:
