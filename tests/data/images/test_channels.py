@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.data.images.channels import check_channels
 from uniad_lightning.data.images.decoding import peak_of, read_image
 from uniad_lightning.errors import InputError
+from uniad_lightning.prediction.sources.headers import decoding_bytes
 from uniad_lightning.training.checkpoint import load_checkpoint
 
 TAKEN = "data.channels=[3,1,0]"
@@ -117,10 +119,37 @@ def test_a_damaged_file_is_one_line_that_does_not_speak_of_channels(tmp_path):
     assert "data.channels" not in str(refused.value)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("write", [interleaved, in_planes])
+def test_the_memory_that_reading_takes_is_known_before(tmp_path, kind, write):
+    values = np.random.default_rng(0).random((300, 400, 6)) * (1 if kind == np.float32 else 200)
+    write(tmp_path / "a.tif", values.astype(kind))
+    read_image(tmp_path / "a.tif", channels=(3, 1, 0))  # what is imported does not count
+    tracemalloc.start()
+    read_image(tmp_path / "a.tif", channels=(3, 1, 0))
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken / 1.2 < decoding_bytes(tmp_path / "a.tif", 10**6) < 4 * taken
+    assert decoding_bytes(tmp_path / "a.tif", 1000) == 0  # it is refused
+
+
+def test_a_new_product_joins_with_the_same_channels(trees, trained, uniad, tmp_path):
+    words = [f"init_from={checkpoint(trained[0])}", f"data.root={trees[0]}", f"output_dir={tmp_path}/run"]
+    status, _, err = uniad("train", *SMALL, *words, "trainer.max_epochs=1")
+    assert status == 0, err
+    assert load_checkpoint(str(checkpoint(tmp_path / "run")))["config"]["data"]["channels"] == [3, 1, 0]
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.tif")
     with pytest.raises(InputError, match=r"a\.tif: is a pipe"):
         read_image(tmp_path / "a.tif", channels=(0,))
+
+
+def test_a_compression_that_needs_a_package_names_it(tmp_path):
+    Image.fromarray(pixels(3)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    with pytest.raises(InputError, match=r"a\.tif: .*imagecodecs.*; pip install imagecodecs, or save it without"):
+        read_image(tmp_path / "a.tif", channels=(2, 1, 0))
 
 
 def test_what_cannot_be_taken_is_said(tmp_path):

@@ -7,11 +7,12 @@ each page. Of other formats the channels are those that Pillow gives.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from uniad_lightning.errors import InputError
+from uniad_lightning.errors import InputError, one_line
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs of a damaged file is said by the error
 
@@ -87,22 +88,33 @@ def tiff_channels(path: Path, max_pixels: int) -> np.ndarray:
         tag = file.pages[0].aspage().tags.get(_ORIENTATION)
         try:
             values = series.asarray()
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             if "imagecodecs" in str(error):  # tifffile decodes no compression but Deflate, LZMA and PackBits by itself
-                raise InputError(f"{path}: {error}; pip install imagecodecs, or save it without compression") from None
+                raise InputError(
+                    f"{path}: {one_line(error)}; pip install imagecodecs, or save it without compression"
+                ) from None
             raise
     values = np.moveaxis(values, (axes.index("Y"), axes.index("X")), (0, 1)).reshape(height, width, -1)
     return _upright(values, int(tag.value) if tag else 1)
 
 
-def tiff_header(path: Path) -> tuple[int, np.dtype]:
-    """How many channels the first image of a TIFF has, and the type of its values. Raises anything."""
+class Header(NamedTuple):
+    """What a TIFF says of its first image: how many pixels and channels it has, and the type of its values."""
+
+    pixels: int
+    channels: int
+    kind: np.dtype
+
+
+def tiff_header(path: Path) -> Header:
+    """The header of a TIFF. Raises anything for a damaged one."""
     import tifffile
 
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         lengths = dict(zip(series.axes, series.shape, strict=True))
-        return series.size // (lengths["Y"] * lengths["X"]), series.dtype
+        pixels = lengths["Y"] * lengths["X"]
+        return Header(pixels, series.size // pixels, series.dtype)
 
 
 def pillow_channels(image: Image.Image) -> np.ndarray:

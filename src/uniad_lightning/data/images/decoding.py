@@ -121,7 +121,7 @@ def peak_of(path: Path, channels: Channels | None = None) -> int:
     """
     if channels is not None:
         with faults_of(path, DATA_SET_PIXELS):
-            if is_tiff(path) and tiff_header(path)[1] != np.uint16:
+            if is_tiff(path) and tiff_header(path).kind != np.uint16:
                 return 0
             values = _channels(path, DATA_SET_PIXELS)
             return int(picked(values, channels, path).max()) if values.dtype == np.uint16 else 0
@@ -213,7 +213,7 @@ def _naming_channels(path: Path) -> Iterator[None]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                count, _ = tiff_header(path)
+                count = tiff_header(path).channels
         except Exception:  # it is damaged, as the first error says
             raise error from None
         if count in (1, 3):
