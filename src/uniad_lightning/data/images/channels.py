@@ -5,14 +5,16 @@ each page. Of other formats the channels are those that Pillow gives.
 """
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.errors import InputError, TemporaryError, one_line
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it logs of a damaged file is said by the error
 
@@ -115,6 +117,28 @@ def tiff_header(path: Path) -> Header:
         lengths = dict(zip(series.axes, series.shape, strict=True))
         pixels = lengths["Y"] * lengths["X"]
         return Header(pixels, series.size // pixels, series.dtype)
+
+
+@contextmanager
+def naming_channels(path: Path) -> Iterator[None]:
+    """Turns the error of a TIFF inside into one that names `data.channels`, where its channels may be the reason."""
+    try:
+        yield
+    except Exception as error:  # what Pillow raises of a file that it does not know differs
+        if isinstance(error, TemporaryError) or not is_tiff(path):
+            raise
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                count = tiff_header(path).channels
+        except Exception:  # it is damaged, as the first error says
+            raise error from None
+        if count in (1, 3):
+            raise
+        raise InputError(
+            f"{path}: has {count} channels, which are no colours that can be known; data.channels=[2,1,0] would take "
+            "the third, second and first as red, green and blue"
+        ) from None
 
 
 def pillow_channels(image: Image.Image) -> np.ndarray:

@@ -5,9 +5,6 @@ their range, transparency composed on white. Colour profiles are ignored. Resizi
 axis by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
 """
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from PIL import Image, ImageChops, ImageOps
 from uniad_lightning.data.images.channels import (
     Channels,
     is_tiff,
+    naming_channels,
     picked,
     pillow_channels,
     tiff_channels,
@@ -35,7 +33,7 @@ from uniad_lightning.data.images.deep_images import (
 from uniad_lightning.data.images.image_file import DATA_SET_PIXELS, MAX_PIXELS, faults_of, opened, refuse_slow
 from uniad_lightning.data.images.raw_bytes import decoded, rawmode_of, tiles_of, with_rawmode
 from uniad_lightning.data.records import Packed, Record
-from uniad_lightning.errors import InputError, TemporaryError
+from uniad_lightning.errors import InputError
 
 DECODING = 3  # version of this file: raised with every change of pixel values, since cached features depend on it
 _JPEG_HALF = 128
@@ -86,7 +84,7 @@ def read_image(
     if channels is not None:
         with faults_of(path, max_pixels):
             return rgb_of_channels(_channels(path, max_pixels), channels, path, white_level)
-    with faults_of(path, max_pixels), _naming_channels(path):
+    with faults_of(path, max_pixels), naming_channels(path):
         loaded = _load(path, max_pixels)
         rgb = _rgb(loaded, path, white_level)
         if not rgb.any() and _is_transparent(loaded):
@@ -200,28 +198,6 @@ def _channels(path: Path, max_pixels: int) -> np.ndarray:
         return tiff_channels(path, max_pixels)
     loaded = _load(path, max_pixels)
     return loaded.values if isinstance(loaded, Deep) else pillow_channels(loaded)
-
-
-@contextmanager
-def _naming_channels(path: Path) -> Iterator[None]:
-    """Turns the error of a TIFF inside into one that names `data.channels`, where its channels may be the reason."""
-    try:
-        yield
-    except Exception as error:  # what Pillow raises of a file that it does not know differs
-        if isinstance(error, TemporaryError) or not is_tiff(path):
-            raise
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                count = tiff_header(path).channels
-        except Exception:  # it is damaged, as the first error says
-            raise error from None
-        if count in (1, 3):
-            raise
-        raise InputError(
-            f"{path}: has {count} channels, which are no colours that can be known; data.channels=[2,1,0] would take "
-            "the third, second and first as red, green and blue"
-        ) from None
 
 
 def _load(path: Path, max_pixels: int) -> Image.Image | Deep:
