@@ -215,7 +215,7 @@ def scores(folder: Path) -> dict[str, float]:
     return {Path(row["path"]).stem + Path(row["path"]).parent.name: row["score"] for row in rows}
 
 
-def test_predict_and_its_report_take_the_same(trees, trained, uniad, tmp_path):
+def test_predict_takes_the_same(trees, trained, uniad, tmp_path):
     for root, run in zip(trees, trained, strict=True):
         out = tmp_path / run.name
         words = [f"ckpt_path={checkpoint(run)}", f"input={root}/bottle/test", f"output_dir={out}", "device=cpu"]
