@@ -9,6 +9,9 @@ from collections.abc import Iterable
 # Control characters, line and paragraph separators, directional marks, and surrogates.
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
+# User and password of an address: all up to its last @, as passwords hold any character.
+_USER = re.compile(r"""(?<=://)(?:[^\s/'"@]*:[^\s'"]*|[^\s/'"]*)@""")
+
 _ELSEWHERE = "choose another path"
 # The remedy for a system error; others are reported without one.
 _REMEDIES = {
@@ -67,9 +70,10 @@ def print_stdout(text: str, *, flush: bool = False) -> None:
 def printable(text: str) -> str:
     r"""`text` for a terminal: characters that control it or change the direction of text are escaped, as `\x1b`.
 
-    File names may hold those, line breaks, and bytes that are not valid text.
+    File names may hold those, line breaks, and bytes that are not valid text. User and password in an address are left
+    out: `rtsp://***@10.0.0.7/`.
     """
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), _USER.sub("***@", text))
 
 
 def message_of(error: InputError) -> str:

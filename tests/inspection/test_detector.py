@@ -489,3 +489,26 @@ def test_many_threads_may_predict_first_while_others_load(calibrated, categories
             assert future.result() == pytest.approx(expected[:2], abs=1e-6)
         for future in shared_results:
             assert future.result() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_stream_is_inspected_one_by_one_and_its_error_passed_on(detector, categories):
+    taken = []
+
+    def frames():
+        for i in range(3):
+            taken.append(i)
+            yield image_path(categories)
+        raise OSError("the camera is gone")
+
+    found = detector.stream(frames())
+    assert taken == []
+    first = next(found)
+    assert taken == [0]
+    assert first.score == detector.predict(image_path(categories)).score
+    assert len([next(found), next(found)]) == 2
+    with pytest.raises(OSError, match="the camera is gone"):
+        next(found)
+    with pytest.raises(InputError, match="^category=tin: has no boundary of its own"):
+        detector.stream([], category="tin")
+    with pytest.raises(InputError, match="an array of shape"):
+        next(detector.stream([np.zeros(3)]))

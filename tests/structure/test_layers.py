@@ -57,7 +57,7 @@ FENCES = {
     "timm": ("models.backbone",),
     "albumentations": ("data.images.augmentation",),
     "tifffile": ("data.images.channels",),
-    "cv2": ("data.images", "data.defects", "prediction.sources.video"),
+    "cv2": ("data.images", "data.defects", "prediction.sources.video", "prediction.sources.connection"),
     "watchdog": ("prediction.sources.watch_folder",),
     "mlflow": ("tracking.mlflow_board",),
     "wandb": ("tracking.boards", "paper.wandb_pages"),

@@ -1,6 +1,6 @@
 """A trained detector for Python: `Detector.load("model.ckpt").predict("part.jpg")`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import overload
@@ -115,6 +115,14 @@ class Detector:
         if isinstance(image, list | tuple):
             return self._inspect([self._pixels(item) for item in image], category)
         return self._inspect([self._pixels(image)], category)[0]
+
+    def stream(self, images: Iterable[ImageInput], *, category: str | None = None) -> Iterator[Inspection]:
+        """Inspect images as they are asked for, such as the frames of a camera: the next one is taken only then.
+
+        What `images` raises is passed on. Raises InputError as `predict`, for a category without boundary at once.
+        """
+        self._boundary(category)
+        return (self.predict(image, category=category) for image in images)
 
     def _inspect(self, images: list[np.ndarray], category: str | None) -> list[Inspection]:
         given = self._boundary(category)

@@ -22,6 +22,7 @@ class Counts:
         inspected: all that this call inspected, without failed ones.
         skipped: done by an earlier call.
         failed_before: of those, failed.
+        dropped: frames of a camera or stream that were not inspected, since newer ones came.
         passed_over: images in the folders whose suffix is not that of an image, and which were not inspected.
         seconds: how long it took; of several processes, the slowest.
     """
@@ -35,6 +36,7 @@ class Counts:
     inspected: int = 0
     skipped: int = 0
     failed_before: int = 0
+    dropped: int = 0
     passed_over: int = 0
     seconds: float = 0.0
 
@@ -77,5 +79,6 @@ class Counts:
         parts += [f"{self.unfamiliar} of them unfamiliar"] if self.unfamiliar else []
         before = f" ({self.failed_before} of them failed)" if self.failed_before else ""
         parts += [f"{self.skipped} more done before{before}"] if self.skipped else []
+        parts += [f"{self.dropped} more frames dropped for newer ones"] if self.dropped else []
         parts += [f"{self.passed_over} more passed over"] if self.passed_over else []
         return f"{'; '.join(parts)}; {self.inspected / max(self.seconds, 1e-9):.1f} images/s; {place}"

@@ -57,6 +57,7 @@ def predict_all(
         if passed_over is not None:
             loop.counts.passed_over = sum(passed_over.images.values())
     finally:
+        loop.counts.dropped = source.dropped()
         if show and writer.processes.first:
             print_stdout(f"{loop.counts.summary(writer.rows_in)}{files_in(writer.rows_in)}")
     if show and passed_over is not None and passed_over.counts:

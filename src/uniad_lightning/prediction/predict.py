@@ -17,8 +17,10 @@ from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
 from uniad_lightning.prediction.pipeline import predict_all
 from uniad_lightning.prediction.processes import OtherProcessFailed, Processes, join
+from uniad_lightning.prediction.sources.address import is_live, without_secrets
 from uniad_lightning.prediction.sources.items import Source, read_as
 from uniad_lightning.prediction.sources.opening import open_source
+from uniad_lightning.prediction.stopping import stopping
 from uniad_lightning.results.output_folder import holds_output_dir
 from uniad_lightning.results.run_folder import CONFIG, refuse_in_the_way, write_text
 from uniad_lightning.training.build import warn
@@ -44,10 +46,13 @@ def predict(cfg: DictConfig) -> Counts:
             with writer:
                 if cfg.watch:
                     print_stdout(f"watching {cfg.input} for new images; Ctrl+C ends", flush=True)
-                return predict_all(
-                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, category=cfg.category,
-                    each=cfg.watch,
-                )  # fmt: skip
+                if source.stop is not None:
+                    print_stdout(f"reading {without_secrets(cfg.input)}; Ctrl+C ends", flush=True)
+                with stopping(source.stop):
+                    return predict_all(
+                        detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers,
+                        category=cfg.category, each=cfg.watch,
+                    )  # fmt: skip
     except OtherProcessFailed:
         return Counts()
 
@@ -56,10 +61,11 @@ def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector
     """The images, and the detector that inspects them."""
     if not isinstance(cfg.max_megapixels, int | float) or not 0 < cfg.max_megapixels < 1e6:
         raise InputError(f"max_megapixels={cfg.max_megapixels}: expected a number above 0, such as 400")
-    if processes.count > 1 and (cfg.watch or cfg.input == "-"):
+    if processes.count > 1 and (cfg.watch or cfg.input == "-" or (isinstance(cfg.input, str) and is_live(cfg.input))):
+        given = "watch=true" if cfg.watch else f"input={without_secrets(cfg.input)}"
         raise InputError(
-            f"{'watch=true' if cfg.watch else 'input=-'}: images that arrive one by one cannot be shared by "
-            f"{processes.count} processes; use one, or give them a folder or a list (.txt)"
+            f"{given}: images that arrive one by one cannot be shared by {processes.count} processes; use one, or give "
+            "them a folder or a list (.txt)"
         )
     drawn = [Path(cfg.output_dir) / name for name in OVERLAY_FOLDERS]
     if cfg.input != "-" and any(is_within(folder, cfg.input) for folder in drawn):
@@ -82,7 +88,7 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
     settings = {
         "ckpt_path": str(checkpoint),
         "ckpt_changed": checkpoint.stat().st_mtime_ns,  # a new calibration sets another boundary
-        "input": cfg.input if cfg.input == "-" else os.path.abspath(expand(cfg.input)),
+        "input": _kept(cfg.input),
         "category": cfg.category,
         "every": cfg.every,
         **({} if cfg.precision == "fp32" else {"precision": cfg.precision}),
@@ -94,8 +100,14 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
     )  # fmt: skip
     if cfg.resume and not writer.kept and not part_files(folder):
         warn(f"resume=true: {folder} holds no predictions yet; starting")
-    write_text(folder / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+    kept = OmegaConf.merge(cfg, {"input": without_secrets(cfg.input)})
+    write_text(folder / CONFIG, OmegaConf.to_yaml(kept, resolve=True))
     return writer
+
+
+def _kept(input: str) -> str:
+    """`input` as the settings beside the results have it."""
+    return without_secrets(input) if input == "-" or is_live(input) else os.path.abspath(expand(input))
 
 
 def _writer(cfg: DictConfig, processes: Processes, whole: PredictionWriter | None) -> PredictionWriter | PartWriter:

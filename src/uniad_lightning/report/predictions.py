@@ -18,6 +18,7 @@ from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.prediction.files import SETTINGS, part_files
 from uniad_lightning.prediction.rows import Row, read_rows
+from uniad_lightning.prediction.sources.address import is_live
 from uniad_lightning.prediction.sources.items import read_as
 from uniad_lightning.prediction.sources.opening import open_source
 from uniad_lightning.report.content import Reader, ReportedImage, ReportedRun
@@ -106,7 +107,7 @@ def _readers(
 ) -> Iterator[tuple[int, Reader]]:
     """What decodes the images at the places `wanted`, from the input of that call; paths on stdin are gone."""
     given = str(settings.get("input", "-"))
-    if given == "-":
+    if given == "-" or is_live(given):  # the frames of a camera are gone, too
         return
     places = {(images[place].path, sizes[place]): place for place in wanted}  # of another size it is another image
     megapixels = config.get("max_megapixels", 100)

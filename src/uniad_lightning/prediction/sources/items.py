@@ -10,7 +10,8 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from uniad_lightning.data.images.channels import Channels
-from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.decoding import read_image, rgb_of_channels
+from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.errors import InputError, TemporaryError
 from uniad_lightning.prediction.sources.headers import decoding_bytes
 from uniad_lightning.prediction.sources.passed_over import PassedOver
@@ -55,11 +56,15 @@ class Source(NamedTuple):
         items: the images in their order; None in between where there is none at the moment.
         total: gives their number, None where it cannot be known; takes as long as listing them.
         passed_over: the other files of its folders, complete when the items have ended.
+        stop: ends the items of a camera or stream, which have no end of their own.
+        dropped: gives the number of frames that were not inspected since newer ones came.
     """
 
     items: Iterator[Item | None]
     total: Callable[[], int | None]
     passed_over: PassedOver | None = None
+    stop: Callable[[], None] | None = None
+    dropped: Callable[[], int] = int
 
 
 def key_of(name: str, size: int | None, mtime_ns: int | None) -> str:
@@ -88,6 +93,17 @@ def image_item(name: str, path: Path, max_pixels: int) -> Item:
         status.st_mtime_ns,
         needs=lambda: decoding_bytes(path, max_pixels),
     )
+
+
+def decoded_item(
+    name: str, image: np.ndarray, *, size: int | None = None, mtime_ns: int | None = None, spent: float = 0.0
+) -> Item:
+    """The item of an image that is decoded already; `spent` is how many seconds that took."""
+
+    def read(*, channels: Channels | None = None, **_: object) -> np.ndarray:
+        return image if channels is None else rgb_of_channels(image, channels, name, FULL_RANGE)
+
+    return Item(name, read, size, mtime_ns, spent, image.nbytes, lambda: image.nbytes)
 
 
 def read_as(source: Source, *, white_level: int, channels: Channels | None) -> Source:

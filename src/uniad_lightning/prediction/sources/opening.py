@@ -9,18 +9,19 @@ from uniad_lightning.data.images.decoding import MAX_PIXELS
 from uniad_lightning.data.images.formats import USUAL_SUFFIXES
 from uniad_lightning.errors import InputError, TemporaryError, did_you_mean
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.prediction.sources.address import EXPECTED, Address, address_of, is_live
 from uniad_lightning.prediction.sources.folder_walk import ALL, split, walk
 from uniad_lightning.prediction.sources.items import Item, Source, broken_item, image_item
-from uniad_lightning.prediction.sources.lists import ADDRESS, entries, from_list, from_standard_input
+from uniad_lightning.prediction.sources.lists import entries, from_list, from_standard_input
 from uniad_lightning.prediction.sources.passed_over import PassedOver
+from uniad_lightning.prediction.sources.stream import Stream
 from uniad_lightning.prediction.sources.video import SUFFIXES as VIDEO_SUFFIXES
 from uniad_lightning.prediction.sources.video import Video
 
 _EXPECTED = (
-    "an image, a folder, a pattern such as 'photos/**/*.png', a list of paths (.txt), a video, or - for paths on the "
-    "standard input"
+    "an image, a folder, a pattern such as 'photos/**/*.png', a list of paths (.txt), a video, - for paths on the "
+    f"standard input, {EXPECTED}"
 )
-_CAMERA = "Cameras are not read directly: have the camera save images into a folder, and watch that (watch=true)"
 
 
 def open_source(
@@ -36,21 +37,29 @@ def open_source(
 
     Args:
         input: an image; a folder, with all images below it; a pattern with `**`; a `.txt` list of paths relative to its
-            own folder; a video; `-` for paths on the standard input, relative to the working directory.
+            own folder; a video; `-` for paths on the standard input, relative to the working directory; a camera
+            (`camera:0`) or a stream (`rtsp://...`, `http://...`), of which always the newest frame is taken.
         watch: go on with images that arrive in the folder `input`.
-        stop_after_idle: seconds without a new image after which watching ends; None: never.
-        every: take every n-th frame of a video.
+        stop_after_idle: seconds without a new image after which watching, or reading a stream, ends; None: never.
+        every: take every n-th frame of a video or stream.
         max_pixels: an image or frame of more pixels is refused.
         without: a folder whose images are left out, such as that of the results.
 
     Raises InputError where there is no image, and for settings that do not fit `input`. The error of a single image is
     raised by its `read`.
     """
-    path = _path_of(input)
+    address = _address_of(input)
+    path = expand(input)
     video = path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()
-    _check(input, watch=watch and not path.is_dir(), idle=stop_after_idle, watched=watch, every=every, video=video)
+    _check(
+        address.shown if address else input, watch=watch and not path.is_dir(), idle=stop_after_idle,
+        endless=watch or address is not None, every=every, frames=video or address is not None,
+    )  # fmt: skip
     if max_pixels < 1:
         raise InputError(f"max_megapixels={max_pixels / 1e6:g}: expected a number above 0")
+    if address is not None:
+        stream = Stream(address, every=every, max_pixels=max_pixels, idle=stop_after_idle)
+        return Source(stream.items(), _unknown, stop=stream.stop, dropped=lambda: stream.dropped)
     if watch:
         return _watched(path, max_pixels, without, stop_after_idle)
     if video and path.is_file():
@@ -59,12 +68,11 @@ def open_source(
     return _source(input, path, max_pixels, without)
 
 
-def _path_of(input: str) -> Path:
+def _address_of(input: str) -> Address | None:
+    """The camera or stream that `input` names; None where it names files."""
     if not isinstance(input, str) or not input:
-        raise InputError(f"input={input!r}: expected {_EXPECTED}; quote a number. {_CAMERA}")
-    if ADDRESS.match(input):
-        raise InputError(f"input={input}: an address, expected {_EXPECTED}. {_CAMERA}")
-    return expand(input)
+        raise InputError(f"input={input!r}: expected {_EXPECTED}; quote a number that is the name of a file")
+    return address_of(input) if is_live(input) else None
 
 
 def _watched(path: Path, max_pixels: int, without: Path | None, idle: float | None) -> Source:
@@ -85,7 +93,7 @@ def _source(input: str, path: Path, max_pixels: int, without: Path | None) -> So
     if path.is_file():
         return Source(iter([image_item(path.name, path, max_pixels)]), lambda: 1)
     if path.exists() and not path.is_dir():
-        raise InputError(f"input={input}: a pipe or device, expected {_EXPECTED}. {_CAMERA}")
+        raise InputError(f"input={input}: a pipe or device, expected {_EXPECTED}")
     folder, pattern, nothing = _folder_and_pattern(input, path)
     _refuse_results(folder, without)
     return _walked(input, folder, pattern, nothing, max_pixels, without)
@@ -139,13 +147,13 @@ def _some(items: Iterator[Item], message: Callable[[], str]) -> Iterator[Item]:
     return all_items()
 
 
-def _check(input: str, *, watch: bool, idle: float | None, watched: bool, every: int, video: bool) -> None:
+def _check(input: str, *, watch: bool, idle: float | None, endless: bool, every: int, frames: bool) -> None:
     if watch:
         raise InputError(f"input={input}: watch=true needs an existing folder; make it, or leave watch out")
-    if idle is not None and not (watched and idle > 0):
-        raise InputError(f"stop_after_idle={idle}: expected seconds above 0, together with watch=true")
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1 or (every > 1 and not video):
-        raise InputError(f"every={every}: expected a whole number from 1, and above 1 only for a video")
+    if idle is not None and not (endless and idle > 0):
+        raise InputError(f"stop_after_idle={idle}: expected seconds above 0, together with watch=true or a stream")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1 or (every > 1 and not frames):
+        raise InputError(f"every={every}: expected a whole number from 1, and above 1 only for a video or stream")
 
 
 def _refuse_results(folder: Path, without: Path | None) -> None:

@@ -3,17 +3,13 @@
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from uniad_lightning.data.images.channels import Channels
-from uniad_lightning.data.images.decoding import rgb_of_channels
-from uniad_lightning.data.images.deep_images import FULL_RANGE
 from uniad_lightning.data.images.image_file import refuse_above
 from uniad_lightning.errors import InputError
-from uniad_lightning.prediction.sources.items import Item, broken_item
+from uniad_lightning.prediction.sources.items import Item, broken_item, decoded_item
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _MISSING = 0.1  # share of the frames in a file's header that may be missing: containers estimate that number
@@ -59,8 +55,9 @@ class Video:
                     break
                 if len(image):
                     spent = time.perf_counter() - start
-                    read, needs = partial(_frame, image, self._name(number)), partial(int, image.nbytes)
-                    yield Item(self._name(number), read, status.st_size, status.st_mtime_ns, spent, image.nbytes, needs)
+                    yield decoded_item(
+                        self._name(number), image, size=status.st_size, mtime_ns=status.st_mtime_ns, spent=spent
+                    )
                 number += 1
         finally:
             self._capture.release()
@@ -88,10 +85,6 @@ class Video:
 
     def _number(self, key: int) -> int:
         return int(self._capture.get(key))
-
-
-def _frame(image: np.ndarray, name: str, *, channels: Channels | None = None, **_: object) -> np.ndarray:
-    return image if channels is None else rgb_of_channels(image, channels, name, FULL_RANGE)
 
 
 def _size(path: Path) -> str:

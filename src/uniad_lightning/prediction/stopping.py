@@ -1,0 +1,36 @@
+"""A signal ends what has no end of its own, once what is being inspected is done."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def stopping(stop: Callable[[], None] | None) -> Iterator[None]:
+    """Within this, the first SIGINT or SIGTERM calls `stop`; the next one does what it did before.
+
+    Does nothing without `stop`, outside of the main thread, and for signals that are ignored, as SIGINT is in a
+    background process of a shell.
+    """
+    if stop is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    given = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in given.items() if handler not in (signal.SIG_IGN, None)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        restore()
+        stop()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,86 @@
+"""A camera of the network: a real server of MJPEG (multipart/x-mixed-replace) on a free port of this machine."""
+
+import base64
+import io
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from PIL import Image
+
+
+def jpeg(colour=(90, 90, 90), size=(64, 48)):
+    """One frame."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+class Camera:
+    """Sends frame after frame, `pause` seconds apart, to whoever asks; `frames` of them to each, None for no end.
+
+    With `user` and `password` nobody else gets any. `dies` closes port and connections, as a power cut does; `returns`
+    opens the same port.
+    """
+
+    def __init__(self, *, pause=0.02, frames=None, frame=None, user=None, password=None):
+        self.pause, self.frames = pause, frames
+        self.frame = frame or jpeg()
+        self.allowed = user and "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.sent = self.connections = self.port = 0
+        self.server = None
+        self.returns()
+
+    def returns(self):
+        self.alive = True
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), type("Handler", (_Handler,), {"camera": self}))
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    def dies(self):
+        if self.alive:
+            self.alive = False
+            self.server.shutdown()
+            self.thread.join()
+            self.server.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/stream"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.dies()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    camera: Camera
+
+    def do_GET(self):
+        camera = self.camera
+        if camera.allowed and self.headers["Authorization"] != camera.allowed:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.end_headers()
+            return
+        camera.connections += 1
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        sent = 0
+        try:
+            while camera.alive and (camera.frames is None or sent < camera.frames):
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(camera.frame)}\r\n\r\n"
+                self.wfile.write(head.encode() + camera.frame + b"\r\n")
+                sent += 1
+                camera.sent += 1
+                time.sleep(camera.pause)
+        except OSError:  # whoever asked has gone
+            pass
+
+    def log_message(self, *_):
+        pass
