@@ -73,7 +73,12 @@ def printable(text: str) -> str:
     File names may hold those, line breaks, and bytes that are not valid text. User and password in an address are left
     out: `rtsp://***@10.0.0.7/`.
     """
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), _USER.sub("***@", text))
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), without_user(text))
+
+
+def without_user(text: str) -> str:
+    """`text` without user and password in the addresses that it holds."""
+    return _USER.sub("***@", text)
 
 
 def message_of(error: InputError) -> str:

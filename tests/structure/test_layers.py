@@ -58,6 +58,8 @@ FENCES = {
     "albumentations": ("data.images.augmentation",),
     "tifffile": ("data.images.channels",),
     "cv2": ("data.images", "data.defects", "prediction.sources.video", "prediction.sources.connection"),
+    "httpx": ("prediction.sinks.webhook",),
+    "paho": ("prediction.sinks.mqtt",),
     "watchdog": ("prediction.sources.watch_folder",),
     "mlflow": ("tracking.mlflow_board",),
     "wandb": ("tracking.boards", "paper.wandb_pages"),

@@ -8,7 +8,7 @@ from uniad_lightning.errors import InputError
 KEYS = (
     "category", "name", "input", "good", "file", "output", "output_dir", "ckpt_path", "init_from", "decoder",
     "data.root", "data.categories", "data.normal_classes", "data.cache_dir", "data.framing.ignore", "data.source.train",
-    "data.source.test",
+    "data.source.test", "sink",
 )  # fmt: skip
 # Those of KEYS whose value is one path, whatever characters it has.
 PATHS = (

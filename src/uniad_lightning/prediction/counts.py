@@ -24,6 +24,7 @@ class Counts:
         failed_before: of those, failed.
         dropped: frames of a camera or stream that were not inspected, since newer ones came.
         passed_over: images in the folders whose suffix is not that of an image, and which were not inspected.
+        undelivered: rows that a sink has not taken yet, over all sinks.
         seconds: how long it took; of several processes, the slowest.
     """
 
@@ -38,6 +39,7 @@ class Counts:
     failed_before: int = 0
     dropped: int = 0
     passed_over: int = 0
+    undelivered: int = 0
     seconds: float = 0.0
 
     def add(self, row: Row) -> None:
@@ -52,8 +54,8 @@ class Counts:
 
     @property
     def incomplete(self) -> bool:
-        """Whether an image of the whole input was not inspected, by this call or an earlier one."""
-        return bool(self.failed or self.failed_before or self.passed_over)
+        """Whether an image of the input was not inspected, by this call or an earlier one, or a row not delivered."""
+        return bool(self.failed or self.failed_before or self.passed_over or self.undelivered)
 
     @classmethod
     def total(cls, parts: "Sequence[Counts]") -> "Counts":

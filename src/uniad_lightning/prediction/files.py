@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class PredictionWriter:
             raise InputError("resume=true keeps what is there and overwrite=true removes it; give one of them")
         self.folder = self.rows_in = folder
         self.row = Rows(folder, overlays)
+        self.added: Callable[[int], object] = int  # told the size of the journal after each `add`
         self._done = Digests()
         self._failed = Digests()
         self._settings = json.dumps(dict(settings), indent=2, default=str) + "\n"
@@ -115,6 +116,7 @@ class PredictionWriter:
         """Append rows to both files; to neither when it raises."""
         with explained(self.folder):
             append([(self._journal, map(journal_line, rows)), (self._table, map(table_line, rows))])
+            self.added(os.fstat(self._journal.fileno()).st_size)
 
     def finish(self, counts: Counts, listed: str) -> Counts:
         """Check that the files are still there; returns `counts`, as `PartWriter.finish` of a single process."""

@@ -3,6 +3,7 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,6 +18,8 @@ from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS
 from uniad_lightning.prediction.pipeline import predict_all
 from uniad_lightning.prediction.processes import OtherProcessFailed, Processes, join
+from uniad_lightning.prediction.sinks.opening import open_sinks, shown_sinks
+from uniad_lightning.prediction.sinks.outgoing import Outgoing
 from uniad_lightning.prediction.sources.address import is_live, without_secrets
 from uniad_lightning.prediction.sources.items import Source, read_as
 from uniad_lightning.prediction.sources.opening import open_source
@@ -37,24 +40,37 @@ def predict(cfg: DictConfig) -> Counts:
     try:
         cfg.output_dir = processes.gather(cfg.output_dir)[0]  # it may contain the time
         with processes.agreed():
+            sinks = open_sinks(_sinks(cfg)) if processes.first else []
             source, detector = _open_input(cfg, processes)
         with processes.agreed():
             whole = _open_results(cfg) if processes.first else None
         with whole or nullcontext():
             with processes.agreed():
                 writer = _writer(cfg, processes, whole)
-            with writer:
-                if cfg.watch:
-                    print_stdout(f"watching {cfg.input} for new images; Ctrl+C ends", flush=True)
-                if source.stop is not None:
-                    print_stdout(f"reading {without_secrets(cfg.input)}; Ctrl+C ends", flush=True)
-                with stopping(source.stop):
-                    return predict_all(
-                        detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers,
-                        category=cfg.category, each=cfg.watch,
-                    )  # fmt: skip
+                outgoing = Outgoing(Path(cfg.output_dir), sinks, resume=cfg.resume)
+            if whole is not None:
+                whole.added = outgoing.added
+            with writer, outgoing, stopping(source.stop):
+                _say_what_ends_it(cfg, source)
+                counts = predict_all(
+                    detector, source, writer, batch_size=cfg.batch_size, workers=cfg.workers, category=cfg.category,
+                    each=cfg.watch,
+                )  # fmt: skip
+                counts.undelivered = outgoing.finish()
+                return counts
     except OtherProcessFailed:
         return Counts()
+
+
+def _say_what_ends_it(cfg: DictConfig, source: Source) -> None:
+    if cfg.watch:
+        print_stdout(f"watching {cfg.input} for new images; Ctrl+C ends", flush=True)
+    if source.stop is not None:
+        print_stdout(f"reading {without_secrets(cfg.input)}; Ctrl+C ends", flush=True)
+
+
+def _sinks(cfg: DictConfig) -> Any:
+    return OmegaConf.to_container(cfg.sink) if OmegaConf.is_config(cfg.sink) else cfg.sink
 
 
 def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
@@ -100,7 +116,7 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
     )  # fmt: skip
     if cfg.resume and not writer.kept and not part_files(folder):
         warn(f"resume=true: {folder} holds no predictions yet; starting")
-    kept = OmegaConf.merge(cfg, {"input": without_secrets(cfg.input)})
+    kept = OmegaConf.merge(cfg, {"input": without_secrets(cfg.input), "sink": shown_sinks(_sinks(cfg))})
     write_text(folder / CONFIG, OmegaConf.to_yaml(kept, resolve=True))
     return writer
 
