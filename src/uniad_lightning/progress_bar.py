@@ -1,9 +1,11 @@
-"""The one kind of progress bar: on stderr, with an ETA."""
+"""The one kind of progress bar: on stderr, with an ETA; and a line beside it."""
 
 import sys
 from collections.abc import Iterable
 
 from tqdm import tqdm
+
+from uniad_lightning.errors import printable
 
 
 def progress_bar(
@@ -35,3 +37,8 @@ def progress_bar(
         dynamic_ncols=True,
         mininterval=0.2 if sys.stderr.isatty() else 30,
     )
+
+
+def print_beside(line: str) -> None:
+    """Print one line on stderr as `print_stderr` does, from any thread, above a bar where there is one."""
+    tqdm.write(printable(f"uniad: {line}"), file=sys.stderr)

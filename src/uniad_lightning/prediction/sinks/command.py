@@ -39,8 +39,10 @@ class Command:
         try:
             _, said = process.communicate(delivery.body + b"\n", timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            if os.name == "posix":
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             raise NotTakenError(f"has not ended within {PATIENCE:g} seconds") from None
         if process.returncode:

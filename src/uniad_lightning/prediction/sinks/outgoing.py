@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from uniad_lightning.errors import print_stderr
 from uniad_lightning.prediction.rows import is_temporary, read_rows
 from uniad_lightning.prediction.sinks.base import Delivery, NotTakenError, Sink
 from uniad_lightning.prediction.sinks.positions import Positions
+from uniad_lightning.progress_bar import print_beside
 from uniad_lightning.results.run_folder import JOURNAL
 
 # All in seconds.
@@ -66,7 +66,7 @@ class _Route(threading.Thread):
         self._progress = time.monotonic()
         self._reason = ""  # why the present row is not taken
         self._changed = threading.Condition()
-        self._hurried = self._ended = False
+        self._hurried = self._ended = self._abandoned = False
 
     def added(self, size: int) -> None:
         with self._changed:
@@ -98,13 +98,14 @@ class _Route(threading.Thread):
             self._ended = True
             self._changed.notify_all()
         self.join(patience)
+        self._abandoned = self.is_alive()  # it waits for a receiver, at most as long as that may take
         self._positions.save()
-        if not self.is_alive():  # else it waits for a receiver, at most as long as that may take
+        if not self._abandoned:
             self._sink.close()
         left = self._left()
         if left:
             reason = f" ({self._reason})" if self._reason else ""
-            print_stderr(
+            print_beside(
                 f"warning: {self._sink.shown}: {left} row{'' if left == 1 else 's'} not delivered{reason}; kept, and "
                 "delivered by a call with resume=true"
             )
@@ -118,6 +119,8 @@ class _Route(threading.Thread):
                 row = json.loads(line)
                 delivery = Delivery(self._positions.id_of(row), row)
                 if not self._deliver(delivery):
+                    return
+                if self._abandoned:  # the call is over; the row is delivered again
                     return
                 if not is_temporary(row):  # a row that resume=true takes out could not be found again
                     self._positions.take(self._sink.shown, delivery.id)
@@ -148,11 +151,11 @@ class _Route(threading.Thread):
                 self._sink.deliver(delivery)
             except NotTakenError as failure:
                 if not self._reason:
-                    print_stderr(f"{self._sink.shown}: takes no row ({failure}); kept, and tried again")
+                    print_beside(f"{self._sink.shown}: takes no row ({failure}); kept, and tried again")
                 self._reason = str(failure)
             else:
                 if self._reason:
-                    print_stderr(f"{self._sink.shown}: takes rows again")
+                    print_beside(f"{self._sink.shown}: takes rows again")
                 self._reason = ""
                 return True
             if not self._pause(pause):

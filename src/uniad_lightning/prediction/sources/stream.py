@@ -10,14 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from uniad_lightning.data.images.image_file import refuse_above
-from uniad_lightning.errors import InputError, print_stderr
+from uniad_lightning.errors import InputError
 from uniad_lightning.prediction.sources.address import Address
 from uniad_lightning.prediction.sources.connection import Connection
 from uniad_lightning.prediction.sources.items import Item, decoded_item
+from uniad_lightning.progress_bar import print_beside
 
 # All in seconds.
 _WAIT = 0.05  # for a frame, before None is given
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # before connecting again; doubled each time
+# Before connecting again; doubled each time, until a connection has lasted for the longest.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _LEAVE = 2.0  # for the thread to end; one that waits for a silent stream is left behind
 
 
@@ -102,7 +104,7 @@ class Stream:
     def _connect_again_and_again(self) -> None:
         pause, lost = _FIRST_PAUSE, 0.0  # when it was lost, 0 where it is not
         while not self._ended.is_set():
-            before = self._read
+            before, began = self._read, time.monotonic()
             try:
                 with closing(Connection(self.address)) as connection:
                     self._read_from(connection, lost)
@@ -110,9 +112,11 @@ class Stream:
                 pass
             if self._ended.is_set():
                 return
+            if time.monotonic() - began > _LONGEST_PAUSE:
+                pause = _FIRST_PAUSE
             if self._read > before or not lost:
-                pause, lost = _FIRST_PAUSE, time.monotonic()
-                print_stderr(
+                lost = time.monotonic()
+                print_beside(
                     f"{self.address.shown}: lost after {self._read} frames; connecting again, at last every "
                     f"{_LONGEST_PAUSE:g} seconds"
                 )
@@ -123,7 +127,7 @@ class Stream:
         """Keep the newest frame of a connection until there is none any more."""
         while not self._ended.is_set() and connection.skip():
             if lost:
-                print_stderr(f"{self.address.shown}: is back after {time.monotonic() - lost:.0f} seconds")
+                print_beside(f"{self.address.shown}: is back after {time.monotonic() - lost:.0f} seconds")
                 lost = 0.0
             number, time_ns = self._read, time.time_ns()
             self._read += 1
