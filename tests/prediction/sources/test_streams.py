@@ -79,6 +79,7 @@ def test_a_stream_that_is_lost_and_returns_goes_on(tmp_path, capfd):
         threading.Timer(0.8, camera.returns).start()
         names += [next(items).name for _ in range(10)]  # at most one of them from before
         assert camera.connections == 3  # the first was to see whether it is there
+        source.items.close()  # before the camera ends, which would be said
     found = [int(NAME.fullmatch(name)[1]) for name in names]
     assert found == sorted(set(found))
     err = said(capfd)
