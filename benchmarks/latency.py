@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from timing import Row, in_turn
 
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.data.synthetic.dataset import render
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.layers.jitter import FeatureJitter

@@ -12,7 +12,8 @@ from support.settings import FEATURES
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.data.dataset import normalise
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.detectors.cutpaste import CutPasteDetector
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.gaussian import ledoit_wolf

@@ -9,7 +9,8 @@ from scipy.ndimage import uniform_filter
 
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.detectors.intra import InTra
 from uniad_lightning.models.gradient_similarity import gradient_similarity
 from uniad_lightning.models.structural_similarity import ssim

@@ -13,7 +13,8 @@ from support.settings import FEATURES, UNIAD
 from support.trees import mvtec_tree
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.data.images.tiling import Framing
 from uniad_lightning.errors import InputError
 from uniad_lightning.models.gaussian_grid import GaussianGrid

@@ -9,7 +9,8 @@ import torch
 from support.settings import FEATURES
 from uniad_lightning import Detector
 from uniad_lightning.command_line.cli import run_command
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.errors import InputError
 
 SMALL = [*FEATURES, "model=panda", "model.frozen_modules=5", "trainer.max_epochs=2"]

@@ -13,7 +13,8 @@ from support.checkpoints import weights
 from support.journeys import use
 from support.settings import UNIAD
 from uniad_lightning import Detector
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.detectors.patch_svdd import PatchSVDD
 from uniad_lightning.models.patch_svdd import neighbors, shifted
 from uniad_lightning.randomness import key

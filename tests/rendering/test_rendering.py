@@ -13,7 +13,8 @@ from torch import nn
 from support.configs import CONF, check_arguments, targets
 from support.settings import SMALL
 from uniad_lightning.command_line.cli import run_command
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.engines.checkpoint import load_engine
 from uniad_lightning.models.cnn import BasicBlock

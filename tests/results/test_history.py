@@ -42,8 +42,11 @@ def test_what_python_calls_is_no_command(tmp_path):
 
 
 def test_a_line_holds_neither_passwords_nor_line_ends():
-    line = shell_line(["uniad", "predict", "input=rtsp://me:s3cret@camera/1", "name=two\nlines"])
-    assert line == "uniad predict input=rtsp://camera/1 'name=two lines'"
+    line = shell_line(
+        ["uniad", "predict", "input=rtsp://me:s3cret@camera/1", "sink=[https://host/r?key=s3cret,sqlite:a]"]
+    )
+    assert line == "uniad predict input=rtsp://***@camera/1 'sink=[https://host/r?key=***,sqlite:a]'"
+    assert shell_line(["uniad", "name=two\nlines"]) == "uniad 'name=two lines'"
     with running("uniad one"), pytest.raises(KeyError), running("uniad two"):
         raise KeyError
     assert current() == ""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
-from uniad_lightning.data.images.decoding import resize, resize_mask
+from uniad_lightning.data.images.resizing import resize, resize_mask
 from uniad_lightning.data.images.tiling import Framing, cut
 from uniad_lightning.data.layouts.json_lines import list_meta
 from uniad_lightning.data.layouts.patterns import inside

@@ -87,10 +87,7 @@ class UnifiedDataModule(L.LightningDataModule):
         self._splits: Splits | None = None
 
     def rehearse(self, known: Collection[str], count: int | None) -> None:
-        """Train on at most `count` images of each of the `known` categories, evenly spaced; None: on all.
-
-        To be called before `setup`. Raises InputError for no count.
-        """
+        """Before `setup`: train on `count` images at most of each `known` category (None: all); may raise InputError."""
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"rehearse={count}: expected a whole number of at least 1, or null for all images")
         self._rehearsed = (frozenset(map(composed, known)), count)
@@ -160,9 +157,7 @@ class UnifiedDataModule(L.LightningDataModule):
         self.root = on_disk(self.root)
         splits = list_records(self.source, self.root, self.categories)
         kept = select(splits, self.normal_classes, held_out=self.held_out, limit=self.limit, rehearsed=self._rehearsed)
-        kept, self.skipped = readable(
-            kept, self.on_error, self.max_skipped, self.channels
-        )  # with why each cannot be read
+        kept, self.skipped = readable(kept, self.on_error, self.max_skipped, self.channels)
         _warn(skipped_message(self.skipped, kept))
         return kept
 

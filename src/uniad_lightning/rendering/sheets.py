@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from uniad_lightning.data.images.decoding import read_record, resize, resize_mask
+from uniad_lightning.data.images.decoding import read_record
+from uniad_lightning.data.images.resizing import resize, resize_mask
 from uniad_lightning.data.images.tiling import cut
 from uniad_lightning.data.records import Record
 from uniad_lightning.heatmap import Scale, heat_colours, overlay

@@ -7,16 +7,19 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from uniad_lightning.errors import without_user
+
 _COMMANDS = "commands"
 _MOST = 1 << 20  # bytes that are read of it
-_USER = re.compile(r"(?<=://)[^\s/@]+@")  # a name and a password in an address
+_VALUES = re.compile(r"""(?<=[?&])([^=&\s]+)=[^&\s,\]'"]*""")  # in the query of an address: they may be secret
 
 _running = ""  # the command of this process; empty where Python calls
 
 
 def shell_line(words: Sequence[str]) -> str:
-    """The words of a command as one line, without the user and password of an address."""
-    return _USER.sub("", shlex.join(words)).replace("\n", " ")
+    """The words of a command as one line, without the user, the password and the query's values of an address."""
+    shown = [_VALUES.sub(r"\1=***", word) if "://" in word else word for word in words]
+    return without_user(shlex.join(shown)).replace("\n", " ")
 
 
 def current() -> str:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from uniad_lightning.data.datamodule import UnifiedDataModule
 from uniad_lightning.data.images.channels import Channels
-from uniad_lightning.data.images.decoding import read_record, resize, resize_mask
+from uniad_lightning.data.images.decoding import read_record
 from uniad_lightning.data.images.deep_images import FULL_RANGE
+from uniad_lightning.data.images.resizing import resize, resize_mask
 from uniad_lightning.data.images.tiling import cut
 from uniad_lightning.data.images.white_level import as_number
 from uniad_lightning.data.records import Record

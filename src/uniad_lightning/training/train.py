@@ -180,10 +180,7 @@ def _refuse_overwriting_initial(cfg: DictConfig) -> None:
 def _warn_of_data(
     trainer: L.Trainer, module: AnomalyModule, data: UnifiedDataModule, initial: dict[str, Any] | None
 ) -> None:
-    """Warn of categories that will be forgotten, and where `uniad calibrate` will have no images.
-
-    The latter not in a sweep, nor where whole classes are defects.
-    """
+    """Warn of categories that are forgotten and, but for sweeps and whole classes as defects, of no held-out images."""
     if initial is not None:
         if module.forgets:
             warn_of_forgetting(initial, data)

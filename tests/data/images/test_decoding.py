@@ -11,7 +11,8 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from support.pictures import header_only, png, saved, tiff
-from uniad_lightning.data.images.decoding import read_image, read_marks, read_mask, resize, resize_mask
+from uniad_lightning.data.images.decoding import read_image, read_marks, read_mask
+from uniad_lightning.data.images.resizing import resize, resize_mask
 from uniad_lightning.errors import InputError
 
 RNG = np.random.default_rng(7)

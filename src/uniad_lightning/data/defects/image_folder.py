@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from uniad_lightning.data.images.decoding import read_image, resize
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.resizing import resize
 from uniad_lightning.data.layouts.loose_images import loose_images
 from uniad_lightning.data.records import Packed
 from uniad_lightning.files.user_path import expand

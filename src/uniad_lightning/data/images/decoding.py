@@ -1,8 +1,7 @@
-"""Decoding and resizing, shared by training, prediction and export.
+"""Decoding, shared by training, prediction and export.
 
 Any image file becomes RGB uint8: its first frame, turned upright by its EXIF orientation, more than 8 bits scaled by
-their range, transparency composed on white. Colour profiles are ignored. Resizing is bilinear and antialiased on each
-axis by itself, as `torch.nn.functional.interpolate(mode="bilinear", antialias=True)` does it and ONNX can express it.
+their range, transparency composed on white. Colour profiles are ignored.
 """
 
 from pathlib import Path
@@ -165,31 +164,6 @@ def read_marks(path: Path) -> np.ndarray:
         brightest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
         defective = brightest >= (_JPEG_HALF if mask.format in ("JPEG", "MPO") else 1)
         return _not_transparent(defective, None if opacity is None else np.asarray(opacity), path)
-
-
-def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`image` (H, W, 3) uint8 at `size` (height, width), bilinear; antialiased along an axis that shrinks.
-
-    An image that has the size already is returned as it is, not copied.
-    """
-    if image.shape[:2] == tuple(size):
-        return image
-    height, width = size
-    # Across, then down: Pillow 13 resizes tall images down first, older versions never.
-    across = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BILINEAR)
-    return np.array(across.resize((width, height), Image.Resampling.BILINEAR))
-
-
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """`mask` (H, W) bool at `size` (height, width), by the nearest neighbour.
-
-    A small defect can vanish. A mask that has the size already is returned as it is, not copied.
-    """
-    if mask.shape == tuple(size):
-        return mask
-    height, width = size
-    grey = Image.fromarray(mask.astype(np.uint8))
-    return np.array(grey.resize((width, height), Image.Resampling.NEAREST), dtype=bool)
 
 
 def _channels(path: Path, max_pixels: int) -> np.ndarray:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from uniad_lightning.data.images.channels import Channels
-from uniad_lightning.data.images.decoding import read_marks, read_record, resize, resize_mask
+from uniad_lightning.data.images.decoding import read_marks, read_record
 from uniad_lightning.data.images.deep_images import FULL_RANGE
+from uniad_lightning.data.images.resizing import resize, resize_mask
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
