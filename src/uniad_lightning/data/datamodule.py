@@ -87,7 +87,7 @@ class UnifiedDataModule(L.LightningDataModule):
         self._splits: Splits | None = None
 
     def rehearse(self, known: Collection[str], count: int | None) -> None:
-        """Before `setup`: train on `count` images at most of each `known` category (None: all); may raise InputError."""
+        """Before `setup`: train on `count` images at most of each `known` category (None: all); or InputError."""
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"rehearse={count}: expected a whole number of at least 1, or null for all images")
         self._rehearsed = (frozenset(map(composed, known)), count)
