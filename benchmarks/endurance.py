@@ -56,7 +56,7 @@ def run(given: argparse.Namespace, folder: Path) -> Outcome:
         checkpoint, paths = given.checkpoint.resolve(), sorted(given.pictures.rglob("*.png"))
     chosen = paths[:: max(len(paths) // PICTURES, 1)][:PICTURES]
     pictures: list[Picture] = pictures_of(Detector.load(checkpoint, device="cpu"), chosen, folder)
-    setting = Setting(checkpoint, pictures, folder / "run", 60 * given.minutes, given.share, given.seed)
+    setting = Setting(checkpoint, pictures, folder / "fed", 60 * given.minutes, given.share, given.seed)
     setting.folder.mkdir()
     return RUNS[given.kind](setting)
 

@@ -113,7 +113,7 @@ class Pace:
 
 
 def held_on_disk(*folders: Path, without: tuple[str, ...] = ()) -> float:
-    """Size in kB of all files below the folders; what lies directly in one of them by one of these names is left out."""
+    """Size in kB of all files below the folders, but for what lies directly in one of them by one of these names."""
     total = 0
     for folder in folders:
         for place, below, names in os.walk(folder):
