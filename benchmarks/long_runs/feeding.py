@@ -75,6 +75,11 @@ class Feeder:
         self.journal.read()
         return all(map(self.done, self.expected))
 
+    @property
+    def status(self) -> int:
+        """The exit status of a command that has seen all files: 1 where one cannot be read."""
+        return int(any(None in scores for scores in self.expected.values()))
+
     def _expect(self, name: str, picture: Picture) -> None:
         self.expected[name].append(picture.score)
         if picture.score is not None:

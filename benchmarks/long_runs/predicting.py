@@ -84,7 +84,7 @@ def watch(setting: Setting) -> Outcome:
     _check(feeder, results, setting, outcome)
     before = journal.rows
     with running(setting, *words, "resume=true", "stop_after_idle=3") as child:
-        _expect_status(outcome, child, 1)  # of the files that cannot be read
+        _expect_status(outcome, child, feeder.status)
     journal.read()
     if journal.rows != before:
         outcome.faults.append(f"resume=true: {journal.rows - before} rows were added, expected none")
@@ -110,7 +110,7 @@ def predict(setting: Setting) -> Outcome:
         calls = Calls(setting, outcome)
         _feed(setting, feeder, child, outcome, calls.call_when_due)
         paths.close()
-        _expect_status(outcome, child, 1)
+        _expect_status(outcome, child, feeder.status)
     _check(feeder, results, setting, outcome)
     _check(calls.feeder, calls.results, setting, outcome)
     outcome.counts["calls"] = calls.counts()
@@ -143,8 +143,7 @@ class Calls:
         with running(self.setting, *words, f"output_dir={self.results}") as child:
             _, status, used = os.wait4(child.pid, 0)
         self.peaks.append(round(used.ru_maxrss / 1e3, 1))
-        broken = any(None in scores for scores in self.feeder.expected.values())
-        if os.waitstatus_to_exitcode(status) != int(broken):
+        if os.waitstatus_to_exitcode(status) != self.feeder.status:
             self.outcome.faults.append(f"call {len(self.peaks)}: status {os.waitstatus_to_exitcode(status)}")
         if not self.feeder.all_done():
             self.outcome.faults.append(f"call {len(self.peaks)}: a file of the folder has no row")
