@@ -612,6 +612,17 @@ def test_a_file_that_is_gone_again_is_no_part(tmp_path):
     assert watched.names == ["first.png", "final.png"]
 
 
+def test_of_a_name_that_a_file_had_for_a_moment_nothing_is_kept(tmp_path):
+    """A program that writes `draft.png` and renames it would fill the memory in months."""
+    old(tmp_path / "first.png")
+    watch = watching.Watch(tmp_path, without=None, max_pixels=10**6, idle=1.0)
+    items = watch.items()
+    assert next(items).name == "first.png"
+    save(tmp_path / "draft.png").rename(tmp_path / "final.png")
+    assert [item.name for item in items if item is not None] == ["final.png"]
+    assert not watch._told
+
+
 @pytest.mark.slow
 def test_what_is_not_told_is_found_by_looking(tmp_path, monkeypatch):
     """As on a share that another machine writes to, or after more events than the system keeps."""

@@ -137,6 +137,7 @@ class Watch:
         left = self._name(event.src_path) if kind == "moved" else None
         if left is not None:
             self._arrivals.forget(left)
+            self._told.discard(left)
         if name is None or not is_image(Path(name)):
             return
         if kind in ("closed", "moved"):
