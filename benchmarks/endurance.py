@@ -34,6 +34,7 @@ from uniad_lightning import Detector
 
 RUNS = {"predict": predict, "watch": watch, "serve": serve}
 PICTURES = 24
+SHORTEST = 0.25  # minutes
 SHOWN = 20  # faults
 
 
@@ -46,7 +47,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/endurance"))
     parser.add_argument("--checkpoint", type=Path, help="with a boundary; one is trained otherwise")
     parser.add_argument("--pictures", type=Path, help="a folder of PNG files, with --checkpoint")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.minutes < SHORTEST:
+        parser.error(f"--minutes {given.minutes}: expected at least {SHORTEST}, in which there are samples to compare")
+    if not 0 < given.share <= 1:
+        parser.error(f"--share {given.share}: expected a part of one core, above 0 and up to 1")
+    if (given.checkpoint is None) != (given.pictures is None):
+        parser.error("--checkpoint and --pictures: expected both, or none of them")
+    if given.pictures is not None and not any(given.pictures.rglob("*.png")):
+        parser.error(f"--pictures {given.pictures}: holds no PNG file")
+    return given
 
 
 def run(given: argparse.Namespace, folder: Path) -> Outcome:

@@ -107,6 +107,23 @@ def test_samples_are_those_of_the_process(tmp_path, monkeypatch):
     assert disk == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--minutes", "0.1"], "--minutes 0.1: expected at least 0.25"),
+        (["--share", "0"], "--share 0.0: expected a part of one core"),
+        (["--checkpoint", "last.ckpt"], "expected both, or none"),
+        (["--checkpoint", "last.ckpt", "--pictures", "absent"], "absent: holds no PNG file"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_in_a_line(words, said):
+    call = [sys.executable, "benchmarks/endurance.py", "watch", *words]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["predict", "watch", "serve"])
 def test_all_of_it_runs(kind, checkpoint, served_tree, tmp_path):
