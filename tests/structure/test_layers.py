@@ -60,7 +60,7 @@ FENCES = {
     "cv2": ("data.images", "data.defects", "prediction.sources.video", "prediction.sources.connection"),
     "httpx": ("prediction.sinks.webhook",),
     "paho": ("prediction.sinks.mqtt",),
-    "watchdog": ("prediction.sources.watch_folder",),
+    "watchdog": ("prediction.sources.folder_events", "prediction.sources.watch_folder"),
     "mlflow": ("tracking.mlflow_board",),
     "wandb": ("tracking.boards", "paper.wandb_pages"),
     "wandb_workspaces": ("paper.wandb_pages", "paper.wandb_panels"),

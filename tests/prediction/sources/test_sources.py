@@ -20,7 +20,7 @@ from support.sources import Watched, names, old, save
 from support.videos import film
 from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.errors import InputError, TemporaryError
-from uniad_lightning.prediction.sources import arrivals
+from uniad_lightning.prediction.sources import arrivals, folder_events
 from uniad_lightning.prediction.sources import watch_folder as watching
 from uniad_lightning.prediction.sources.arrivals import Arrivals, FileState
 from uniad_lightning.prediction.sources.folder_walk import walk
@@ -623,10 +623,40 @@ def test_of_a_name_that_a_file_had_for_a_moment_nothing_is_kept(tmp_path):
     assert not watch._told
 
 
+def system_watches():
+    """How many folders and files the system watches for this process."""
+    kept = [path.read_text() for path in Path("/proc/self/fdinfo").iterdir() if path.exists()]
+    return sum(text.count("inotify wd") for text in kept)
+
+
+def test_folders_that_are_moved_out_are_not_watched_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_events, "_MANY", 2)
+    monkeypatch.setattr(folder_events, "_OVERLAP", 0.7)
+    before, running = system_watches(), threading.active_count()
+    folder, away = tmp_path / "in", tmp_path / "out"
+    old(folder / "first.png")
+    away.mkdir()
+    items = open_source(str(folder), watch=True).items
+    came = (item.name for item in items if item is not None)
+    assert next(came) == "first.png"
+    for number in range(5):
+        save(folder / f"lot {number}/a.png")
+        assert next(came) == f"lot {number}/a.png"
+        (folder / f"lot {number}").rename(away / f"lot {number}")
+    waited = [item for item, _ in zip(items, range(40), strict=False)]
+    assert not any(waited)
+    assert system_watches() - before <= 1 + 2  # the folder, and lots of which there are not too many yet
+    save(folder / "last.png")
+    assert next(came) == "last.png"
+    items.close()
+    assert system_watches() == before
+    assert threading.active_count() == running
+
+
 @pytest.mark.slow
 def test_what_is_not_told_is_found_by_looking(tmp_path, monkeypatch):
     """As on a share that another machine writes to, or after more events than the system keeps."""
-    monkeypatch.setattr(watching._Handler, "dispatch", lambda self, event: None)
+    monkeypatch.setattr(folder_events._Handler, "dispatch", lambda self, event: None)
     monkeypatch.setattr(watching, "_SCAN", 0.5)
     folder = tmp_path / "in"
     old(folder / "first.png")
@@ -641,7 +671,7 @@ def test_without_inotify_it_looks_every_second(tmp_path, monkeypatch, capfd):
     def refuse(*_):
         raise OSError(28, "inotify watch limit reached")
 
-    monkeypatch.setattr(watching, "_observe", refuse)
+    monkeypatch.setattr(folder_events, "_observe", refuse)
     content = save(tmp_path / "content.png", size=(100, 100)).read_bytes()
     folder = tmp_path / "in"
     old(folder / "first.png")

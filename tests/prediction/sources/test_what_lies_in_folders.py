@@ -9,6 +9,7 @@ import pytest
 
 from support.sources import Watched, names, old, save
 from uniad_lightning.errors import InputError, TemporaryError
+from uniad_lightning.prediction.sources import folder_events
 from uniad_lightning.prediction.sources import watch_folder as watching
 from uniad_lightning.prediction.sources.arrivals import file_state
 from uniad_lightning.prediction.sources.opening import open_source
@@ -133,7 +134,7 @@ def by_moving(path, content):
 def test_another_image_of_the_same_size_and_time_is_found(tmp_path, monkeypatch, replace, events):
     monkeypatch.setattr(watching, "_SCAN", 0.5)
     if not events:
-        monkeypatch.setattr(watching._Handler, "dispatch", lambda self, event: None)
+        monkeypatch.setattr(folder_events._Handler, "dispatch", lambda self, event: None)
     first, second = (save(tmp_path / f"{i}.bmp", value=i).read_bytes() for i in range(2))
     path = save(tmp_path / "in/part.bmp", value=0)
     os.utime(path, (1, 1))

@@ -7,24 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from watchdog.events import (
-    DirCreatedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog.events import FileSystemEvent
 
 from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.errors import InputError, TemporaryError, print_stderr
 from uniad_lightning.prediction.sources.arrivals import GRACE, Arrivals, file_state
+from uniad_lightning.prediction.sources.folder_events import FolderEvents
 from uniad_lightning.prediction.sources.folder_walk import Found, walk
 from uniad_lightning.prediction.sources.items import Item, broken_item, image_item
 from uniad_lightning.prediction.sources.passed_over import PassedOver
@@ -36,7 +27,6 @@ _OLD = 2.0  # a file that is there at the start is complete when its last change
 _SCAN = 10.0  # between two scans of the folder, for changes without an event: by other machines, lost events
 _SCAN_WITHOUT_EVENTS = 1.0  # the same where there are no events
 _SLICE = 1000  # files scanned at once, so that a scan of a million does not delay an image
-_EVENTS = (FileClosedEvent, FileMovedEvent, FileCreatedEvent, FileModifiedEvent, DirCreatedEvent, DirMovedEvent)
 
 
 class Watch:
@@ -58,7 +48,7 @@ class Watch:
         self._without = results if results is not None and self._root in results.parents else None
         self.passed_over = PassedOver()
         self._taken = Taken()
-        self._events: SimpleQueue[FileSystemEvent] = SimpleQueue()
+        self._events = FolderEvents(self._root)
         self._arrivals = Arrivals(lambda name: file_state(os.path.join(self._root, name)))
         self._told: set[str] = set()  # files that arrived by an event and are not taken yet
         self._new_folders: dict[str, float] = {}  # time made: files may have come before there were events
@@ -72,6 +62,7 @@ class Watch:
             active = time.monotonic()
             while True:
                 self._receive(max(0.0, min(_WAIT, self._arrivals.wait())))
+                self._events.renew()
                 items = [*self._scan(), *filter(None, map(self._item, self._arrivals.take()))]
                 yield from items
                 if not items:
@@ -86,10 +77,9 @@ class Watch:
     @contextmanager
     def _observed(self) -> Iterator[None]:
         """While the system reports events in the folder, where it can."""
-        observer = None
         if sys.platform == "linux":
             try:
-                observer = _observe(self._root, self._events)
+                self._events.start()
                 self._pause = _SCAN
             except OSError as error:  # such as the limit of inotify watches
                 print_stderr(
@@ -99,9 +89,7 @@ class Watch:
         try:
             yield
         finally:
-            if observer is not None:
-                observer.stop()
-                observer.join(5)
+            self._events.stop()
 
     def _existing(self) -> Iterator[Item]:
         """The images that are there at the start, in order; a file that has just changed is left for later."""
@@ -120,21 +108,21 @@ class Watch:
 
     def _receive(self, wait: float) -> None:
         """Handle all events since the last call; wait up to `wait` seconds for the first."""
-        try:
-            self._handle(self._events.get(timeout=wait) if wait else self._events.get_nowait())
-            while True:
-                self._handle(self._events.get_nowait())
-        except Empty:
-            return
+        event = self._events.get(wait)
+        while event is not None:
+            self._handle(event)
+            event = self._events.get(0)
 
     def _handle(self, event: FileSystemEvent) -> None:
         kind = event.event_type
         name = self._name(event.dest_path if kind == "moved" else event.src_path)
+        left = self._name(event.src_path) if kind == "moved" else None
         if event.is_directory:
             if name is not None:
                 self._new_folders[name] = time.monotonic()
+            elif left is not None:
+                self._events.folder_left()
             return
-        left = self._name(event.src_path) if kind == "moved" else None
         if left is not None:
             self._arrivals.forget(left)
             self._told.discard(left)
@@ -224,25 +212,3 @@ class Watch:
             return image
 
         return item._replace(read=read, version=version)
-
-
-class _Handler(FileSystemEventHandler):
-    def __init__(self, events: "SimpleQueue[FileSystemEvent]"):
-        self.events = events
-
-    def dispatch(self, event: FileSystemEvent) -> None:
-        self.events.put(event)
-
-
-def _observe(root: Path, events: "SimpleQueue[FileSystemEvent]") -> Any:
-    """A running observer that puts the events below `root` into `events`. Raises OSError."""
-    from watchdog.observers.inotify import InotifyObserver  # can be imported on Linux only
-
-    observer = InotifyObserver(generate_full_events=True)  # full: with files moved in from outside
-    observer.schedule(_Handler(events), str(root), recursive=True, event_filter=list(_EVENTS))
-    try:
-        observer.start()
-    except OSError:
-        observer.stop()
-        raise
-    return observer
