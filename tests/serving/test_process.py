@@ -1,19 +1,23 @@
 """The life of the process: a stop that loses nothing, a new checkpoint, kills, several workers."""
 
+import gc
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
-from support.servers import Server, wait_until
+from support.servers import InThread, Server, wait_until
 from uniad_lightning import Detector
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.serving import server as serving_process
@@ -88,6 +92,28 @@ def test_a_new_checkpoint_drops_no_request(own_checkpoint, pictures):
         assert len(models) == 2  # the old one, then the new one
         expected = dict(zip(models, (before, after), strict=True))
         assert all(abs(score - expected[model]) < 1e-5 for _, model, score in own)
+
+
+def modules():
+    return weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, torch.nn.Module))
+
+
+def test_a_replaced_model_leaves_the_memory(own_checkpoint, pictures):
+    """Not by the collector's own choice, which may be for a hundred models later."""
+    gc.collect()
+    others = modules()
+    with InThread(own_checkpoint, "reload_every=0.3") as server:
+        server.post(pictures[0])
+        first = modules() - others
+        assert len(first) > 10
+        gc.disable()
+        try:
+            shutil.copyfile(own_checkpoint, own_checkpoint.with_suffix(".new"))
+            own_checkpoint.with_suffix(".new").rename(own_checkpoint)
+            wait_until(lambda: server.metric('uniad_reloads_total{outcome="done"}') == 1)
+            wait_until(lambda: not len(first), seconds=20)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.slow

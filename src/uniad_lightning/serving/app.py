@@ -57,10 +57,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 def create_app(settings: Settings, model: ServedModel) -> FastAPI:
     """The application that serves `model`; its routes are documented at `/openapi.json`."""
     metrics = Metrics()
-    app = FastAPI(
-        title="uniad serve", version=__version__, docs_url=None, redoc_url=None, lifespan=_inspecting(settings, model)
-    )
+    app = FastAPI(title="uniad serve", version=__version__, docs_url=None, redoc_url=None, lifespan=_inspecting)
     app.state.metrics = metrics
+    app.state.inspector = Inspector(settings, model, metrics)  # nothing else holds the model, which it replaces
     app.state.bodies = Bodies(
         max_bytes=settings.max_bytes, max_images=settings.queue, seconds=settings.read_timeout,
         total=_BODIES * settings.max_bytes,
@@ -74,17 +73,13 @@ def create_app(settings: Settings, model: ServedModel) -> FastAPI:
     return app
 
 
-def _inspecting(settings: Settings, model: ServedModel) -> Any:
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.inspector = Inspector(settings, model, app.state.metrics)
-        task = asyncio.create_task(app.state.inspector.run())
-        yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    return lifespan
+@asynccontextmanager
+async def _inspecting(app: FastAPI) -> AsyncIterator[None]:
+    task = asyncio.create_task(app.state.inspector.run())
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def _token_check(token: str | None) -> Any:

@@ -50,13 +50,7 @@ class Batcher:
         """Inspects what arrives, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            for job, result in await loop.run_in_executor(self._engine, _inspected, await self._next_batch()):
-                if job.done.done():  # its request was cancelled
-                    continue
-                if isinstance(result, BaseException):
-                    job.done.set_exception(result)
-                else:
-                    job.done.set_result(result)
+            _answer(await loop.run_in_executor(self._engine, _inspected, await self._next_batch()))
 
     def close(self) -> None:
         """Ends the thread once its batch is done."""
@@ -74,6 +68,17 @@ class Batcher:
             self._full.clear()
         self.observe(len(batch))
         return batch
+
+
+def _answer(results: Sequence[tuple[Job, Inspection | Exception]]) -> None:
+    """Not in the loop itself, which would hold the last image and its detector until the next one comes."""
+    for job, result in results:
+        if job.done.done():  # its request was cancelled
+            continue
+        if isinstance(result, BaseException):
+            job.done.set_exception(result)
+        else:
+            job.done.set_result(result)
 
 
 def _inspected(batch: Sequence[Job]) -> list[tuple[Job, Inspection | Exception]]:

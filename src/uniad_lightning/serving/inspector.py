@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
@@ -95,13 +96,16 @@ class Inspector:
 
     async def _watch(self) -> None:
         """Loads the checkpoint again whenever its file has changed; requests go on with the old one meanwhile."""
-        path, known = Path(self.settings.ckpt_path), self.model.version
+        path, known, replaced = Path(self.settings.ckpt_path), self.model.version, False
         while self.settings.reload_every is not None:
             await asyncio.sleep(self.settings.reload_every)
+            if replaced:  # the old one, by now without requests; it holds itself by circles, and would stay long
+                gc.collect()
+                replaced = False
             found = version_of(path)
             if found is None or found == known:
                 continue
-            known = found
+            known, replaced = found, True
             try:
                 self.model = await asyncio.to_thread(ServedModel.load, self.settings)
             except Exception as error:  # whatever it is, the old one still works

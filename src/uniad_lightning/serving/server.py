@@ -43,9 +43,10 @@ def run(settings: Settings) -> None:
 
 def _run_one(settings: Settings, listener: socket.socket) -> None:
     model = ServedModel.load(settings)
-    server = uvicorn.Server(config_of(settings, create_app(settings, model)))
+    name, server = model.name, uvicorn.Server(config_of(settings, create_app(settings, model)))
+    del model  # it may be replaced, and is to leave the memory then
     with _without_interrupts():
-        _announce(settings, model.name, listener)
+        _announce(settings, name, listener)
         server.run(sockets=[listener])
 
 
