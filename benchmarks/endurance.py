@@ -18,6 +18,7 @@ kinds together endurance.json and endurance.png. Ends with status 1 and a line f
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -83,6 +84,7 @@ def record(given: argparse.Namespace, outcome: Outcome) -> dict[str, object]:
 
 def main() -> int:
     given = options()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started by `&` in a script, children would ignore it
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="endurance-") as folder:
         outcome = run(given, Path(folder).resolve())
