@@ -70,3 +70,15 @@ def test_the_names_of_rows_are_known_also_where_other_processes_have_written_the
     PredictionWriter(killed, overlays="all", settings={}, resume=True).close()
     assert (killed / row["overlay"]).is_file()
     assert OverlayFiles(killed).draw(item, inspection)[0] != row["overlay"]
+
+
+def test_an_image_that_comes_often_unchanged_gets_a_picture_each_time(tmp_path):
+    path = part(tmp_path / "1.png", defect=(0, 0, 1, 1))
+    (item,) = open_source(str(path)).items
+    files = OverlayFiles(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    (inspection,) = StandIn().predict([item.read()])
+    names = [files.draw(item, inspection) for _ in range(4)]
+    assert len(set(names)) == 4
+    assert names[0] == ("overlays/1.png.png", "masks/1.png.png")
+    assert all((tmp_path / "out" / name).is_file() for pair in names for name in pair)

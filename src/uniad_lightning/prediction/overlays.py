@@ -1,9 +1,10 @@
 """Overlays and masks of inspected images, each a file inside the folder of the results."""
 
-import errno
 import os
 import re
+from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from uuid import uuid4
@@ -55,26 +56,22 @@ class OverlayFiles:
         return overlay, mask
 
     def _reserve(self, item: Item, folders: tuple[str, ...]) -> str:
-        """A path that no other image has, its folders made. A file that was drawn without its row is drawn again."""
-        plain = safe_name(item.name)
-        code = blake2b(os.fsencode(item.key + item.version), digest_size=6).hexdigest()
-        # The last choice has no folder, since that may be a file by now: `a.png.png/b.png` beside `a.png`.
-        choices = [f"{plain}.png"] if plain == item.name else []
-        choices += [f"{plain}~{code}.png", f"{code}.png"]
+        """A path that no other image has, its folders made."""
         with self._lock:
-            for name in choices:
+            for name in _choices(item):
                 places = [self._folder / folder / name for folder in folders]
-                taken = name.casefold() in self._taken or any(place.exists() for place in places)
-                if taken and name == f"{item.name}.png":
+                if name.casefold() in self._taken or any(place.exists() for place in places):
                     continue
                 try:
                     for place in places:
                         self._make(place.parent)
                 except (FileExistsError, NotADirectoryError):
+                    if "/" not in name:  # the folder of all of them is a file
+                        raise
                     continue
                 self._taken.add(name.casefold())
                 return name
-        raise FileExistsError(errno.EEXIST, "a file has the name of a folder that is needed", str(self._folder))
+        raise AssertionError("the choices have no end")
 
     def _make(self, folder: Path) -> None:
         """Make a folder below that of the results, which is not made again where it has been removed."""
@@ -88,6 +85,18 @@ class OverlayFiles:
         with renaming(unique, path):
             # The level is not the smallest, but several times faster.
             image.save(unique, format="PNG", compress_level=1, pnginfo=_signed())
+
+
+def _choices(item: Item) -> Iterator[str]:
+    """Paths for the picture of an image, the most telling first, without end."""
+    plain = safe_name(item.name)
+    code = blake2b(os.fsencode(item.key + item.version), digest_size=6).hexdigest()
+    if plain == item.name:
+        yield f"{plain}.png"
+    for number in count(1):  # one image may come often, without a change that its version shows
+        unique = code if number == 1 else f"{code}-{number}"
+        yield f"{plain}~{unique}.png"
+        yield f"{unique}.png"  # without a folder, since that may be a file by now: `a.png.png/b.png` beside `a.png`
 
 
 def remove_undrawn(folder: Path, named: Digests) -> None:
