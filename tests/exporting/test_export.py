@@ -35,7 +35,7 @@ from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.engines.checkpoint import load_engine
 from uniad_lightning.inspection.engines.exported import OnnxEngine, ProgramEngine
-from uniad_lightning.inspection.engines.metadata import FORMAT
+from uniad_lightning.inspection.engines.metadata import CHANNELS_FORMAT, FORMAT
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.training.build import build_module
 from uniad_lightning.training.checkpoint import pack_ignored
@@ -398,9 +398,9 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
     assert "(its input: image tensor(uint8)); expected a file of uniad export" in refusal(
         altered(whole, path, format=None)
     )
-    newer = refusal(altered(whole, path, format=str(FORMAT + 1), version='"9.1"'))
-    assert f"format {FORMAT + 1}, written by uniad-lightning 9.1" in newer
-    assert f"reads format {FORMAT}; update it" in newer
+    newer = refusal(altered(whole, path, format=str(CHANNELS_FORMAT + 1), version='"9.1"'))
+    assert f"format {CHANNELS_FORMAT + 1}, written by uniad-lightning 9.1" in newer
+    assert f"reads format {CHANNELS_FORMAT}; update it" in newer
     assert "is damaged" in refusal(altered(whole, path, calibration="{"))
     assert "its metadata lacks region" in refusal(altered(whole, path, region=None))
     assert "Did you mean 'cuda'?" in refusal(whole, "cude")

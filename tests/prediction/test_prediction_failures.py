@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from support import stand_in
 from support.predicting import check_agreement, journal, of, predict, table
 from support.predicting_together import predict as predict_in_several
 from support.settings import SMALL, UNIAD
@@ -22,7 +23,9 @@ from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.files import PARTS, PredictionWriter
 from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.pipeline import predict_all
+from uniad_lightning.prediction.rows import Rows
 from uniad_lightning.prediction.sources.items import Item
+from uniad_lightning.prediction.sources.opening import open_source
 
 
 @pytest.fixture
@@ -173,6 +176,19 @@ def replace(folder):
 
 def replace_the_table(folder):
     (folder / "predictions.csv").unlink()
+
+
+def test_a_folder_of_pictures_that_is_removed_while_one_is_drawn_is_missed(tmp_path):
+    (item,) = open_source(str(part(tmp_path / "1.png", defect=(0, 0, 1, 1)))).items
+    (tmp_path / "out").mkdir()
+
+    class Vanishing(stand_in.Inspection):
+        def overlay(self):
+            shutil.rmtree(tmp_path / "out/overlays")
+            return super().overlay()
+
+    with pytest.raises(LostError, match=r"out: was removed or replaced"):
+        Rows(tmp_path / "out", "all")(item, Vanishing(item.read(), calibrated=True), milliseconds=1.0)
 
 
 @pytest.mark.parametrize("gone", [remove, move, replace, replace_the_table])

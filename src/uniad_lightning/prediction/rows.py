@@ -45,7 +45,7 @@ class Rows:
     ) -> Row:
         """The row, for `add`; `error` is why there is no inspection, `temporary` whether that may pass.
 
-        May be called from several threads at once. Raises LostError where the folder has been removed.
+        May be called from several threads at once. Raises LostError where the folder, or one in it, has been removed.
         """
         row = empty_row(item, milliseconds, error, temporary=temporary)
         if inspection is None:
@@ -55,13 +55,11 @@ class Rows:
             return row
         row.update(inspection_fields(inspection))
         if self._overlays == "all" or (self._overlays == "defective" and inspection.defective):
-            try:
-                with explained(self._folder):
+            with explained(self._folder):
+                try:
                     row["overlay"], row["mask"] = self._files.draw(item, inspection)
-            except InputError:
-                if not self._folder.is_dir():
+                except (FileNotFoundError, NotADirectoryError):  # a folder that was made is no longer there
                     raise lost(self._folder) from None
-                raise
         return row
 
 

@@ -181,6 +181,15 @@ def test_a_file_may_have_the_name_of_a_camera(tmp_path, monkeypatch):
     assert not is_live("photos")
 
 
+@pytest.fixture
+def foreground():
+    """As in a terminal: a shell starts what is in the background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("foreground")
 def test_the_first_signal_stops_and_the_second_interrupts():
     stopped = []
     with stopping(lambda: stopped.append(1)):
