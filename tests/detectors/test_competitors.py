@@ -48,7 +48,7 @@ METHODS = {
 EXPORTED = {*METHODS} - {"mkd"}
 BATCH_NORM = {"cutpaste", "draem", "fcdd", "mkd", "vt_adl"}
 methods = pytest.mark.parametrize("name", METHODS)
-QUICK = {"fcdd", "mkd"}  # whose whole way every run of the tests goes; the others' is a slow test
+QUICK = {"mkd"}  # whose whole way every run of the tests goes; the others' is a slow test
 ways = pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in METHODS])
 
 

@@ -111,6 +111,7 @@ def test_it_is_measured_before_the_training_and_drawn(run):
     assert (run / "defects.png").is_file()
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_used_and_exported_with_several_tiles_too(run, tree, tmp_path, uniad):
     last = run / "checkpoints/last.ckpt"
     image = sorted((tree / "bottle/test").rglob("*.png"))[0]

@@ -189,7 +189,7 @@ def test_a_sweep_over_methods_that_is_called_again_finds_its_runs(uniad, tree, t
     assert out.count("finished before with the same settings") == 2
 
 
-@pytest.mark.parametrize("tiles", ["[1,1]", "[2,2]"])
+@pytest.mark.parametrize("tiles", ["[1,1]", pytest.param("[2,2]", marks=pytest.mark.slow)])
 def test_a_weighted_score_is_exported_too(uniad, tree, tmp_path, tiles):
     words = [*BANK, f"data.root={tree}", "model.reweight=true", "model.coreset=0.2", f"data.framing.tiles={tiles}"]
     assert uniad("train", *words, f"output_dir={tmp_path}/run")[0] == 0

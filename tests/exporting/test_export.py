@@ -200,7 +200,7 @@ for key in pictures:
     ("name", "walled", "program"),
     [
         ("whole.onnx", ("uniad_lightning", "torch", "lightning", "timm", "PIL"), BY_ONNX),
-        ("whole.pt2", ("uniad_lightning", "lightning", "timm", "PIL"), BY_TORCH),
+        pytest.param("whole.pt2", ("uniad_lightning", "lightning", "timm", "PIL"), BY_TORCH, marks=pytest.mark.slow),
     ],
 )
 def test_a_file_runs_where_this_package_is_not(name, walled, program, folder, tmp_path):
@@ -290,6 +290,7 @@ def test_the_command_writes_beside_the_checkpoint_and_reports(uniad, said, folde
     assert "whole.onnx: is there already; choose another output, or overwrite=true" in err
 
 
+@pytest.mark.slow
 def test_without_boundary_and_data_the_command_says_so(uniad, folder, tmp_path):
     checkpoint = torch.load(folder / "whole.ckpt", weights_only=True)
     del checkpoint["calibration"], checkpoint["familiarity"]

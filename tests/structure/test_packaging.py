@@ -103,6 +103,7 @@ def test_guard_notices_use_of_the_checkout(fresh, tmp_path):
     assert done.returncode == 99
 
 
+@pytest.mark.slow
 def test_demo_runs_from_an_empty_folder(fresh, tmp_path):
     few = ["data.prepare.train_images=4", "data.prepare.test_good=1", "data.prepare.test_per_defect=1"]
     run(fresh / "uniad", "train", "experiment=demo", "trainer=smoke", "output_dir=run", *few, cwd=tmp_path)

@@ -27,6 +27,7 @@ def index_of(folder):
     return path
 
 
+@pytest.mark.slow
 def test_a_damaged_index_gives_what_was_kept_or_nothing(filled, tmp_path_factory):
     sound, kept = index_of(filled), features(COUNT).half()
     content, ends = sound.read_bytes(), {"whole": 0, "some missing": 0, "all missing": 0, "refused": 0}

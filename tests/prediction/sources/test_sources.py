@@ -490,7 +490,7 @@ def test_a_name_that_was_made_without_being_written_is_a_link_unless_it_is_empty
     assert "slow" in clock.arrivals
 
 
-@pytest.mark.parametrize("link", [os.link, os.symlink])
+@pytest.mark.parametrize("link", [os.link, pytest.param(os.symlink, marks=pytest.mark.slow)])
 def test_a_file_that_comes_by_link_is_taken_when_it_is_there(tmp_path, link):
     folder = tmp_path / "in"
     old(folder / "first.png")
@@ -629,6 +629,7 @@ def system_watches():
     return sum(text.count("inotify wd") for text in kept)
 
 
+@pytest.mark.slow
 def test_folders_that_are_moved_out_are_not_watched_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_events, "_MANY", 2)
     monkeypatch.setattr(folder_events, "_OVERLAP", 0.7)
