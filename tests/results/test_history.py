@@ -16,7 +16,7 @@ def lines(folder):
 
 def test_a_training_its_new_start_and_what_changes_it_later(tree, tmp_path, uniad):
     folder = tmp_path / "a run"
-    words = [*QUICK, f"data.root={tree}", f"output_dir={folder}", "data.held_out=0.2"]
+    words = [*QUICK, f"data.root={tree}", f"output_dir={folder}", "data.held_out=0.2", "calibrate=true"]
     for name, more in (("train", words), ("train", [*words, "overwrite=true"]), ("calibrate", [f"ckpt_path={folder}"])):
         status, _, err = uniad(name, *more)
         assert status == 0, err

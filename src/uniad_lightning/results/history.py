@@ -14,6 +14,7 @@ _MOST = 1 << 20  # bytes that are read of it
 _VALUES = re.compile(r"""(?<=[?&])([^=&\s]+)=[^&\s,\]'"]*""")  # in the query of an address: they may be secret
 
 _running = ""  # the command of this process; empty where Python calls
+_known: set[Path] = set()  # the folders that know it
 
 
 def shell_line(words: Sequence[str]) -> str:
@@ -32,6 +33,7 @@ def running(line: str) -> Iterator[None]:
     """In the block, `line` is the command of this process."""
     global _running
     before, _running = _running, line
+    _known.clear()
     try:
         yield
     finally:
@@ -40,7 +42,8 @@ def running(line: str) -> Iterator[None]:
 
 def remember(mark: Path) -> None:
     """Add the command of this process to those in the folder `mark`; not where it cannot be written."""
-    if _running:
+    if _running and mark not in _known:
+        _known.add(mark)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         with suppress(OSError), (mark / _COMMANDS).open("a", encoding="utf-8") as file:
             file.write(f"{now} {_running}\n")
