@@ -154,6 +154,14 @@ def test_what_a_training_starts_from_is_never_removed(uniad, tree, run):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("category", ["y" * 255, "a\0b", "../x"])
+def test_a_run_is_held_whatever_its_categories_are_called(tmp_path, category):
+    (tmp_path / "config.yaml").write_text(f"seed: 0\noutput_dir: {tmp_path}\n")
+    (tmp_path / "metrics.json").write_text(json.dumps({"categories": {category: {}}}))
+    with hold(tmp_path):
+        assert written(tmp_path) == ["config.yaml", "metrics.json"]
+
+
 def test_a_run_of_version_0_1_0_is_known_resumed_and_overwritten(uniad, tree, run):
     shutil.rmtree(run / MARK)  # which kept no list
     for later in ("test_scores.csv", "mistakes.png"):

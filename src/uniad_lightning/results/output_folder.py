@@ -201,9 +201,10 @@ def _of_earlier_version(folder: Path) -> list[str] | None:
     known = any(re.search(head, _head(folder / name)) for name, head in heads.items())
     if not known and not (folder / "decoder.ckpt").is_file():
         return None
+    # Of any category, whatever it is called: `os.path.isfile` says no to what cannot be the name of a file.
     heatmaps = [f"heatmaps/{name}.png" for name in _categories(folder / "metrics.json")]
     files = {path.relative_to(folder).as_posix() for pattern in _EARLIER for path in folder.glob(pattern)}
-    return sorted(files | {name for name in heatmaps if (folder / name).is_file()}) if known else []
+    return sorted(files | {name for name in heatmaps if os.path.isfile(folder / name)}) if known else []
 
 
 def _head(path: Path) -> str:
