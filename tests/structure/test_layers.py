@@ -57,7 +57,7 @@ FENCES = {
     "timm": ("models.backbone",),
     "albumentations": ("data.images.augmentation",),
     "tifffile": ("data.images.channels",),
-    "cv2": ("data.images", "data.defects", "prediction.sources.video", "prediction.sources.connection"),
+    "cv2": ("data.images", "data.defects", "prediction.sources.opencv"),
     "httpx": ("prediction.sinks.webhook",),
     "paho": ("prediction.sinks.mqtt",),
     "watchdog": ("prediction.sources.folder_events", "prediction.sources.watch_folder"),

@@ -1,11 +1,13 @@
 """A video whose frames can be told by their colour."""
 
-import cv2
 import numpy as np
+
+from uniad_lightning.prediction.sources.opencv import opencv
 
 
 def film(path, code, frames=30):
     """A video whose frame i is red, as bright as 8 i, and green on its right half."""
+    cv2 = opencv()
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 10, (64, 48))
     assert writer.isOpened()
     for i in range(frames):

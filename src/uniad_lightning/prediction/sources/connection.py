@@ -1,6 +1,5 @@
 """One connection to a camera or a stream, by OpenCV."""
 
-import os
 import socket
 from glob import glob
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 
 from uniad_lightning.errors import InputError, one_line
 from uniad_lightning.prediction.sources.address import PORTS, Address
+from uniad_lightning.prediction.sources.opencv import opencv
 
 _OPEN, _SILENT = 10_000, 30_000  # milliseconds until a stream has begun, and until a silent one is taken as lost
 _ASK = 3.0  # seconds
@@ -19,10 +19,7 @@ class Connection:
     """A camera or a stream that gives frames. Raises InputError where it cannot be opened."""
 
     def __init__(self, address: Address):
-        import cv2  # here, since the import is slow and only videos and cameras need it
-
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its messages would show the password
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        cv2 = self._cv2 = opencv()
         if isinstance(address.opened, int):
             self._capture: Any = cv2.VideoCapture(address.opened)
         else:
@@ -37,10 +34,8 @@ class Connection:
 
     def frame(self) -> np.ndarray | None:
         """The frame that `skip` has waited for, (H, W, 3) uint8 RGB; None where it cannot be decoded."""
-        import cv2
-
         decoded, frame = self._capture.retrieve()
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if decoded else None
+        return np.asarray(self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)) if decoded else None
 
     def close(self) -> None:
         """Release the camera, or close the connection."""

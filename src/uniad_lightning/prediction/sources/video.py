@@ -1,6 +1,5 @@
 """The frames of a video file, all or every n-th, decoded one by one as they are needed."""
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from uniad_lightning.data.images.image_file import refuse_above
 from uniad_lightning.errors import InputError
 from uniad_lightning.prediction.sources.items import Item, broken_item, decoded_item
+from uniad_lightning.prediction.sources.opencv import opencv
 
 SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"})
 _MISSING = 0.1  # share of the frames in a file's header that may be missing: containers estimate that number
@@ -24,10 +24,7 @@ class Video:
     def __init__(self, path: Path, *, every: int, max_pixels: int):
         self.path = path
         self.every = every
-        import cv2  # here, since the import is slow and only videos need it
-
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # errors are reported below, in one line
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        cv2 = self._cv2 = opencv()
         # The backend is given, or OpenCV would take an unreadable file such as part_007.avi as a sequence of images.
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
@@ -71,14 +68,12 @@ class Video:
 
     def _next(self, number: int) -> np.ndarray | None:
         """The next frame (H, W, 3) uint8 RGB; empty for one that is skipped, None at the end."""
-        import cv2
-
         if not self._capture.grab():
             return None
         if number % self.every:
             return np.empty((0, 0, 3), dtype=np.uint8)
         decoded, frame = self._capture.retrieve()
-        return np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)) if decoded else None
+        return np.asarray(self._cv2.cvtColor(frame, self._cv2.COLOR_BGR2RGB)) if decoded else None
 
     def _name(self, number: int) -> str:
         return f"{self.path.name}#{number:06d}"
