@@ -144,6 +144,7 @@ def train_paths(checkpoint):
     return [record.image for record in data.splits.train]
 
 
+@pytest.mark.slow
 def test_the_journey(trained, tree, tmp_path, uniad):
     last = trained / "checkpoints/last.ckpt"
     use(uniad, trained, tree, tmp_path)

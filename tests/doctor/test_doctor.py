@@ -228,6 +228,7 @@ def test_the_command_ends_by_what_it_found(where, tmp_path, capsys):
     assert lines[-1] == ("nothing that is needed is broken" if where is None else "1 broken")
 
 
+@pytest.mark.slow
 def test_without_a_package_its_lines_are_broken_and_there_is_no_traceback(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['timm'] = None\n")
     paths = os.pathsep.join([str(tmp_path), str(SOURCE.parent)])

@@ -135,7 +135,7 @@ def assert_same(checkpoint, file, pictures):
     assert found.categories == expected.categories
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [v if v == "whole" else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS])
 def test_onnx_runtime_says_what_the_checkpoint_says(variant, folder, tree, tmp_path):
     if variant == "whole":
         path, written = folder / "whole.ckpt", folder / "whole.onnx"

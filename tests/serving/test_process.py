@@ -24,7 +24,8 @@ from uniad_lightning.serving import server as serving_process
 from uniad_lightning.training.checkpoint import load_checkpoint, update_checkpoint
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_answers_all_that_was_accepted(checkpoint, tmp_path, number):
     large = tmp_path / "large.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 99, (900, 900, 3), dtype=np.uint8)).save(large)

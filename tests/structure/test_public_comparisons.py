@@ -43,6 +43,7 @@ def test_every_system_has_its_file(script):
     assert files == script.SYSTEMS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folder", "words"),
     [("absent", "is no folder"), ("", "model_unet: cannot be imported")],

@@ -490,7 +490,8 @@ def test_a_name_that_was_made_without_being_written_is_a_link_unless_it_is_empty
     assert "slow" in clock.arrivals
 
 
-@pytest.mark.parametrize("link", [os.link, pytest.param(os.symlink, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_file_that_comes_by_link_is_taken_when_it_is_there(tmp_path, link):
     folder = tmp_path / "in"
     old(folder / "first.png")
