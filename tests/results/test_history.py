@@ -3,7 +3,7 @@
 import pytest
 
 from support.settings import QUICK
-from uniad_lightning.results.history import commands, current, running, shell_line
+from uniad_lightning.results.history import commands, current, remember, running, shell_line
 from uniad_lightning.results.output_folder import hold
 from uniad_lightning.results.run_folder import write_text
 from uniad_lightning.results.written_files import MARK
@@ -33,6 +33,18 @@ def test_every_job_of_a_sweep_knows_the_whole_command(tree, tmp_path, uniad):
     jobs = sorted(path.parent for path in (tmp_path / "sweep").glob("*/job.json"))
     assert len(jobs) == 2
     assert [lines(job) for job in jobs] == 2 * [[shell_line(["uniad", "train", *words])]]
+
+
+def test_any_words_are_kept_and_no_link_is_followed(tmp_path):
+    words = ["uniad", "predict", "input=\udcff.png", "output_dir=a\rb\x85c"]
+    for name in ("run", "stranger"):
+        (tmp_path / name / MARK).mkdir(parents=True)
+    (tmp_path / "stranger" / MARK / "commands").symlink_to(tmp_path / "theirs")
+    with running(shell_line(words)):
+        for name in ("run", "stranger"):
+            remember(tmp_path / name / MARK)
+    assert lines(tmp_path / "run") == ["uniad predict 'input=\\udcff.png' 'output_dir=a\rb\x85c'"]
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_what_python_calls_is_no_command(tmp_path):

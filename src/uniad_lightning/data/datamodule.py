@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.defects.base import SyntheticDefects
@@ -87,7 +87,10 @@ class UnifiedDataModule(L.LightningDataModule):
         self._splits: Splits | None = None
 
     def rehearse(self, known: Collection[str], count: int | None) -> None:
-        """Before `setup`: train on `count` images at most of each `known` category (None: all); or InputError."""
+        """Train on at most `count` images of each of the `known` categories, evenly spaced; None: on all.
+
+        To be called before `setup`. Raises InputError for no count.
+        """
         if count is not None and (not isinstance(count, int) or count < 1):
             raise InputError(f"rehearse={count}: expected a whole number of at least 1, or null for all images")
         self._rehearsed = (frozenset(map(composed, known)), count)
@@ -187,9 +190,7 @@ class UnifiedDataModule(L.LightningDataModule):
             batches = TrainBatches(
                 order=order, count=count, position=lambda: self.steps.done, steps=self.steps.per_epoch, **shares
             )
-        if "train" in self.cache.splits:
-            return CachedLoader(split=self.cache.splits["train"], batches=batches, masks=False, pin_memory=self._pins())
-        return self._loader(ResumableLoader, self.splits.train, batches)
+        return self._loader("train", batches, cached="train" in self.cache.splits)
 
     def test_dataloader(self) -> DataLoader | CachedLoader:
         """This process's share of the test split; features of half precision only where a cache was asked for."""
@@ -204,9 +205,7 @@ class UnifiedDataModule(L.LightningDataModule):
         trainer, count = self.running_trainer, len(self.splits.test)
         shares = {"batch_size": self.eval_batch_size, "rank": trainer.global_rank, "world_size": trainer.world_size}
         batches = EvaluationBatches(count=count, **shares)
-        if cached:
-            return CachedLoader(split=self.cache.splits["test"], batches=batches, masks=True, pin_memory=self._pins())
-        return self._loader(DataLoader, self.splits.test, batches)
+        return self._loader("test", batches, cached=cached)
 
     def val_dataloader(self) -> DataLoader | CachedLoader:
         """The test split: there is no other set with anomalies, and it is used where `validate_every` is given."""
@@ -224,9 +223,6 @@ class UnifiedDataModule(L.LightningDataModule):
         mask: Batch = {"mask": batch.pop("mask")} if "mask" in batch else {}
         return {**super().transfer_batch_to_device(batch, device, dataloader_idx), **mask}
 
-    def _pins(self) -> bool:
-        return feeds_gpu(self.running_trainer)
-
     def dataset(self, records: Sequence[Record]) -> InspectionDataset:
         """The samples of some records of this data."""
         return InspectionDataset(
@@ -235,12 +231,18 @@ class UnifiedDataModule(L.LightningDataModule):
             white_level=as_number(self.white_level), channels=self.channels, defects=self.defects,
         )  # fmt: skip
 
-    def _loader(self, kind: type[DataLoader], records: Sequence[Record], batches: Sampler[list]) -> DataLoader:
-        dataset = self.dataset(records)
+    def _loader(
+        self, name: str, batches: EachImage | TrainBatches | EvaluationBatches, *, cached: bool
+    ) -> DataLoader | CachedLoader:
+        pins = feeds_gpu(self.running_trainer)
+        if cached:
+            return CachedLoader(split=self.cache.splits[name], batches=batches, masks=name == "test", pin_memory=pins)
+        dataset = self.dataset(getattr(self.splits, name))
         workers = dataset.workers(self.num_workers, max(self.batch_size, self.eval_batch_size))
+        kind = ResumableLoader if name == "train" else DataLoader
         return kind(
             dataset, batch_sampler=batches, collate_fn=dataset.collate, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=self._pins(),
+            persistent_workers=workers > 0, pin_memory=pins,
         )  # fmt: skip
 
 

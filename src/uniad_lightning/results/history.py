@@ -1,5 +1,6 @@
 """Which commands have written in an output folder: a line each, with its time, kept in `.uniad/commands`."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -45,14 +46,20 @@ def remember(mark: Path) -> None:
     if _running and mark not in _known:
         _known.add(mark)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        with suppress(OSError), (mark / _COMMANDS).open("a", encoding="utf-8") as file:
-            file.write(f"{now} {_running}\n")
+        # Bytes of a name that are not valid text are escaped; a link would lead out of a stranger's folder.
+        line = f"{now} {_running}\n".encode("utf-8", "backslashreplace")
+        with suppress(OSError), open(mark / _COMMANDS, "ab", opener=_without_links) as file:
+            file.write(line)
 
 
 def commands(mark: Path) -> list[str]:
     """The commands in the folder `mark`, oldest first, each `<time> <line>`; none where nothing is known."""
     try:
         with (mark / _COMMANDS).open("rb") as file:
-            return file.read(_MOST).decode("utf-8", "replace").splitlines()
+            return file.read(_MOST).decode("utf-8", "replace").rstrip("\n").split("\n")
     except OSError:
         return []
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
