@@ -32,7 +32,7 @@ def test_a_camera_in_and_rows_out_without_secrets(checkpoint, uniad, tmp_path, m
 
         def ends():
             wait_until(lambda: len(receiver.taken) > 3)
-            camera.dies()
+            camera.closes()
 
         for more in ([], ["resume=true"]):
             receiver.taken.clear()
@@ -43,7 +43,7 @@ def test_a_camera_in_and_rows_out_without_secrets(checkpoint, uniad, tmp_path, m
             assert status == 0, err
             assert f"reading http://127.0.0.1:{camera.port}/stream?key=***&channel=2; Ctrl+C ends" in said
             assert "s3cret" not in said + err
-            camera.returns()
+            camera.opens()
         rows = journal(out)
         assert receiver.requests[0][0]["Authorization"].startswith("Basic ")
     with sqlite3.connect(tmp_path / "rows.db") as connection:

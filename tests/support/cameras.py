@@ -2,11 +2,12 @@
 
 import base64
 import io
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from PIL import Image
+
+from support.local_server import LocalServer
 
 
 def jpeg(colour=(90, 90, 90), size=(64, 48)):
@@ -16,52 +17,11 @@ def jpeg(colour=(90, 90, 90), size=(64, 48)):
     return buffer.getvalue()
 
 
-class Camera:
-    """Sends frame after frame, `pause` seconds apart, to whoever asks; `frames` of them to each, None for no end.
-
-    With `user` and `password` nobody else gets any. `dies` closes port and connections, as a power cut does; `returns`
-    opens the same port.
-    """
-
-    def __init__(self, *, pause=0.02, frames=None, frame=None, user=None, password=None):
-        self.pause, self.frames = pause, frames
-        self.frame = frame or jpeg()
-        self.allowed = user and "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-        self.sent = self.connections = self.port = 0
-        self.server = None
-        self.returns()
-
-    def returns(self):
-        self.alive = True
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), type("Handler", (_Handler,), {"camera": self}))
-        self.server.daemon_threads = True
-        self.port = self.server.server_address[1]
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def dies(self):
-        if self.alive:
-            self.alive = False
-            self.server.shutdown()
-            self.thread.join()
-            self.server.server_close()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}/stream"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.dies()
-
-
 class _Handler(BaseHTTPRequestHandler):
-    camera: Camera
+    owner: "Camera"
 
     def do_GET(self):
-        camera = self.camera
+        camera = self.owner
         if camera.allowed and self.headers["Authorization"] != camera.allowed:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="camera"')
@@ -84,3 +44,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+class Camera(LocalServer):
+    """Sends frame after frame, `pause` seconds apart, to whoever asks; `frames` of them to each, None for no end.
+
+    With `user` and `password` nobody else gets any. `closes` ends port and connections, as a power cut does; `opens`
+    takes the same port again.
+    """
+
+    handler, page = _Handler, "stream"
+
+    def __init__(self, *, pause=0.02, frames=None, frame=None, user=None, password=None):
+        self.pause, self.frames = pause, frames
+        self.frame = frame or jpeg()
+        self.allowed = user and "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self.sent = self.connections = 0
+        super().__init__()
+        self.opens()
+
+    def opens(self):
+        self.alive = True
+        super().opens()
+
+    def closes(self):
+        self.alive = False  # or whoever looks on would get frames
+        super().closes()

@@ -33,7 +33,7 @@ def said(capfd):
 
 def test_frames_are_judged_until_the_stream_is_silent(tmp_path):
     with Camera(frames=20, frame=jpeg((255, 0, 0))) as camera:
-        threading.Thread(target=lambda: (wait_until(lambda: camera.sent > 35), camera.dies())).start()
+        threading.Thread(target=lambda: (wait_until(lambda: camera.sent > 35), camera.closes())).start()
         counts = predict(camera.url, tmp_path / "out", stop_after_idle=1)
     rows = journal(tmp_path / "out")
     found = numbers(rows)
@@ -48,7 +48,7 @@ def test_frames_are_judged_until_the_stream_is_silent(tmp_path):
 def test_a_slow_detector_drops_frames_and_gets_the_newest(tmp_path, capfd):
     detector = StandIn(seconds=0.3)
     with Camera() as camera:
-        threading.Thread(target=lambda: (wait_until(lambda: len(detector.batches) > 5), camera.dies())).start()
+        threading.Thread(target=lambda: (wait_until(lambda: len(detector.batches) > 5), camera.closes())).start()
         counts = predict(camera.url, tmp_path / "out", detector=detector, stop_after_idle=1, show=True, batch_size=16)
     found = numbers(journal(tmp_path / "out"))
     assert set(detector.batches) == {1}
@@ -75,8 +75,8 @@ def test_a_stream_that_is_lost_and_returns_goes_on(tmp_path, capfd):
         source = open_source(camera.url, stop_after_idle=60)
         items = filter(None, source.items)
         names = [next(items).name for _ in range(5)]
-        camera.dies()
-        threading.Timer(0.8, camera.returns).start()
+        camera.closes()
+        threading.Timer(0.8, camera.opens).start()
         names += [next(items).name for _ in range(10)]  # at most one of them from before
         assert camera.connections == 3  # the first was to see whether it is there
         source.items.close()  # before the camera ends, which would be said
@@ -93,7 +93,7 @@ def test_one_that_does_not_return_is_said_once_and_ends(tmp_path, capfd):
         source = open_source(camera.url, stop_after_idle=2)
         items = filter(None, source.items)
         next(items)
-        camera.dies()
+        camera.closes()
         assert all(items)
     assert len(said(capfd)) == 1
 
