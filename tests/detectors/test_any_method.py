@@ -123,6 +123,7 @@ def test_two_processes_train_the_same(own, tree, trained, tmp_path):
         assert torch.allclose(straight[name], shared[name], atol=0.05), name
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_calibrated_used_and_exported(own, tree, trained, tmp_path, uniad, monkeypatch):
     monkeypatch.syspath_prepend(str(own))
     monkeypatch.setenv("UNIAD_TRUST", "pixels")

@@ -445,6 +445,7 @@ def test_a_file_that_another_program_changed_says_how_it_is_taken(folder, tmp_pa
     np.testing.assert_array_equal(OnnxEngine(str(tmp_path / "x.onnx"), "cpu")(mixed()).scores, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "suffix"), [("torch", ".pt2"), ("onnx", ".onnx")])
 def test_a_full_disk_ends_an_export_in_one_line(folder, small_disk, form, suffix):
     engine = load_engine(str(folder / "whole.ckpt"), CPU)

@@ -115,6 +115,7 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_the_same_time_get_the_same_ones_also_after_a_kill(tmp_path):
     killed = started(tmp_path, "the killed one")
     wait_for((tmp_path / "made by the killed one").exists)

@@ -103,6 +103,7 @@ def test_predictions_have_no_labels_and_their_own_decisions(runs):
     assert all("map" in image and "thumb" in image for image in run["images"])
 
 
+@pytest.mark.slow
 def test_predictions_of_an_exported_file_are_shown_with_its_boundaries(runs, uniad, tree, tmp_path):
     pytest.importorskip("onnxruntime")
     status, _, err = uniad("export", f"ckpt_path={runs}/run", f"output={tmp_path}/a.onnx", f"output_dir={tmp_path}/e")

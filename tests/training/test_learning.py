@@ -20,6 +20,7 @@ def height(folder):
     return np.asarray(Image.open(folder / "loss.png")).shape[0]
 
 
+@pytest.mark.slow
 def test_a_training_on_standardised_features_says_what_it_explains(uniad, tree, tmp_path):
     words = [*SMALL, f"data.root={tree}", "standardize=true", "validate_every=1", "trainer.log_every_n_steps=1"]
     status, out, err = uniad("train", *words, f"output_dir={tmp_path}/run")

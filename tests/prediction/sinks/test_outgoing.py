@@ -164,6 +164,7 @@ with PredictionWriter(Path(out), overlays="none", settings={}) as writer:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_call_loses_no_row(tmp_path):
     for i in range(40):
         part(tmp_path / f"line/{i:02d}.png")

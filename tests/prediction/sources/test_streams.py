@@ -217,6 +217,7 @@ print("ended")
 """
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_after_the_frame_that_is_judged(tmp_path):
     with Camera() as camera:
         words = [sys.executable, "-c", STREAMING, camera.url, str(tmp_path / "out")]
