@@ -1,3 +1,3 @@
 """Exit statuses of the command `uniad`: what a script may act on."""
 
-DONE, FAILED, MISTAKE, INTERRUPTED, CLOSED = 0, 1, 2, 130, 141
+DONE, FAILED, MISTAKE, DRIFTED, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141

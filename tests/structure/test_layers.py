@@ -38,6 +38,7 @@ ROOMS = (
     "reference",
     "paper",
     "inspection",
+    "drift",
     "calibration",
     "prediction",
     "report",

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from uniad_lightning.calibration.baselines import baselines
 from uniad_lightning.calibration.boundaries import (
     check_settings,
     set_boundaries,
@@ -87,6 +88,8 @@ def calibrate(cfg: DictConfig) -> Calibration:
     calibration = set_boundaries(
         scored.good, scored.test, by=cfg.by, rate=cfg.rate, recall=cfg.recall, by_category=by_category
     )
+    good = scored.good if len(scored.good.score) else scored.test.labelled(0)
+    calibration = calibration._replace(baselines=baselines(good, recognition, checkpoint.get("categories", ())))
     entries: dict[str, Any] = {"calibration": calibration.plain()}
     facts: dict[str, Any] = {"checkpoint": str(cfg.ckpt_path), "cross_fitted": images.cross_fitted}
     warnings = _warnings(cfg, calibration, scored.good, images.reused)

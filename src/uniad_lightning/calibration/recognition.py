@@ -1,5 +1,6 @@
 """Which category an image resembles, learned from train images, and how far that can be relied on."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class Recognition(NamedTuple):
         right: good images whose category was found.
         images: of how many.
         missing: categories of the detector that it knows nothing of.
+        compared: by category, train images and `good` ones whose distance is known.
+        unfamiliar: by category, how many of these are unfamiliar.
         series: categories whose `good` images are nearly equal to train images, as frames of one video are.
     """
 
@@ -33,6 +36,8 @@ class Recognition(NamedTuple):
     right: int
     images: int
     missing: tuple[str, ...]
+    compared: Counter[str]
+    unfamiliar: Counter[str]
     series: tuple[str, ...]
 
     @property
@@ -62,10 +67,17 @@ def learn(
     finite = distance.isfinite()
     distances = distance[finite].double().numpy()
     familiarity.boundary = max(at_rate(distances, distances, rate).score, TWIN) if len(distances) else TWIN
-    pairs = zip(own, found.tolist(), finite.tolist(), strict=True)
-    right = [name == familiarity.names[place] for name, place, usable in pairs if name and usable]
+    nearest = [familiarity.names[place] for place in found.tolist()]
+    triples = list(zip(own, nearest, finite.tolist(), strict=True))
+    right = [name == resembled for name, resembled, usable in triples if name and usable]
+    beyond = [
+        (name or resembled, strange)
+        for (name, resembled, usable), strange in zip(triples, (distance > familiarity.boundary).tolist(), strict=True)
+        if usable
+    ]
+    compared, unfamiliar = Counter(name for name, _ in beyond), Counter(name for name, strange in beyond if strange)
     missing = tuple(sorted({*categories} - {*familiarity.names}))
-    return Recognition(familiarity, sum(right), len(right), missing, _series(familiarity, good))
+    return Recognition(familiarity, sum(right), len(right), missing, compared, unfamiliar, _series(familiarity, good))
 
 
 def _series(familiarity: Familiarity, good: Scores) -> tuple[str, ...]:

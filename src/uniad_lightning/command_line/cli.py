@@ -1,7 +1,8 @@
 """`uniad COMMAND [key=value ...]`: each command is a Hydra application on `conf/`.
 
 Exit status: 0 done; 1 finished, but a job or an image failed (named), a data set is incomplete or faulty or, for `uniad
-doctor`, the machine; 2 a user's mistake, in one line; 130 interrupted; 141 the reader of its output has closed it.
+doctor`, the machine; 2 a user's mistake, in one line; 3 drift, of `uniad drift`; 130 interrupted; 141 the reader of its
+output has closed it.
 Heavy modules are imported inside a command, so that `uniad --help` answers at once.
 """
 
@@ -54,12 +55,13 @@ def _status_of(arguments: list[str]) -> int:
     name, *rest = arguments
     if name in ("-sc", "--shell-completion"):
         others = {"data": data_options, "table": lambda: TABLES}
-        others |= {"report": lambda: REPORT_OPTIONS, "doctor": lambda: DOCTOR_OPTIONS}
+        others |= {"report": lambda: REPORT_OPTIONS, "doctor": lambda: DOCTOR_OPTIONS, "drift": lambda: ()}
         completion.answer(rest, COMMANDS, others=others)
         return DONE
     if name in OTHERS:
         module, function = OTHERS[name].module.rsplit(".", 1)
-        return DONE if getattr(import_module(f"uniad_lightning.{module}"), function)(rest) else FAILED
+        found = getattr(import_module(f"uniad_lightning.{module}"), function)(rest)
+        return (DONE if found else FAILED) if isinstance(found, bool) else found
     if name == CACHE and (not rest or rest[0].startswith("keep=")):
         from uniad_lightning.command_line.cache_command import show_kept_features
 

@@ -76,7 +76,7 @@ COMMANDS = {
 
 
 CACHE = "cache"  # without arguments, and with keep=, no Hydra application
-# Commands without Hydra: each names a function of the arguments that returns whether all is well.
+# Commands without Hydra: each names a function of the arguments that returns whether all is well, or an exit status.
 OTHERS = {
     "data": Command(
         "list the public data sets; print the layout of one; count a copy; look at every file (status 1: findings)",
@@ -92,6 +92,11 @@ OTHERS = {
         "write one HTML page over runs or predictions: tables, curves, a slider of the boundary, the images",
         "uniad report runs/mvtec",
         "command_line.report_command.show_report",
+    ),
+    "drift": Command(
+        "say whether predicted images are like those of the calibration (status 0: ok, 3: drift, 1: not known)",
+        "uniad drift inspected",
+        "command_line.drift_command.show_drift",
     ),
     "doctor": Command(
         "check this machine: versions, GPUs, folders, weights, extras, an inference (status 1: something is broken)",

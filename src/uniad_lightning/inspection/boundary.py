@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import beta
 
 from uniad_lightning.errors import one_line
+from uniad_lightning.inspection.baseline import Baseline
 
 CONFIDENCE = 0.95  # of the interval of a false-alarm rate
 
@@ -51,12 +52,14 @@ class Calibration(NamedTuple):
         categories: by category.
         by_category: whether an image whose category is not given is decided by the boundary of the category that is
             found in it, rather than by the overall one.
+        baselines: by product that the detector can tell apart, what its good images gave; None from earlier versions.
     """
 
     method: str
     overall: Boundary
     categories: dict[str, Boundary]
     by_category: bool = False
+    baselines: dict[str, Baseline] | None = None
 
     def of(self, category: str | None) -> Boundary:
         """The boundary of a category, or without one the overall one; KeyError for a category without a boundary."""
@@ -69,11 +72,13 @@ class Calibration(NamedTuple):
     def plain(self) -> dict[str, Any]:
         """Plain values, as checkpoints store them."""
         categories = {name: boundary._asdict() for name, boundary in self.categories.items()}
+        kept = {"baselines": {name: own._asdict() for name, own in (self.baselines or {}).items()}}
         return {
             "method": self.method,
             "overall": self.overall._asdict(),
             "categories": categories,
             "by_category": self.by_category,
+            **({} if self.baselines is None else kept),
         }
 
     @classmethod
@@ -83,11 +88,13 @@ class Calibration(NamedTuple):
             stored = values["categories"] if "categories" in values else values["products"]  # of 0.1.0
             categories = {name: _boundary(name, boundary) for name, boundary in stored.items()}
             overall, by_category = _boundary("overall", values["overall"]), values.get("by_category", False)
+            kept = values.get("baselines")
+            baselines = None if kept is None else {name: Baseline.from_plain(name, own) for name, own in kept.items()}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"a calibration without its entries ({one_line(error)})") from None
-        if not all(isinstance(name, str) for name in (values.get("method"), *categories)):
+        if not all(isinstance(name, str) for name in (values.get("method"), *categories, *(baselines or ()))):
             raise ValueError("a calibration with a name that is no text")
-        return cls(values["method"], overall, categories, bool(by_category))
+        return cls(values["method"], overall, categories, bool(by_category), baselines)
 
 
 def _boundary(name: Any, values: dict[str, Any]) -> Boundary:

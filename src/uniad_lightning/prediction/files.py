@@ -55,6 +55,7 @@ class PredictionWriter:
     Each `add` writes its rows. With `resume` the rows of an earlier call are kept and their images are `done`; its torn
     last row is cut off, and the table is made again from the journal. A failed image is done until its file changes,
     unless the failure was temporary: that row is dropped. `settings` are plain values that must not change in between.
+    `seen` gets every row, those of earlier calls first.
 
     Raises InputError where `folder` holds predictions and neither `resume` nor `overwrite` (which removes them) is
     given, where another run writes there, and when a file cannot be written: no row is added then. Raises LostError
@@ -72,12 +73,14 @@ class PredictionWriter:
         settings: Mapping[str, Any],
         resume: bool = False,
         overwrite: bool = False,
+        seen: Callable[[Row], object] = bool,
     ):
         if resume and overwrite:
             raise InputError("resume=true keeps what is there and overwrite=true removes it; give one of them")
         self.folder = self.rows_in = folder
         self.row = Rows(folder, overlays, overlays_size)
         self.added: Callable[[int], object] = int  # told the size of the journal after each `add`
+        self._seen = seen
         self._done = Digests()
         self._failed = Digests()
         self._settings = json.dumps(dict(settings), indent=2, default=str) + "\n"
@@ -119,6 +122,8 @@ class PredictionWriter:
         with explained(self.folder):
             append([(self._journal, map(journal_line, rows)), (self._table, map(table_line, rows))])
             self.added(os.fstat(self._journal.fileno()).st_size)
+        for row in rows:
+            self._seen(row)
 
     def finish(self, counts: Counts, listed: str) -> Counts:
         """Check that the files are still there; returns `counts`, as `PartWriter.finish` of a single process."""
@@ -174,6 +179,7 @@ class PredictionWriter:
                 if row["error"]:
                     self._failed.add(row_key(row))
                 table.write(table_line(row))
+                self._seen(row)
         return end
 
 

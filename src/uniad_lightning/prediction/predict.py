@@ -8,6 +8,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.data.images.white_level import as_number, check_white_level
+from uniad_lightning.drift.monitor import Monitor
+from uniad_lightning.drift.status_file import StatusFile
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.files.within import is_within
@@ -42,9 +44,10 @@ def predict(cfg: DictConfig) -> Counts:
         with processes.agreed():
             sinks = open_sinks(_sinks(cfg)) if processes.first else []
             source, detector = _open_input(cfg, processes)
+            drift = _drift(cfg, detector)
         with processes.agreed():
-            whole = _open_results(cfg) if processes.first else None
-        with whole or nullcontext():
+            whole = _open_results(cfg, drift) if processes.first else None
+        with whole or nullcontext(), drift if processes.first else nullcontext():
             with processes.agreed():
                 writer = _writer(cfg, processes, whole)
                 outgoing = Outgoing(Path(cfg.output_dir), sinks, resume=cfg.resume)
@@ -98,7 +101,12 @@ def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector
     return read_as(source, white_level=white_level, channels=detector.channels), detector
 
 
-def _open_results(cfg: DictConfig) -> PredictionWriter:
+def _drift(cfg: DictConfig, detector: Detector) -> StatusFile:
+    monitor = Monitor(detector.calibration, window=cfg.drift_window, defects=cfg.drift_defects)
+    return StatusFile(Path(cfg.output_dir), monitor, resume=cfg.resume)
+
+
+def _open_results(cfg: DictConfig, drift: StatusFile) -> PredictionWriter:
     """The files of the results, new or resumed."""
     folder, checkpoint = Path(cfg.output_dir), expand(cfg.ckpt_path).resolve()
     settings = {
@@ -113,7 +121,7 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
     refuse_in_the_way(folder, [CONFIG])
     writer = PredictionWriter(
         folder, overlays=cfg.overlays, overlays_size=cfg.overlays_size, settings=settings, resume=cfg.resume,
-        overwrite=cfg.overwrite,
+        overwrite=cfg.overwrite, seen=drift.seen,
     )  # fmt: skip
     if cfg.resume and not writer.kept and not part_files(folder):
         warn(f"resume=true: {folder} holds no predictions yet; starting")

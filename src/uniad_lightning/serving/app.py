@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uniad_lightning import __version__
 from uniad_lightning.errors import InputError, TemporaryError, printable
 from uniad_lightning.serving.body import RETRY_AFTER, Bodies, explain
-from uniad_lightning.serving.inspector import Inspector, QueueFull
+from uniad_lightning.serving.inspector import Inspector, QueueFull, monitor_of
 from uniad_lightning.serving.metrics import Metrics
 from uniad_lightning.serving.schemas import Answer, JsonImages, Problem, Ready
 from uniad_lightning.serving.served_model import ServedModel
@@ -56,7 +56,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 def create_app(settings: Settings, model: ServedModel) -> FastAPI:
     """The application that serves `model`; its routes are documented at `/openapi.json`."""
-    metrics = Metrics()
+    metrics = Metrics(monitor_of(settings, model))
     app = FastAPI(title="uniad serve", version=__version__, docs_url=None, redoc_url=None, lifespan=_inspecting)
     app.state.metrics = metrics
     app.state.inspector = Inspector(settings, model, metrics)  # nothing else holds the model, which it replaces

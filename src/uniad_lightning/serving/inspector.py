@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from uniad_lightning.drift.monitor import Monitor
 from uniad_lightning.errors import InputError, print_stderr, print_stdout
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.rows import inspection_fields
@@ -20,6 +21,12 @@ from uniad_lightning.serving.body import Upload
 from uniad_lightning.serving.metrics import Metrics
 from uniad_lightning.serving.served_model import ServedModel, version_of
 from uniad_lightning.serving.settings import Settings
+
+
+def monitor_of(settings: Settings, model: ServedModel) -> Monitor:
+    """What compares the images of `model` with those of its calibration."""
+    calibration = model.detector.calibration
+    return Monitor(calibration, window=settings.drift_window, defects=settings.drift_defects)
 
 
 class QueueFull(Exception):
@@ -114,7 +121,7 @@ class Inspector:
                     print_stderr(f"{error}; {self.model.name} stays in use")
             else:
                 known = self.model.version
-                self.metrics.start_again()
+                self.metrics.start_again(monitor_of(self.settings, self.model))
                 self.metrics.reloads.labels("done").inc()
                 with suppress(OSError):
                     print_stdout(f"{path} has changed: now {self.model.name}", flush=True)

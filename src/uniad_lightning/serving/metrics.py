@@ -1,26 +1,36 @@
 """What `/metrics` tells Prometheus, of one worker or, through files, of all."""
 
 import os
-from collections import defaultdict, deque
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from uniad_lightning.drift.monitor import DRIFT, Monitor, Product
+from uniad_lightning.errors import print_stderr
+from uniad_lightning.inspection.boundary import Boundary
 from uniad_lightning.inspection.result import Inspection
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"  # the folder through which workers add up; prometheus_client reads it
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64)
-_RECENT = 500  # images of a product, whose median score is compared
+
+
+_OF_WINDOW = {
+    "score_drift": "Median score of the last images less the calibration's, in spreads of the boundary",
+    "score_range": "Interquartile range of the last scores, of the calibration's",
+    "unfamiliar_share": "Of the last images",
+}
 
 
 class Metrics:
-    """Counters and gauges of one worker. Label values are decisions and categories of the training: few."""
+    """Counters and gauges of one worker. Label values are decisions and categories of the training: few.
 
-    def __init__(self) -> None:
+    `monitor` compares the images of each product with the calibration's.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
         self.registry = own = CollectorRegistry()
         self.requests = Counter("uniad_requests", "Answers of /predict", ["status"], registry=own)
         self.seconds = Histogram("uniad_request_seconds", "Of /predict", registry=own, buckets=_SECONDS)
@@ -31,13 +41,14 @@ class Metrics:
         self.limit = Gauge("uniad_queue_limit", "More get status 503", registry=own, multiprocess_mode="livesum")
         self.reloads = Counter("uniad_reloads", "Changes of the checkpoint", ["outcome"], registry=own)
         self.drift = Gauge(
-            "uniad_score_drift",
-            f"Median score of the last {_RECENT} images, in spreads of the calibration: 0 as there, 1 at the boundary",
-            ["product"],
-            registry=own,
-            multiprocess_mode="livemostrecent",
-        )
-        self._scores: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT))
+            "uniad_drift", "1: the last images are unlike the calibration's", ["product"], registry=own,
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+        self.of_window = {
+            name: Gauge(f"uniad_{name}", meaning, ["product"], registry=own, multiprocess_mode="livemostrecent")
+            for name, meaning in _OF_WINDOW.items()
+        }
+        self._monitor = monitor
 
     def count(self, inspection: Inspection) -> None:
         """Count an inspected image."""
@@ -45,15 +56,31 @@ class Metrics:
         self.images.labels(inspection.decision or "", product).inc()
         if inspection.familiar is False:
             self.unfamiliar.inc()
-        if inspection.boundary is not None:
-            scores = self._scores[product]
-            scores.append(inspection.score)
-            edge = inspection.boundary
-            self.drift.labels(product).set((float(np.median(scores)) - edge.score) / edge.spread + 1)
+        change = self._monitor.add(product, inspection.score, familiar=inspection.familiar)
+        if change is not None:
+            with suppress(OSError):  # of a terminal that is closed
+                print_stderr(f"drift: {change.sentence}")
+        self._show(self._monitor.product(product), inspection.boundary)
 
-    def start_again(self) -> None:
-        """Forget the scores of another checkpoint: they have another scale."""
-        self._scores.clear()
+    def _show(self, own: Product, boundary: Boundary | None) -> None:
+        """Set the gauges of a product, those that its baseline and its `boundary` allow."""
+        if own.baseline is None or boundary is None:
+            return
+        found, known = own.statistics(), own.baseline
+        self.drift.labels(own.name).set(own.state == DRIFT)
+        values = {
+            "score_drift": (found.median - known.median) / boundary.spread,
+            "score_range": found.interquartile_range / (known.high - known.low or boundary.spread),
+            "unfamiliar_share": found.unfamiliar_share,
+        }
+        for name, value in values.items():
+            self.of_window[name].labels(own.name).set(value)
+
+    def start_again(self, monitor: Monitor) -> None:
+        """Compare with another checkpoint, whose scores have another scale; what was found before is over."""
+        for name in self._monitor.products:
+            self.drift.labels(name).set(0)
+        self._monitor = monitor
 
     def text(self) -> bytes:
         """The text format of Prometheus."""

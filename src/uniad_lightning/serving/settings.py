@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from uniad_lightning.drift.monitor import check_settings
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
 
@@ -36,6 +37,8 @@ class Settings:
     read_timeout: float
     stop_timeout: float
     reload_every: float | None
+    drift_window: int
+    drift_defects: float
 
     @property
     def max_bytes(self) -> int:
@@ -64,6 +67,7 @@ def settings_of(cfg: DictConfig) -> Settings:
     port, every = values["port"], values["reload_every"]
     _refuse_unless(isinstance(port, int) and 0 <= port <= 65535, "port", port, "0 (any free one) to 65535")
     _refuse_unless(every is None or (_is_number(every) and every > 0), "reload_every", every, "seconds, or null")
+    check_settings(drift_window=values["drift_window"], drift_defects=values["drift_defects"])
     _refuse_open_door(values["host"], values["token"])
     return Settings(**values)
 
