@@ -8,6 +8,7 @@ chance of up to `defects`, wherever that makes a limit wider.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +43,8 @@ class Limits(NamedTuple):
 
     @property
     def can_tell(self) -> bool:
-        """Whether any count would be drift: not so of too few images, in the window or at the calibration."""
-        return min(self.unfamiliar, self.higher, self.narrower) <= self.window or max(self.lower, self.wider) >= 0
+        """Whether scores that are all higher would be drift: not so of too few images, in the window or before."""
+        return self.higher <= self.window
 
     def passed(self, *, unfamiliar: int, above: int, inside: int) -> list[str]:
         """The names of the limits that these counts reach; `above` the median, `inside` the quartiles."""
@@ -59,7 +60,12 @@ class Limits(NamedTuple):
 
 def limits_of(baseline: Baseline, window: int, *, defects: float, level: float) -> Limits:
     """The limits that each single one of a window's counts reaches with a chance of at most `level` without drift."""
-    low, median, high = ranks(baseline.images)
+    return _limits(baseline.images, baseline.compared, baseline.unfamiliar, window, defects, level)
+
+
+@lru_cache(maxsize=1000)  # products often have as many images; a search takes 20 ms
+def _limits(images: int, compared: int, unfamiliar: int, window: int, defects: float, level: float) -> Limits:
+    low, median, high = ranks(images)
 
     def more(share: np.ndarray) -> np.ndarray:
         return defects + (1 - defects) * share
@@ -67,9 +73,9 @@ def limits_of(baseline: Baseline, window: int, *, defects: float, level: float) 
     def fewer(share: np.ndarray) -> np.ndarray:
         return (1 - defects) * share
 
-    above = (baseline.images + 1 - median, median)
-    inside = (high - low, baseline.images + 1 - high + low)
-    strange = (baseline.unfamiliar + 1, baseline.compared - baseline.unfamiliar)
+    above = (images + 1 - median, median)
+    inside = (high - low, images + 1 - high + low)
+    strange = (unfamiliar + 1, compared - unfamiliar)
     return Limits(
         window,
         unfamiliar=_from(window, strange, more, level),
