@@ -19,15 +19,18 @@ _OLDER = "the detector was calibrated by an earlier version: uniad calibrate ckp
 
 
 class Change(NamedTuple):
-    """The state of a product has become another one, for the reason `why`."""
+    """The state of a product was `before` and has become `state`, for the reason `why`."""
 
     product: str
+    before: str
     state: str
     why: str
 
     @property
     def sentence(self) -> str:
-        """What to print."""
+        """What to print; empty where a window is full for the first time and nothing has drifted."""
+        if (self.before, self.state) == (UNKNOWN, OK):
+            return ""
         name = self.product or "the product"
         if self.state == DRIFT:
             return f"{name} has drifted: {self.why}; look at light, camera and parts, then uniad calibrate"
@@ -67,16 +70,11 @@ class Monitor:
         return next((state for state in (DRIFT, OK) if state in states), UNKNOWN)
 
     def add(self, product: str, score: float, *, familiar: bool | None) -> Change | None:
-        """Take in an image of `product`, an empty name where it is not known; what has changed by it, if anything.
-
-        From `unknown` to `ok` is no change to speak of.
-        """
+        """Take in an image of `product`, an empty name where it is not known; what has changed by it, if anything."""
         own = self.product(product)
         before = own.state
         own.add(score, familiar=familiar)
-        if own.state == before or (before, own.state) == (UNKNOWN, OK):
-            return None
-        return Change(own.name, own.state, own.why)
+        return None if own.state == before else Change(own.name, before, own.state, own.why)
 
     def product(self, product: str) -> "Product":
         """The state of `product`, which begins with this where it has none."""

@@ -56,7 +56,7 @@ class StatusFile:
         change = self._monitor.add(row["category"], row["score"], familiar=row["familiar"])
         if not self._entered:
             return
-        if change is not None:
+        if change is not None and change.sentence:
             print_beside(f"drift: {change.sentence}; {self._path}")
         if change is not None or time.monotonic() - self._written >= _OFTEN:
             with suppress(OSError):

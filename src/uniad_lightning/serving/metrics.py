@@ -57,7 +57,7 @@ class Metrics:
         if inspection.familiar is False:
             self.unfamiliar.inc()
         change = self._monitor.add(product, inspection.score, familiar=inspection.familiar)
-        if change is not None:
+        if change is not None and change.sentence:
             with suppress(OSError):  # of a terminal that is closed
                 print_stderr(f"drift: {change.sentence}")
         self._show(self._monitor.product(product), inspection.boundary)
