@@ -3,9 +3,9 @@
     python benchmarks/drift_photos.py OUT FOLDER [FOLDER...] [--backbone efficientnet_lite2] [--images 100]
 
 Each FOLDER is a product in the layout of MVTec AD. Of its good images (train and test, shuffled), `--images` train and
-calibrate the bank, and up to 400 others come along the line, one in twenty of them a defective one of the test split; then up
-to 150 of the good ones again for each disturbance. Prints for every product the state after the undisturbed ones, and
-after how many disturbed images drift is called.
+calibrate the bank, and up to 400 others come along the line, one in twenty of them a defective one of the test split;
+then up to 150 of the good ones again for each disturbance. Prints for every product the state after the undisturbed
+ones, and after how many disturbed images drift is called.
 """
 
 import argparse

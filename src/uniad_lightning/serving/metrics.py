@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from uniad_lightning.drift.monitor import DRIFT, Monitor, Product
+from uniad_lightning.drift.monitor import DRIFT, UNKNOWN, Monitor, Product
 from uniad_lightning.errors import print_stderr
 from uniad_lightning.inspection.boundary import Boundary
 from uniad_lightning.inspection.result import Inspection
@@ -67,7 +67,8 @@ class Metrics:
         if own.baseline is None or boundary is None:
             return
         found, known = own.statistics(), own.baseline
-        self.drift.labels(own.name).set(own.state == DRIFT)
+        if own.state != UNKNOWN:
+            self.drift.labels(own.name).set(own.state == DRIFT)
         values = {
             "score_drift": (found.median - known.median) / boundary.spread,
             "score_range": found.interquartile_range / (known.high - known.low or boundary.spread),
