@@ -15,6 +15,7 @@ from uniad_lightning.command_line.drift_command import show_drift
 from uniad_lightning.drift.status_file import read_status
 from uniad_lightning.errors import InputError
 from uniad_lightning.exit_status import DONE, DRIFTED, FAILED
+from uniad_lightning.inspection.boundary import Calibration
 
 
 def words(checkpoint, folder, *more):
@@ -169,3 +170,8 @@ def test_a_name_steers_no_terminal(tmp_path, capsys):
 def test_one_folder_is_expected(given):
     with pytest.raises(InputError, match="expected one folder"):
         show_drift(given)
+
+
+def test_baselines_come_back_from_the_metadata_of_an_exported_file(checkpoint):
+    calibration = Detector.load(checkpoint, device="cpu").calibration
+    assert Calibration.from_plain(json.loads(json.dumps(calibration.plain()))) == calibration
