@@ -493,10 +493,10 @@ def test_an_interrupt_leaves_whole_files_and_says_the_counts(line, tmp_path, cap
 
 
 def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path, monkeypatch):
-    from uniad_lightning.prediction import files as prediction_files
+    from uniad_lightning.prediction import open_files
 
     calls = []
-    real = prediction_files._write
+    real = open_files._write
 
     def write(file, data):
         calls.append(file.name)
@@ -504,7 +504,7 @@ def test_an_interrupt_between_the_two_files_leaves_neither_ahead(line, tmp_path,
             raise KeyboardInterrupt
         real(file, data)
 
-    monkeypatch.setattr(prediction_files, "_write", write)
+    monkeypatch.setattr(open_files, "_write", write)
     with pytest.raises(KeyboardInterrupt):
         predict(line, tmp_path / "out")
     names = [*(f"a/{i}.png" for i in range(7)), "b/7.png", "b/8.jpg.png", "b/9.png"]

@@ -1,9 +1,8 @@
 """The result files of `uniad predict`: one row per image, written as soon as it is inspected, whole after a kill."""
 
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.json_file import read_object
 from uniad_lightning.files.within import is_within
 from uniad_lightning.prediction.counts import Counts
-from uniad_lightning.prediction.open_files import check_present, explained, open_locked
+from uniad_lightning.prediction.open_files import append, check_present, explained, open_locked
 from uniad_lightning.prediction.overlays import OVERLAY_FOLDERS, remove_undrawn
 from uniad_lightning.prediction.processes import ALONE
 from uniad_lightning.prediction.rows import (
@@ -193,27 +192,8 @@ def row_key(row: Row) -> str:
     return key_of(row["path"], row["size"], row["mtime_ns"])
 
 
-def append(lines: Sequence[tuple[io.FileIO, Iterable[bytes]]]) -> None:
-    """Append lines to files; when one cannot be written, all are as they were."""
-    check_present(*(file for file, _ in lines))
-    ends = [os.fstat(file.fileno()).st_size for file, _ in lines]
-    try:
-        for file, own in lines:
-            _write(file, b"".join(own))
-    except BaseException:  # an interrupt, too
-        for (file, _), end in zip(lines, ends, strict=True):
-            file.truncate(end)
-        raise
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _write(file: io.FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:  # a nearly full disk takes a part
-        rest = rest[file.write(rest) :]
 
 
 def _remove_drawn(folder: Path) -> None:

@@ -16,11 +16,10 @@ from uniad_lightning.prediction.files import (
     JOURNAL,
     PARTS,
     PredictionWriter,
-    append,
     part_files,
     row_key,
 )
-from uniad_lightning.prediction.open_files import check_present, explained, open_locked
+from uniad_lightning.prediction.open_files import append, check_present, explained, open_locked
 from uniad_lightning.prediction.processes import Processes
 from uniad_lightning.prediction.rows import Row, Rows, part_line, read_rows
 from uniad_lightning.prediction.sources.items import Digests, Item

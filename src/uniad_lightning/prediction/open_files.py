@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,3 +54,22 @@ def explained(folder: Path) -> Iterator[None]:
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); what is written is kept: make "
             "room or mend the permissions, then go on with resume=true"
         ) from None
+
+
+def append(lines: Sequence[tuple[io.FileIO, Iterable[bytes]]]) -> None:
+    """Append lines to files; when one cannot be written, all are as they were."""
+    check_present(*(file for file, _ in lines))
+    ends = [os.fstat(file.fileno()).st_size for file, _ in lines]
+    try:
+        for file, own in lines:
+            _write(file, b"".join(own))
+    except BaseException:  # an interrupt, too
+        for (file, _), end in zip(lines, ends, strict=True):
+            file.truncate(end)
+        raise
+
+
+def _write(file: io.FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:  # a nearly full disk takes a part
+        rest = rest[file.write(rest) :]
