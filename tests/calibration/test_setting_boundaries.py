@@ -103,3 +103,28 @@ def test_the_only_image_of_a_category_sets_no_boundary(tree, uniad, tmp_path):
     assert status == 0, err
     calibration = Detector.load(tmp_path / "run").calibration
     assert (calibration.overall.images, list(calibration.categories)) == (9, ["bottle"])
+
+
+def test_further_defective_images_are_tested_under_the_category_found_in_them(tree, copied, uniad, tmp_path):
+    (tmp_path / "scrap").mkdir()
+    for name in ("bottle", "cable"):  # under another name: copies of the same name would be the test images again
+        shutil.copy(tree / name / "test/hole/000.png", tmp_path / "scrap" / f"{name}.png")
+    words = [f"ckpt_path={copied}", f"output_dir={tmp_path}/report", "rate=0.1", "folds=3"]
+    status, _, err = uniad("calibrate", *words, f"defective={tmp_path}/scrap")
+    assert status == 0, err
+    with (tmp_path / "report/outcomes.csv").open(newline="") as file:
+        defective = {row["category"]: int(row["defective"]) for row in csv.DictReader(file) if row["kind"] == "own"}
+    assert defective == {"bottle": 4, "cable": 4, "all": 8}  # three of the tree each, and one more
+    status, _, err = uniad("calibrate", *words, "overwrite=true", f"defective={tree}/bottle/test/hole")
+    assert status == 0, err
+    with (tmp_path / "report/test_scores.csv").open(newline="") as file:
+        assert len({row["path"] for row in csv.DictReader(file)}) == 10  # a test image is tested once
+
+
+def test_an_image_is_not_given_as_good_and_as_defective(tree, copied, uniad, tmp_path):
+    image = tree / "bottle/test/hole/000.png"
+    status, _, err = uniad(
+        "calibrate", f"ckpt_path={copied}", f"output_dir={tmp_path}/report", f"good={image}", f"defective={image}"
+    )
+    assert status == 2
+    assert "is given as good, too" in err.strip().splitlines()[-1]

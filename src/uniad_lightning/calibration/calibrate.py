@@ -15,6 +15,7 @@ from uniad_lightning.calibration.boundaries import (
 )
 from uniad_lightning.calibration.cross_fitting import can_cross_fit, cross_fit
 from uniad_lightning.calibration.images import (
+    further_defective,
     further_good,
     not_trained_on,
     refuse_without_images,
@@ -56,7 +57,7 @@ REFERENCES = 1000  # train images whose mean features are stored, to find an ima
 class _Images(NamedTuple):
     splits: Splits  # of the training
     held_out: list[Record]  # good images that were not trained on, further ones of `good` included
-    test: list[Record]
+    test: list[Record]  # further ones of `defective` included
     train: list[Record]  # at most `REFERENCES`
     reused: int  # test images that are among those of `good`, and are therefore not in `test`
     cross_fitted: bool  # whether the train images set the boundary, too
@@ -132,7 +133,9 @@ def _list_images(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any
     untrained = data.splits if data.is_other else not_trained_on(data.splits, checkpoint)
     further = [] if cfg.good is None else further_good(cfg.good, known=data.splits)
     untrained, reused = without_further(untrained, further)
-    good, test = [*untrained.validation, *further], list(untrained.test)
+    defective = [] if cfg.defective is None else further_defective(cfg.defective, further)
+    untrained, _ = without_further(untrained, defective)  # of a test image, what is given here is the label
+    good, test = [*untrained.validation, *further], [*untrained.test, *defective]
     cross_fitted = (
         cfg.by == "rate" and not data.is_other and can_cross_fit(engine.module, checkpoint, data.splits, cfg.folds)
     )
@@ -159,7 +162,7 @@ def _score(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any], ima
     if images.cross_fitted:
         good = Scores.joined([good, cross_fit(engine, checkpoint, cfg.data, images.splits, cfg.folds)])
     if recognition is not None and recognition.reliable:
-        good = with_categories(good, recognition.familiarity)
+        good, test = (with_categories(scores, recognition.familiarity) for scores in (good, test))
     return _Scored(good, test, recognition)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from uniad_lightning.calibration.boundaries import missing_images_message
 from uniad_lightning.data.layouts.category_names import composed
+from uniad_lightning.data.layouts.folder_categories import DEFECTIVE
 from uniad_lightning.data.layouts.patterns import matches
 from uniad_lightning.data.records import GOOD, Record, Splits
 from uniad_lightning.data.same_images import among
@@ -59,10 +60,7 @@ def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:
 
     Held-out images of `known` are left out. Raises InputError for no image, and for a train image of `known`.
     """
-    listed = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Sequence) else []
-    if not listed or not all(isinstance(pattern, str) and pattern for pattern in listed):
-        raise InputError(f"good={patterns}: expected a folder, a file, a glob, or a list of them; quote a number")
-    paths = {path.resolve(): path for pattern in listed for path in matches(*_rooted(pattern), key="good")}
+    paths = _named(patterns, "good")
     trained = among(paths, known.train)
     if trained:
         raise InputError(
@@ -71,6 +69,26 @@ def further_good(patterns: str | Sequence[str], known: Splits) -> list[Record]:
         )
     held_out = among(paths, known.validation)
     return [Record(path, (), "", GOOD, 0) for real, path in sorted(paths.items()) if real not in held_out]
+
+
+def further_defective(patterns: str | Sequence[str], good: Sequence[Record]) -> list[Record]:
+    """Records, without a category, of the defective images that `patterns` name, as `further_good` takes them.
+
+    Raises InputError for no image, and for one that is among the further `good` ones.
+    """
+    paths = _named(patterns, "defective")
+    both = among(paths, good)
+    if both:
+        raise InputError(f"defective={patterns}: {paths[min(both)]} is given as good, too; take it out of one of them")
+    return [Record(path, (), "", DEFECTIVE, 1) for _, path in sorted(paths.items())]
+
+
+def _named(patterns: str | Sequence[str], key: str) -> dict[Path, Path]:
+    """The images that `patterns` name by their resolved paths; InputError with `key` for none."""
+    listed = [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Sequence) else []
+    if not listed or not all(isinstance(pattern, str) and pattern for pattern in listed):
+        raise InputError(f"{key}={patterns}: expected a folder, a file, a glob, or a list of them; quote a number")
+    return {path.resolve(): path for pattern in listed for path in matches(*_rooted(pattern), key=key)}
 
 
 def without_further(splits: Splits, further: Sequence[Record]) -> tuple[Splits, int]:

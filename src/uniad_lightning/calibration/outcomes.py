@@ -10,6 +10,7 @@ from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.results.outcomes import Outcome, with_sum
 
 _RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
+FURTHER = "further"  # shown for images, given besides the data set, whose category is not known
 _ALARMING = 0.5  # share of the good ones
 _BLIND = 0.9  # share of the defective images of a category; a boundary that misses more is useless there
 
@@ -28,7 +29,7 @@ def outcomes(calibration: Calibration, test: Scores) -> tuple[list[Outcome], lis
 def _outcome(name: str, boundary: Boundary, images: Scores) -> Outcome:
     good, defective = (images.labelled(label).score for label in (0, 1))
     alarms, misses = (good > boundary.score).sum(), (defective <= boundary.score).sum()
-    return Outcome(name, boundary.score, len(good), int(alarms), len(defective), int(misses))
+    return Outcome(name or FURTHER, boundary.score, len(good), int(alarms), len(defective), int(misses))
 
 
 def at_rates(good: Scores, test: Scores, *, by_category: bool) -> dict[float, Outcome]:
@@ -63,7 +64,7 @@ def warn_of_blind(overall: Sequence[Outcome], own: Sequence[Outcome]) -> list[st
 def by_kind(held_out: Scores, test: Scores) -> dict[str, dict[str, np.ndarray]]:
     """Scores by category (further good images have none) and kind: `sets the boundary`, `good`, `defective`."""
     return {
-        name or "further": {
+        name or FURTHER: {
             "sets the boundary": held_out.of(name).score,
             "good": test.of(name).labelled(0).score,
             "defective": test.of(name).labelled(1).score,
