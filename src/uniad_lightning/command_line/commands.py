@@ -37,6 +37,11 @@ COMMANDS = {
         "uniad predict ckpt_path=runs/mvtec/checkpoints/last.ckpt input=photos",
         "report.after_prediction",
     ),
+    "feedback": Command(
+        "keep an operator's verdicts on predictions; show, then take, what they change: boundary, bank, training",
+        "uniad feedback predictions=OUT/predictions.csv verdicts=verdicts.csv",
+        "feedback.feedback",
+    ),
     "serve": Command(
         "serve a checkpoint or an exported file over HTTP: JSON, metrics, a page to drop images on",
         "uniad serve ckpt_path=runs/mvtec/checkpoints/last.ckpt port=8000",

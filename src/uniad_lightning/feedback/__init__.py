@@ -1,0 +1,1 @@
+"""What an operator says of predictions: kept with its history, and what it changes, shown before it is taken."""

@@ -1,0 +1,141 @@
+"""Verdicts set the boundary: images judged good are among those it is set on, defective ones say what it misses."""
+
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from uniad_lightning.calibration.calibrate import calibrate
+from uniad_lightning.data.records import Record
+from uniad_lightning.data.same_images import among
+from uniad_lightning.data.selection import image_groups
+from uniad_lightning.errors import InputError, print_stdout
+from uniad_lightning.feedback.changes import Case, Proposal
+from uniad_lightning.feedback.judged import decisions, records_of
+from uniad_lightning.files.atomic import write_whole
+from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.inspection.familiarity import Familiarity
+from uniad_lightning.results.run_folder import CALIBRATION, LAST, write_text
+from uniad_lightning.results.written_files import note
+from uniad_lightning.settings import conf_dir
+from uniad_lightning.training.build import build_saved_data, warn
+from uniad_lightning.training.checkpoint import AtomicCheckpointIO, load_checkpoint
+
+_REPORT = "calibration"  # folder of the report of `uniad calibrate`
+
+
+class _Usable(NamedTuple):
+    good: list[Record]
+    defective: list[Record]
+
+
+def propose(case: Case) -> Proposal:
+    """The boundary of `uniad calibrate` with the judged images, in a copy of the checkpoint.
+
+    Raises InputError as `calibrate` does, and where no judged image can set or test it.
+    """
+    usable = _usable(case)
+    copy = case.work / LAST
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(Path(case.path).expanduser(), copy)
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        calibrate(_settings(case, copy, usable))
+    print_stdout("\n".join(line for line in printed.getvalue().splitlines() if not line.startswith("report: ")))
+    changed = load_checkpoint(str(copy))
+    calibration = Calibration.from_plain(changed["calibration"])
+    familiarity = Familiarity.from_plain(changed["familiarity"]) if "familiarity" in changed else None
+    after = decisions(calibration, familiarity, case.scores, case.judged)
+
+    def write(folder: Path) -> list[str]:
+        AtomicCheckpointIO().save_checkpoint(changed, folder / LAST)
+        _keep_report(case.work / _REPORT, folder / _REPORT, folder / LAST)
+        return [
+            f"the checkpoint with the new boundary: {folder / LAST}; the report of its calibration: {folder / _REPORT}"
+        ]
+
+    before = case.calibration.overall.score
+    what = (
+        f"boundary for all categories {before:.4g} -> {calibration.overall.score:.4g} ({calibration.method}); "
+        f"{len(usable.good)} images judged good have helped to set it, so expect more false alarms on new ones"
+    )
+    return Proposal(what, case.scores.score.tolist(), after, write)
+
+
+def _usable(case: Case) -> _Usable:
+    """The judged images that were not trained on, by their verdict."""
+    data = build_saved_data(case.checkpoint, case.engine.module, case.cfg.data, evaluates=True)
+    data.prepare_data()
+    data.setup()
+    records = records_of(case.judged, case.engine.categories)
+    seen = among({record.image.resolve() for record in records}, data.splits.train)  # type: ignore[union-attr]
+    groups = set(case.checkpoint.get("trained", torch.zeros(0)).tolist())  # those that a bank took later, too
+    numbers = image_groups(records).tolist()
+    new = [
+        r
+        for r, n in zip(records, numbers, strict=True)
+        if n not in groups and r.image.resolve() not in seen  # type: ignore[union-attr]
+    ]
+    good, defective = ([record for record in new if record.label == label] for label in (0, 1))
+    _warn_of_trained(records, new)
+    _warn_of_chosen(case)
+    if not new:
+        raise InputError("change=boundary: all images with a verdict were trained on, and can set no boundary")
+    return _Usable(good, defective)
+
+
+def _warn_of_trained(records: Sequence[Record], new: Sequence[Record]) -> None:
+    trained = [record for record in records if record not in new]
+    wrong = [record for record in trained if record.label]
+    if trained:
+        warn(f"{len(trained)} images with a verdict were trained on, so they neither set nor test the boundary")
+    if wrong:
+        warn(
+            f"{len(wrong)} of them were judged defective, such as {wrong[0].image}, and were trained on as good ones; "
+            "train again without them (change=training)"
+        )
+
+
+def _warn_of_chosen(case: Case) -> None:
+    """Warns where most images judged good are false alarms: they were looked at for their high scores."""
+    good = [decision for one, decision in zip(case.judged, case.decisions, strict=True) if one.good]
+    alarms = good.count("defective")
+    if alarms > len(good) / 2:
+        warn(
+            f"{alarms} of the {len(good)} images judged good are false alarms, chosen for their high scores: the "
+            "boundary rises more than the rate asks for; judge images that were called good as well"
+        )
+
+
+def _settings(case: Case, copy: Path, usable: _Usable) -> DictConfig:
+    """Those of `uniad calibrate`, with the method and rate of the present boundary where no other is given."""
+    cfg, settings = case.cfg, DictConfig(OmegaConf.load(conf_dir() / "calibrate.yaml"))
+    settings.pop("defaults")
+    method, _, value = case.calibration.method.partition("=")
+    if value and cfg.by in (None, method) and cfg.get(method) is None:
+        settings[method] = float(value)
+    settings.by = cfg.by or method
+    settings.update({name: cfg[name] for name in ("rate", "recall") if cfg[name] is not None})
+    settings.data, settings.device = cfg.data, cfg.device
+    settings.ckpt_path, settings.output_dir = str(copy), str(case.work / _REPORT)
+    settings.good = [str(record.image) for record in usable.good] or None
+    settings.defective = [str(record.image) for record in usable.defective] or None
+    return settings
+
+
+def _keep_report(made: Path, folder: Path, checkpoint: Path) -> None:
+    """Copy the report of the calibration, which names the checkpoint where it is now."""
+    for path in sorted(path for path in made.iterdir() if path.is_file()):
+        if path.name == CALIBRATION:
+            facts = {**json.loads(path.read_text()), "checkpoint": str(checkpoint)}
+            write_text(folder / path.name, json.dumps(facts, indent=2) + "\n")
+        else:
+            note(folder / path.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(folder / path.name, path.read_bytes())
