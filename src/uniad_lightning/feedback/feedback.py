@@ -126,10 +126,10 @@ def _show_history(predictions: Predictions) -> None:
 
 def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:
     """The images with a verdict in all folders, decided by the checkpoint as it is."""
-    path = str(cfg.ckpt_path or _checkpoint_of(folders[-1]))
     judged = find_images(
         folders, images=None if cfg.images is None else expand(str(cfg.images)), on_missing=cfg.on_missing
     )
+    path = str(cfg.ckpt_path or _checkpoint_of(folders[-1]))
     engine = load_engine(path, find_device(cfg.device))
     if engine.calibration is None:
         raise InputError(f"ckpt_path={path}: has no boundary, so nothing is decided; set one with uniad calibrate")

@@ -108,7 +108,7 @@ def _says_the_same(entry: Entry, before: Entry | None) -> bool:
 def _cells(entry: Entry) -> list[str]:
     score = "" if entry.score is None else f"{entry.score:.9g}"
     size = "" if entry.size is None else str(entry.size)
-    plain = entry._replace(when=entry.when.isoformat(timespec="milliseconds"))  # type: ignore[arg-type]
+    plain = entry._replace(when=entry.when.isoformat(timespec="microseconds"))  # type: ignore[arg-type]
     return list(map(str, plain._replace(score=score, size=size)))  # type: ignore[arg-type]
 
 
@@ -124,7 +124,7 @@ def _text(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     try:
         remove_left([path])
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{path}: cannot be written, and no verdict was added; {system_reason(error)}") from None
 

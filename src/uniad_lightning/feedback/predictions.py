@@ -6,6 +6,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.errors import InputError, did_you_mean, printable
 from uniad_lightning.files.json_file import read_object
 from uniad_lightning.files.user_path import expand
@@ -107,9 +108,9 @@ def _spellings(path: str) -> set[str]:
 
 
 def _folder_of(given: Path) -> Path:
-    """The folder that the names of the results are relative to, for `input` of a folder, pattern, list or image."""
+    """The folder that names are relative to: `given` is a folder, which may be gone, a pattern, a list or an image."""
     if given.is_dir():
         return given
     if has_magic(str(given)) and not given.exists():
         return split(str(given))[0]
-    return given.parent
+    return given.parent if is_image(given) or given.suffix.lower() == ".txt" else given

@@ -67,7 +67,7 @@ def read_verdicts(file: Path) -> list[Verdict]:
 def _read(file: Path) -> tuple[str, datetime]:
     """The text of the file, and when it was last changed."""
     try:
-        return read_text(file), datetime.fromtimestamp(int(file.stat().st_mtime), timezone.utc)
+        return read_text(file), datetime.fromtimestamp(file.stat().st_mtime, timezone.utc)
     except OSError as error:
         raise InputError(f"verdicts={file}: cannot be read; {system_reason(error)}") from None
     except UnicodeDecodeError as error:
