@@ -24,6 +24,7 @@ class ReportedImage(NamedTuple):
         found: the category found in the image, empty where it is not known.
         familiar: False where it resembles no category of the training; None where that is not known.
         error: why it could not be inspected, or empty.
+        verdict: what a person has said of it (`uniad feedback`): `good`, `defective`, or empty.
     """
 
     path: str
@@ -35,6 +36,7 @@ class ReportedImage(NamedTuple):
     found: str
     familiar: bool | None
     error: str
+    verdict: str = ""
 
 
 class ReportedRun(NamedTuple):

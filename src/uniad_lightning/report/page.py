@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from uniad_lightning.results.history import commands
 from uniad_lightning.results.written_files import MARK
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_PROGRAM = ("state.js", "numbers.js", "charts.js", "table.js", "gallery.js", "viewer.js", "start.js")
+_PROGRAM = ("state.js", "numbers.js", "charts.js", "table.js", "gallery.js", "viewer.js", "verdicts.js", "start.js")
 
 
 class PageRun(NamedTuple):
@@ -73,6 +74,7 @@ def _run(one: PageRun) -> dict[str, Any]:
     return {
         "name": printable(one.name),
         "labelled": run.labelled,
+        "feedback": None if run.labelled else _feedback(run),
         "products": [printable(name) for name in names],
         "numbers": [_row(row._asdict()) for row in numbers_of(run)] if run.labelled else [],
         "boundary": {
@@ -85,6 +87,15 @@ def _run(one: PageRun) -> dict[str, Any]:
             _image(image, one.drawn.pictures.get(place), names, colour) for place, image in enumerate(run.images)
         ],
         "scales": [_opacity_start(colour.get(name)) for name in names],
+    }
+
+
+def _feedback(run: ReportedRun) -> dict[str, str]:
+    """Under which name a browser keeps the verdicts on a run, and the command that takes them."""
+    folder = str(run.folder.absolute())
+    return {
+        "key": printable(folder),
+        "command": printable(shlex.join(["uniad", "feedback", f"predictions={folder}", "verdicts=verdicts.csv"])),
     }
 
 
@@ -116,6 +127,8 @@ def _image(
         plain["found"] = printable(image.found)
     if image.familiar is False:
         plain["unfamiliar"] = True
+    if image.verdict:
+        plain["verdict"] = image.verdict
     if image.error:
         plain["error"] = printable(image.error)
     if picture is not None:

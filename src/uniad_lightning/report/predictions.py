@@ -14,6 +14,8 @@ from yaml import YAMLError
 from uniad_lightning.data.images.channels import Channels, check_channels
 from uniad_lightning.data.images.white_level import as_number, check_white_level, white_level_of
 from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.feedback.history import Entry, latest, read_history
+from uniad_lightning.feedback.predictions import cell_of
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.prediction.files import SETTINGS, part_files
@@ -37,7 +39,8 @@ def read_predictions(folder: Path) -> ReportedRun:
     file = Path(str(settings.get("ckpt_path", "")))
     calibration, found_level, channels = _of_detector(file)
     given = settings.get("category")
-    images = tuple(map(_image, rows.values()))
+    verdicts = latest(read_history(folder))
+    images = tuple(_image(row)._replace(verdict=_verdict(verdicts, row["path"])) for row in rows.values())
     sizes = [row["size"] for row in rows.values()]
     level = as_number(config.get("white_level") or found_level)
     return ReportedRun(
@@ -68,6 +71,11 @@ def _image(row: Row) -> ReportedImage:
     return ReportedImage(
         row["path"], category, None, "", row["score"], row["decision"], category, row["familiar"], row["error"]
     )
+
+
+def _verdict(verdicts: Mapping[str, Entry], path: str) -> str:
+    entry = verdicts.get(cell_of(path))
+    return "" if entry is None else entry.verdict
 
 
 def _settings(folder: Path) -> dict[str, Any]:

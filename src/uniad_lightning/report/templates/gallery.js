@@ -74,7 +74,8 @@ function cardOf(image) {
     mark, element("span", {}, score(image.score)), element("span", { class: "name", title: name }, name), off,
     element("span", { class: "path", title: image.path }, element("bdi", {}, image.path))));
   const hover = (on) => fill(box, image, on ? (state.view === "image" && views().overlay ? "overlay" : "image") : state.view);
-  const card = { item: element("li", {}, button), mark, off, box, view: null };
+  const judges = judged() ? judgeButtons(image) : null;
+  const card = { item: element("li", {}, button, judges), mark, off, box, judges, view: null };
   cards.set(image, card);
   return card;
 }
@@ -85,6 +86,7 @@ function refresh(image) {
     fill(card.box, image, state.view);
     card.view = state.view;
   }
+  if (card.judges) pressJudges(card.judges, image);
   card.mark.className = kind;
   card.mark.textContent = text;
   const off = image.score === null ? 0 : image.score - boundaryOf(image.product);
@@ -109,6 +111,8 @@ const DECISIONS = {
   defective: { name: "called defective", of: (image) => decisionOf(image) === "defective" },
   good: { name: "called good", of: (image) => decisionOf(image) === "good" },
   unfamiliar: { name: "unfamiliar", of: (image) => image.unfamiliar === true },
+  judged: { name: "with a verdict", judged: true, of: (image) => verdictOf(image) !== null },
+  unjudged: { name: "without a verdict", judged: true, of: (image) => verdictOf(image) === null },
   failed: { name: "not inspected", of: (image) => image.score === null },
 };
 

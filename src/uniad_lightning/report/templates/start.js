@@ -13,6 +13,7 @@ function update() {
     showCharts();
     showComparison();
     showGallery();
+    showVerdicts();
   });
 }
 
@@ -80,7 +81,7 @@ function begin() {
   const kinds = [...new Set(images.map(({ kind }) => kind))].filter(Boolean).sort();
   byId("kind-field").hidden = !kinds.length;
   options(byId("kind"), ["", ...kinds].map((kind) => [kind, kind || "all"]), state.kind);
-  const known = Object.entries(DECISIONS).filter(([key, one]) => (labelled || !one.labelled) && (!["unfamiliar", "failed"].includes(key) || images.some(one.of)));
+  const known = Object.entries(DECISIONS).filter(([key, one]) => (labelled || !one.labelled) && (judged() || !one.judged) && (!["unfamiliar", "failed"].includes(key) || images.some(one.of)));
   if (!known.some(([key]) => key === state.decision)) state.decision = "";
   options(byId("decision"), known.map(([key, one]) => [key, one.name]), state.decision);
   options(byId("order"), Object.entries(ORDERS).map(([key, one]) => [key, !labelled && key === "wrong" ? "most defective first" : one.name]), state.order);
@@ -110,11 +111,12 @@ function start() {
   byId("more").addEventListener("click", () => { state.shown += 120; update(); });
   document.addEventListener("keydown", (event) => {
     const view = Object.keys(VIEWS)[Number(event.key) - 1];
-    if (!view || byId("viewer").open || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=number], select")) return;
+    if (!view || byId("viewer").open || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=number], input[type=text], select")) return;
     setView(view);
   });
   window.addEventListener("resize", update);
   startViewer();
+  startVerdicts();
   begin();
 }
 
