@@ -131,7 +131,7 @@ def test_false_alarms_enter_the_bank_and_are_none_from_then_on(feedback, line, u
 def test_the_next_training_takes_the_good_ones_and_no_defective_one(feedback, line, tree, uniad, tmp_path):
     status, out, err = feedback("change=training", "apply=true", verdicts=VERDICTS)
     assert status == 0, err
-    assert "18 good images of the training -> 22: 4 judged good join them, 0 judged defective leave them" in out
+    assert "18 good images of the training -> 22: 4 judged good join them, 0 judged defective leave them, 0 " in out
     listed = [json.loads(text) for text in (tmp_path / "new/train.jsonl").read_text().splitlines()]
     assert all(row["label"] == 0 for row in listed)
     root = tmp_path / "new"
@@ -159,7 +159,7 @@ def test_a_train_image_that_is_defective_leaves_the_list_and_is_told(uniad, line
     words = [f"predictions={tmp_path}/own", f"verdicts={tmp_path}/v.csv", "device=cpu"]
     status, out, err = uniad("feedback", *words, "change=training", "apply=true", f"output={tmp_path}/new")
     assert status == 0, err
-    assert "18 good images of the training -> 17: 0 judged good join them, 1 judged defective leave them" in out
+    assert "18 good images of the training -> 17: 0 judged good join them, 1 judged defective leave them, 1 " in out
     assert name not in (tmp_path / "new/train.jsonl").read_text()
     assert "cable/test/good/000.png" in (tmp_path / "new/test.jsonl").read_text()  # a test image stays one
 

@@ -167,6 +167,7 @@ def _score(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any], ima
 
 
 def _warnings(cfg: DictConfig, calibration: Calibration, good: Scores, reused: int) -> list[str]:
-    shared = f"good={cfg.good}: {reused} of these are test images; they set the boundary and are left out of the report"
+    given = f"good={cfg.good!s:.80}"
+    shared = f"{given}: {reused} of these are test images; they set the boundary and are left out of the report"
     few = warn_of_too_few(calibration, cfg.rate) if cfg.by == "rate" else warn_without_held_out(good)
     return [shared, *few] if reused else few

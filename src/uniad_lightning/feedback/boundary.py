@@ -60,12 +60,26 @@ def propose(case: Case) -> Proposal:
             f"the checkpoint with the new boundary: {folder / LAST}; the report of its calibration: {folder / _REPORT}"
         ]
 
-    before = case.calibration.overall.score
+    moved = _moved(case.calibration, calibration)
     what = (
-        f"boundary for all categories {before:.4g} -> {calibration.overall.score:.4g} ({calibration.method}); "
-        f"{len(usable.good)} images judged good have helped to set it, so expect more false alarms on new ones"
+        f"{moved} ({calibration.method}); {len(usable.good)} images judged good have helped to set it, so expect more "
+        "false alarms on new ones"
     )
     return Proposal(what, case.scores.score.tolist(), after, write)
+
+
+def _moved(before: Calibration, after: Calibration) -> str:
+    """The boundaries that decide, before and after: that for all categories, or those of the categories that differ."""
+    pairs = {"all categories": (before.overall, after.overall)}
+    if after.by_category:
+        pairs = {
+            name: (before.of(name if before.by_category and name in before.categories else None), own)
+            for name, own in sorted(after.categories.items())
+        }
+    moved = [
+        f"{name} {old.score:.4g} -> {new.score:.4g}" for name, (old, new) in pairs.items() if old.score != new.score
+    ]
+    return f"the boundary of {', '.join(moved)}" if moved else "no boundary moves"
 
 
 def _usable(case: Case) -> _Usable:

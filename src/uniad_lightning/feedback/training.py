@@ -46,9 +46,11 @@ def propose(case: Case) -> Proposal:
             f"uniad train --config-dir {folder} data={_NAME} ...",
         ]
 
+    own = sum(not record.label for record in records) - added
     what = (
         f"{len(splits.train)} good images of the training -> {len(train)}: {added} judged good join them, {removed} "
-        "judged defective leave them; decisions change with the next training"
+        f"judged defective leave them, {own} judged good are of the data set and stay; decisions change with the next "
+        "training"
     )
     return Proposal(what, case.scores.score.tolist(), case.decisions, write)
 
