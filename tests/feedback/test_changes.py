@@ -99,6 +99,19 @@ def test_misses_set_the_boundary_where_recall_is_asked_for(feedback, tmp_path):
     assert Detector.load(tmp_path / "new", device="cpu").calibration.method == "recall=0.99"
 
 
+def test_one_boundary_for_all_stays_one(feedback, line, uniad, tmp_path):
+    (tmp_path / "one/checkpoints").mkdir(parents=True)
+    shutil.copy(line / "bank/checkpoints/last.ckpt", tmp_path / "one/checkpoints/last.ckpt")
+    words = [f"ckpt_path={tmp_path}/one", f"output_dir={tmp_path}/c", "boundaries=one", "rate=0.2", "device=cpu"]
+    assert uniad("calibrate", *words)[0] == 0
+    words = ["change=boundary", f"ckpt_path={tmp_path}/one", "apply=true"]
+    status, out, err = feedback(*words, verdicts=VERDICTS)
+    assert status == 0, err
+    calibration = Detector.load(tmp_path / "new", device="cpu").calibration
+    assert (calibration.by_category, calibration.method) == (False, "rate=0.2")
+    assert "boundary: the boundary of all categories " in out
+
+
 def test_false_alarms_enter_the_bank_and_are_none_from_then_on(feedback, line, uniad, tmp_path):
     status, out, err = feedback("change=memory_bank", "apply=true", verdicts=VERDICTS)
     assert status == 0, err

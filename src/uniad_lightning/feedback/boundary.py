@@ -128,7 +128,7 @@ def _warn_of_chosen(case: Case) -> None:
 
 
 def _settings(case: Case, copy: Path, usable: _Usable) -> DictConfig:
-    """Those of `uniad calibrate`, with the method and rate of the present boundary where no other is given."""
+    """Those of `uniad calibrate`; method and rate if not given, and which boundaries decide, are as they were."""
     cfg, settings = case.cfg, DictConfig(OmegaConf.load(conf_dir() / "calibrate.yaml"))
     settings.pop("defaults")
     method, _, value = case.calibration.method.partition("=")
@@ -136,6 +136,7 @@ def _settings(case: Case, copy: Path, usable: _Usable) -> DictConfig:
         settings[method] = float(value)
     settings.by = cfg.by or method
     settings.update({name: cfg[name] for name in ("rate", "recall") if cfg[name] is not None})
+    settings.boundaries = "category" if case.calibration.by_category else "one"
     settings.data, settings.device = cfg.data, cfg.device
     settings.ckpt_path, settings.output_dir = str(copy), str(case.work / _REPORT)
     settings.good = [str(record.image) for record in usable.good] or None
