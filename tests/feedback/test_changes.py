@@ -99,6 +99,14 @@ def test_misses_set_the_boundary_where_recall_is_asked_for(feedback, tmp_path):
     assert Detector.load(tmp_path / "new", device="cpu").calibration.method == "recall=0.99"
 
 
+def test_more_misses_are_warned_of(feedback):
+    given = [("bottle/bright/00.png", "good"), ("bottle/bright/03.png", "defective")]
+    status, out, err = feedback("change=memory_bank", verdicts=given)
+    assert status == 0, err
+    assert "after:  0 false alarms of 1 good, 1 misses of 1 defective; recall 0.0%" in out
+    assert "warning: 1 more of the images judged defective would be missed" in err
+
+
 def test_one_boundary_for_all_stays_one(feedback, line, uniad, tmp_path):
     (tmp_path / "one/checkpoints").mkdir(parents=True)
     shutil.copy(line / "bank/checkpoints/last.ckpt", tmp_path / "one/checkpoints/last.ckpt")

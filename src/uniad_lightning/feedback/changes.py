@@ -13,6 +13,7 @@ from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.results.printing import LEFT, RIGHT, print_table
+from uniad_lightning.training.build import warn
 
 _HEAD = (
     "path", "verdict", "by", "when", "decision_then", "score_before", "decision_before", "score_after",
@@ -105,8 +106,10 @@ def show(case: Case, proposal: Proposal) -> None:
     columns += [("score\nafter", RIGHT), ("decision\nafter", LEFT), ("", LEFT)]
     print_table("images with a verdict", columns, lines)
     verdicts = [one.good for one in case.judged]
-    print_stdout(f"before: {Count.of(verdicts, case.decisions).text}")
-    print_stdout(f"after:  {Count.of(verdicts, proposal.decisions).text}")
+    now, then = (Count.of(verdicts, decided) for decided in (case.decisions, proposal.decisions))
+    print_stdout(f"before: {now.text}\nafter:  {then.text}")
+    if then.misses > now.misses:
+        warn(f"{then.misses - now.misses} more of the images judged defective would be missed; expect it of new ones")
 
 
 def table(case: Case, proposal: Proposal) -> str:
