@@ -1,6 +1,6 @@
 """The shell commands in the documents, as words.
 
-A command that cannot be composed here stands below `<!-- not checked: WHY -->`, on the line before its block.
+A block that no test can run or compose has `<!-- not run: WHY -->` on the line before it.
 """
 
 import re
@@ -17,31 +17,44 @@ PROGRAMS = ("uniad", "make", "python")
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n|\n(?= {4}))+")
-_MARK = re.compile(r"<!-- not checked: \S.* -->\n+\Z")
+_MARK = re.compile(r"<!-- not run: \S.* -->\n+\Z")
 _ENVIRONMENT = re.compile(r"[A-Z_]+=")
 
 
 class Command(NamedTuple):
-    """A command of a document: its words from the program on, and whether it is marked as not to be checked."""
+    """A command of a document: its words from the program on, and whether it is marked as not run."""
 
     words: tuple[str, ...]
     marked: bool
 
 
-def blocks(text: str, *languages: str) -> Iterator[tuple[str, bool]]:
-    """The fenced blocks in these languages, and whether each is marked; the indented ones count as language ''."""
-    for found in _FENCED.finditer(text):
-        if found[1] in languages:
-            yield found[2], bool(_MARK.search(text[: found.start()]))
-    if "" in languages:
-        without = _FENCED.sub(lambda found: "\n" * found[0].count("\n"), text)
-        for found in _INDENTED.finditer(without):
-            yield re.sub(r"^ {4}", "", found[0], flags=re.MULTILINE), bool(_MARK.search(without[: found.start()]))
+class Block(NamedTuple):
+    """A block of code: its language, '' of an indented one, its text, and whether it is marked as not run."""
+
+    language: str
+    text: str
+    marked: bool
+
+
+def blocks(text: str) -> list[Block]:
+    """The fenced and indented blocks of a document, in their order."""
+    without = _FENCED.sub(lambda found: re.sub(r"[^\n]", "x", found[0]), text)  # at the same places
+    fenced = [(found.start(), found[1], found[2]) for found in _FENCED.finditer(text)]
+    indented = [
+        (found.start(), "", re.sub(r"^ {4}", "", found[0], flags=re.MULTILINE)) for found in _INDENTED.finditer(without)
+    ]
+    found = sorted(fenced + indented)
+    return [Block(language, block, bool(_MARK.search(text[:start]))) for start, language, block in found]
 
 
 def commands(text: str) -> list[Command]:
     """The commands of `uniad`, `make` and `python` in the blocks of a document."""
-    return [Command(words, marked) for block, marked in blocks(text, "", "bash") for words in _commands_of(block)]
+    return [
+        Command(words, block.marked)
+        for block in blocks(text)
+        if block.language in ("", "bash")
+        for words in _commands_of(block.text)
+    ]
 
 
 def inline_commands(text: str) -> set[tuple[str, ...]]:
