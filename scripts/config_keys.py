@@ -39,7 +39,11 @@ def keys(path: Path, prefix: str) -> list[Key]:
     if not isinstance(root, yaml.MappingNode):
         return []
     found = _keys(root, "", text.splitlines())
-    return [key._replace(name=f"{prefix}{key.name}") for key in found if not re.match(r"defaults$|hydra\b", key.name)]
+    return [
+        key._replace(name=f"{prefix}{key.name}")
+        for key in found
+        if not re.match(r"defaults$|hydra$|hydra\.(?!sweeper)", key.name)
+    ]
 
 
 def _keys(node: yaml.MappingNode, prefix: str, lines: list[str]) -> Iterator[Key]:

@@ -151,7 +151,7 @@ def _composed_of(text: str, group: str) -> list[str]:
             said.append(f"[{shown}]({address(other)}#{option})")
         elif entry != "_self_":
             said.append(shown)
-    return [f"Starts from {', '.join(said)}; below is what differs."] if said else []
+    return [f"Starts from {', '.join(said)}."] if said else []
 
 
 def _head(text: str) -> list[str]:
@@ -159,12 +159,14 @@ def _head(text: str) -> list[str]:
     lines: list[str] = []
     for line in re.match(r"(?:#.*\n)*", text)[0].splitlines():  # type: ignore[index] - it matches the empty text
         said = line.removeprefix("#").removeprefix(" ")
-        sentence, _, command = said.partition("    ") if not said.startswith("  ") else ("", "", said.strip())
+        sentence, _, command = ("", "", said.strip()) if said.startswith("  ") else said.partition("    ")
+        command, _, note = command.partition("    ")
         lines += [text_of(sentence)] if sentence else []
-        if command and lines and lines[-1] == "```" and said.startswith("  "):
+        if command and not sentence and lines[-1:] == ["```"]:  # goes on with the block of the line before
             lines[-1:] = [command, "```"]
         elif command:
             lines += ["", "```bash" if "uniad " in command else "```", command, "```"]
+        lines += ["", text_of(note.strip(" ()"))] if note else []
     return lines
 
 
