@@ -18,7 +18,7 @@ _PLAIN = (
     (r"\bUnion\[(\w+|\w+\[\w+\]), (\w+)(?:, (\w+))?\]", r"\1 | \2 | \3"),
     (r" \| $", ""),
     (r"\bNone(Type)?\b", "null"),
-    (r"\bbool\b", "true, false"),
+    (r"^bool\b", "true, false"),
 )
 
 

@@ -178,7 +178,7 @@ def _table(found: list[Key]) -> list[str]:
     rows = [
         {
             "key": f"`{key.name}`",
-            "value": key.value and f"`{key.value}`",
+            "value": key.value and _value(key.value),
             "type": key.type,
             "meaning": text_of(key.meaning),
         }
@@ -186,6 +186,13 @@ def _table(found: list[Key]) -> list[str]:
     ]
     lines = [f"| {' | '.join(row[column] for column in columns)} |" for row in rows]
     return [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *lines]
+
+
+def _value(value: str) -> str:
+    """A value as code; a long list of words may be broken behind its commas."""
+    if len(value) < 40 or " " in value:
+        return f"`{value}`"
+    return f"<code>{escaped(value).replace(',', ',<wbr>')}</code>"
 
 
 def text_of(comment: str) -> str:
