@@ -40,8 +40,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     made |= {place: _linked((ROOT / name).read_text(encoding="utf-8"), ROOT) for name, place in BESIDE.items()}
     texts = [(path.read_text(encoding="utf-8"), path.parent) for path in (ROOT / "docs").glob("*.md")]
     texts += [((ROOT / name).read_text(encoding="utf-8"), ROOT) for name in BESIDE]
-    for path in {path for text, folder in texts for path in _targets(text, folder)}:
-        made.setdefault(_place(path), _shown(path)) if _place(path).startswith("files/") else None
+    linked = {path for text, folder in texts for path in _targets(text, folder)}
+    made |= {_place(path): _shown(path) for path in sorted(linked) if _place(path).startswith("files/")}
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
     return files
