@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format fuzz bench bench-gpu paper notebooks docs docs-serve
+.PHONY: help setup demo test test-all lint format fuzz matrix bench bench-gpu paper notebooks docs docs-serve
 
 help:  ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ SEED ?= 0
 COUNT ?= 10000
 fuzz: setup  ## read 10,000 files mutated from sound ones, SEED=0 COUNT=10000, and print how each kind ends (minutes)
 	PYTHONPATH=tests $(BIN)/python -m support.fuzzing $(SEED) $(COUNT)
+
+matrix: setup  ## run the fast tests under Python 3.10 to 3.13, with the oldest and newest packages (GBs to fetch; an hour)
+	$(BIN)/python scripts/matrix.py
 
 bench: setup  ## measure speed and memory against what is replaced, as ratios (minutes)
 	$(BIN)/python benchmarks/all.py

@@ -188,11 +188,13 @@ def main() -> None:
         seeds = [{**aurocs(folder), "minutes": json.loads((folder / "minutes.json").read_text())} for folder in folders]
         rows[name] = {key: statistics.mean(seed[key] for seed in seeds) for key in seeds[0]}
         rows[name] |= dict(zip(("ms", "megabytes", "checkpoint"), inference(folders[0], images), strict=True))
+    record = options.out / "systems.json"
+    rows = {**(json.loads(record.read_text()) if record.is_file() else {}), **rows}  # what --only left out stays
     heads = list(next(iter(rows.values())))
     print("| method |", " | ".join(heads), "|\n|---" + "|---" * len(heads) + "|")
     for name, row in rows.items():
         print(f"| `{name}` |", " | ".join(f"{row[head]:.1f}" for head in heads), "|")
-    (options.out / "systems.json").write_text(json.dumps(rows, indent=1))
+    record.write_text(json.dumps(rows, indent=1))
     draw(rows, options.out / "systems.png")
 
 

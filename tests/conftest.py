@@ -21,6 +21,11 @@ os.environ["UNIAD_CACHE"] = tempfile.mkdtemp(prefix="uniad-cache-")  # neither u
 SLOWEST_FIRST = ("test_ddp", "test_journey", "test_sweeps", "test_search", "test_prediction_ranks", "test_ablations")
 
 
+def pytest_unconfigure():
+    """Leave nothing behind."""
+    shutil.rmtree(os.environ["UNIAD_CACHE"], ignore_errors=True)
+
+
 def pytest_collection_modifyitems(items):
     """Begin with the slowest files; the others stay in their order."""
     places = {name: place for place, name in enumerate(SLOWEST_FIRST)}

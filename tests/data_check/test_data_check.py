@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from support.paths import ROOT
@@ -364,6 +365,24 @@ def test_own_images_and_packed_ones_are_checked(command, spoilt, tmp_path):
     assert "Traceback" not in err
     assert "120 files of" in out
     assert not [row for row in findings(tmp_path / "packed") if row["severity"] == ERROR]
+
+
+def test_images_of_other_channels_are_checked_as_a_training_reads_them(command, tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (8, 20, 24, 5)).astype(np.uint8)
+    for number, image in enumerate(values):
+        path = tmp_path / f"photos/bottle/good/{number}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
+    words = ("data", "folder", f"data.root={tmp_path / 'photos'}")
+    checked = ("check=true", f"out={tmp_path}/out")
+    assert command(*words, *checked)[0] == 1
+    assert {row["kind"] for row in findings(tmp_path / "out") if row["severity"] == ERROR} == {"unreadable"}
+    assert command(*words)[0] == 2
+    taken = "data.channels=[3,1,0]"
+    command(*words, *checked, taken)
+    assert [row for row in findings(tmp_path / "out") if row["severity"] == ERROR] == []
+    assert command(*words, taken)[0] == 0
+    assert "such as [2,1,0]" in command(*words, "data.channels=red")[2]
 
 
 @pytest.mark.parametrize(

@@ -211,12 +211,33 @@ def test_settings_that_make_no_sense(line, tmp_path):
         ({"batch_size": 0}, "batch_size=0: expected a whole number from 1"),
         ({"workers": 1.5}, r"workers=1\.5: expected"),
         ({"overlays": "defects"}, r"overlays=defects: expected defective, all or none\. Did you mean 'defective'"),
+        ({"overlays_size": 0}, "overlays_size=0: expected GB above 0, or null for a tenth of the disk"),
+        ({"overlays_size": "1 GB"}, "overlays_size=1 GB: expected GB above 0"),
         ({"resume": True, "overwrite": True}, "give one of them"),
         ({"category": "bottel"}, "category=bottel: has no boundary"),
     ):
         with pytest.raises(InputError, match=message):
             predict(line, tmp_path / "out", **settings)
     assert journal(tmp_path / "out") == []
+
+
+def test_overlays_have_a_bound_and_rows_have_none(tmp_path, capfd):
+    for i in range(6):
+        part(tmp_path / f"line/{i}.png", defect=(4, 5, 10, 7))
+    predict(tmp_path / "line", tmp_path / "free", workers=1)
+    one = sum((tmp_path / "free" / path).stat().st_size for path in ("overlays/0.png.png", "masks/0.png.png"))
+    capfd.readouterr()
+    predict(tmp_path / "line", tmp_path / "bound", workers=1, overlays_size=3.5 * one / 1e9)
+    drawn = [bool(row["overlay"]) for row in journal(tmp_path / "bound")]
+    assert drawn == [True] * 4 + [False] * 2
+    assert all(bool(row["mask"]) == bool(row["overlay"]) for row in journal(tmp_path / "bound"))
+    assert sorted(path.name for path in (tmp_path / "bound/masks").iterdir()) == [f"{i}.png.png" for i in range(4)]
+    assert capfd.readouterr().err.count("no more are drawn, while rows go on; overlays_size=... allows more\n") == 1
+    part(tmp_path / "line/6.png", defect=(4, 5, 10, 7))  # what an earlier call drew counts, too
+    predict(tmp_path / "line", tmp_path / "bound", workers=1, overlays_size=3.5 * one / 1e9, resume=True)
+    assert [bool(row["overlay"]) for row in journal(tmp_path / "bound")] == [*drawn, False]
+    predict(tmp_path / "line", tmp_path / "bound", workers=1, overwrite=True)
+    assert all(row["overlay"] for row in journal(tmp_path / "bound"))
 
 
 def test_overlays_stay_inside_and_never_take_anothers_place(tmp_path):

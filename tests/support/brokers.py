@@ -19,12 +19,16 @@ def free_port():
 
 
 class MqttBroker:
-    """Listens on `port` from `opens` to `closes`. With `users`, {name: password}, nobody else may connect."""
+    """Listens on `port` from `opens` to `closes`. With `users`, {name: password}, nobody else may connect.
 
-    def __init__(self, users=None, folder=None):
+    With `certificate`, a file of it and of its key, over TLS.
+    """
+
+    def __init__(self, users=None, folder=None, certificate=None):
         logging.getLogger("amqtt").setLevel(logging.CRITICAL)
         logging.getLogger("transitions").setLevel(logging.CRITICAL)
         self.port = free_port()
+        self.tls = {} if certificate is None else {"ssl": True, "certfile": certificate, "keyfile": certificate}
         self.plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": not users}}
         if users:
             from pwdlib import PasswordHash
@@ -42,7 +46,7 @@ class MqttBroker:
         return self
 
     async def _start(self):
-        bind = {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}"}}
+        bind = {"default": {"type": "tcp", "bind": f"127.0.0.1:{self.port}", **self.tls}}
         self.broker = Broker({"listeners": bind, "plugins": self.plugins}, loop=self.loop)
         await self.broker.start()
 

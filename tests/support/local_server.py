@@ -5,22 +5,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class LocalServer:
-    """Serves with `handler`, a class of requests that finds this object as its `owner`, until `closes`."""
+    """Serves with `handler`, a class of requests that finds this object as its `owner`, until `closes`.
+
+    With `tls`, the SSLContext of a server, over HTTPS.
+    """
 
     handler: type[BaseHTTPRequestHandler]
     page: str  # of its address
 
-    def __init__(self):
-        self.server, self.port = None, 0
+    def __init__(self, tls=None):
+        self.server, self.port, self.tls = None, 0, tls
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}/{self.page}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/{self.page}"
 
     def opens(self):
         kind = type("Handler", (self.handler,), {"owner": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", self.port), kind)
         self.server.daemon_threads = True
+        if self.tls is not None:
+            self.server.socket = self.tls.wrap_socket(self.server.socket, server_side=True)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()

@@ -10,13 +10,29 @@ from uniad_lightning.prediction.sources.items import Source
 from uniad_lightning.prediction.sources.opening import open_source
 
 
-def predict(word, folder, *, detector=None, resume=False, overwrite=False, overlays="defective", settings=None, **more):
+def predict(
+    word,
+    folder,
+    *,
+    detector=None,
+    resume=False,
+    overwrite=False,
+    overlays="defective",
+    overlays_size=None,
+    settings=None,
+    **more,
+):
     """All of `uniad predict` but the command line."""
     names = {"batch_size", "workers", "category", "show", "each"}
     source = open_source(str(word), without=folder, **{k: v for k, v in more.items() if k not in names})
     loop = {"batch_size": 3, "workers": 2, "show": False, **{k: v for k, v in more.items() if k in names}}
     with PredictionWriter(
-        folder, overlays=overlays, settings=settings or {}, resume=resume, overwrite=overwrite
+        folder,
+        overlays=overlays,
+        overlays_size=overlays_size,
+        settings=settings or {},
+        resume=resume,
+        overwrite=overwrite,
     ) as writer:
         return predict_all(detector or StandIn(), source, writer, **loop)
 

@@ -34,11 +34,11 @@ class Receiver(LocalServer):
 
     handler, page = _Handler, "rows"
 
-    def __init__(self, *, answers=(), up=True):
+    def __init__(self, *, answers=(), up=True, tls=None):
         self.answers = list(answers)
         self.requests, self.taken = [], []
         self.lock = threading.Lock()
-        super().__init__()
+        super().__init__(tls)
         self.opens()
         if not up:
             self.closes()

@@ -1,9 +1,13 @@
 """`check_data`: list a data set, open every file of it, and report what is wrong."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from uniad_lightning.data.feature_cache.loader import usable_cores
+from uniad_lightning.data.images.channels import Channels
+from uniad_lightning.data.images.decoding import read_image
+from uniad_lightning.data.images.image_file import DATA_SET_PIXELS
 from uniad_lightning.data.images.white_level import AUTO, as_number, find_white_level
 from uniad_lightning.data.layouts.catalogue import with_hint
 from uniad_lightning.data.layouts.listing import LayoutError, check_root, is_image
@@ -21,9 +25,12 @@ from uniad_lightning.files.within import is_within
 from uniad_lightning.results.tables import show_counts
 
 
-def check_data(listing: Callable[..., Splits], root: Path, *, held_out: float, out: Path) -> bool:
+def check_data(
+    listing: Callable[..., Splits], root: Path, *, held_out: float, out: Path, channels: Channels | None = None
+) -> bool:
     """Check what `listing` finds at `root`, print a report and write it into `out`; True without errors and warnings.
 
+    `channels` of each image file are red, green and blue; None: as the file says.
     Where the listing refuses the files, that is an error of the report, and all images below `root` are opened.
     Raises InputError where `root` is no folder or has another layout, and for an `out` inside of it.
     """
@@ -35,8 +42,9 @@ def check_data(listing: Callable[..., Splits], root: Path, *, held_out: float, o
     records = splits.all
     if not refusal:
         show_counts(splits)
-    white_level = as_number(find_white_level(splits.train, threads=usable_cores()) or AUTO)
-    looks = look_at(splits, white_level=white_level)
+    found = find_white_level(splits.train, threads=usable_cores(), channels=channels)
+    read = partial(read_image, max_pixels=DATA_SET_PIXELS, white_level=as_number(found or AUTO), channels=channels)
+    looks = look_at(splits, read)
     findings = [*refusal, *tree.findings, *check_images(looks)]
     if not refusal:
         rest = unused(tree.files, records)
@@ -46,7 +54,7 @@ def check_data(listing: Callable[..., Splits], root: Path, *, held_out: float, o
         findings += [*check_counts(splits), *check_likeness(splits, looks)]
     findings = worst_first(findings)
     show(findings, root)
-    files = write(out, findings, root, white_level=white_level)
+    files = write(out, findings, root, read)
     number = len(records) + sum(len(record.masks) for record in records)
     print_stdout(f"{number} files of {root} opened: {summary(findings)}; files: {' '.join(map(str, files))}")
     return all(finding.severity == NOTE for finding in findings)

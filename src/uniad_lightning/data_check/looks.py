@@ -1,6 +1,6 @@
 """Every image and mask decoded once, by several threads: what the checks need to know of each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import blake2b
@@ -17,6 +17,7 @@ from uniad_lightning.data.records import Packed, Record, Splits
 from uniad_lightning.errors import InputError
 from uniad_lightning.progress_bar import progress_bar
 
+Read = Callable[[Path | Packed], np.ndarray]  # an image, (H, W, 3) uint8 RGB; raises InputError
 THUMB = 32  # pixels along each side of what is compared with other images
 TRAIN, HELD_OUT, TEST = "train", "held-out", "test"
 
@@ -67,14 +68,14 @@ class Look(NamedTuple):
     masks: tuple[MaskLook, ...] = ()
 
 
-def look_at(splits: Splits, *, white_level: int) -> list[Look]:
-    """A look at each image of `splits`, under a progress bar; `white_level` is white in images of more than 8 bits."""
+def look_at(splits: Splits, read: Read) -> list[Look]:
+    """A look at each image of `splits`, as `read` decodes it, under a progress bar."""
     parts = ((TRAIN, splits.train), (HELD_OUT, splits.validation), (TEST, splits.test))
     records = [record for _, part in parts for record in part]
     names = [name for name, part in parts for _ in part]
     Image.init()  # before threads do
     with ThreadPoolExecutor(_threads()) as threads:
-        looks = threads.map(partial(_look, white_level=white_level), records, names)
+        looks = threads.map(partial(_look, read=read), records, names)
         return list(progress_bar("check images", looks, total=len(records)))
 
 
@@ -88,10 +89,10 @@ def _threads() -> int:
     return max(2, usable_cores())  # one reads while another decodes
 
 
-def _look(record: Record, split: str, *, white_level: int) -> Look:
+def _look(record: Record, split: str, *, read: Read) -> Look:
     masks = tuple(map(_look_at_mask, record.masks))
     try:
-        image = read_image(record.image, max_pixels=DATA_SET_PIXELS, white_level=white_level)
+        image = read(record.image)
     except InputError as error:
         return Look(record, split, fault=str(error), damaged=_has_header(record.image), masks=masks)
     height, width = image.shape[:2]

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from uniad_lightning.data.images.decoding import read_image
-from uniad_lightning.data.images.image_file import DATA_SET_PIXELS
 from uniad_lightning.data.layouts.listing import is_image
 from uniad_lightning.data.records import Packed
 from uniad_lightning.data_check.findings import KINDS, NOTE, SEVERITIES, Finding
+from uniad_lightning.data_check.looks import Read
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.csv_text import csv_text
@@ -46,10 +45,11 @@ def summary(findings: Iterable[Finding]) -> str:
     return ", ".join(f"{numbers[name]} {name}{'' if numbers[name] == 1 else 's'}" for name in SEVERITIES)
 
 
-def write(folder: Path, findings: Sequence[Finding], root: Path, *, white_level: int) -> list[Path]:
+def write(folder: Path, findings: Sequence[Finding], root: Path, read: Read) -> list[Path]:
     """Write every finding into `data_check.csv`, and the worst, kinds taking turns, into `data_check.png`.
 
-    Returns the written files. A picture of an earlier check is removed where this one has none.
+    `read` decodes an image. Returns the written files. A picture of an earlier check is removed where this one has
+    none.
     """
     rows = [
         [found.severity, found.kind, str(found.file), str(found.other or ""), found.found, found.remedy]
@@ -62,8 +62,8 @@ def write(folder: Path, findings: Sequence[Finding], root: Path, *, white_level:
         picture.unlink(missing_ok=True)
         return [table]
     columns = {
-        "the file": [_drawn(found.file, white_level) for found in chosen],
-        "compared with": [_drawn(found.other, white_level) for found in chosen],
+        "the file": [_drawn(found.file, read) for found in chosen],
+        "compared with": [_drawn(found.other, read) for found in chosen],
     }
     labels = [f"{found.kind}: {_short(found.file, root)}" for found in chosen]
     with replacing(picture, ".png") as temporary:
@@ -86,12 +86,12 @@ def _is_picture(file: Path | Packed) -> bool:
     return isinstance(file, Packed) or (is_image(file) and file.is_file())
 
 
-def _drawn(file: Path | Packed | None, white_level: int) -> np.ndarray:
+def _drawn(file: Path | Packed | None, read: Read) -> np.ndarray:
     """A file as (280, 280, 3) uint8, its proportions kept, on white; grey where it cannot be read, white for none."""
     sheet = Image.new("RGB", (_SIDE, _SIDE), "white")
     if file is not None:
         try:
-            image = Image.fromarray(read_image(file, max_pixels=DATA_SET_PIXELS, white_level=white_level))
+            image = Image.fromarray(read(file))
             image.thumbnail((_SIDE, _SIDE))
             sheet.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
         except InputError:

@@ -49,7 +49,8 @@ class PredictionWriter:
       familiar, regions (box, area, peak), milliseconds, overlay and mask (files in `folder`, empty where none is
       drawn), error, temporary (whether the reason of a failure may pass).
     - `predictions.csv` has the same as a table, without size, mtime_ns and temporary; regions as JSON and their number.
-    - `overlays/` and `masks/` have images of the size of the source, of `overlays`: `defective` ones, `all` or `none`.
+    - `overlays/` and `masks/` have images of the size of the source, of `overlays`: `defective` ones, `all` or `none`,
+      until they take `overlays_size` GB.
 
     Each `add` writes its rows. With `resume` the rows of an earlier call are kept and their images are `done`; its torn
     last row is cut off, and the table is made again from the journal. A failed image is done until its file changes,
@@ -67,6 +68,7 @@ class PredictionWriter:
         folder: Path,
         *,
         overlays: str,
+        overlays_size: float | None = None,
         settings: Mapping[str, Any],
         resume: bool = False,
         overwrite: bool = False,
@@ -74,7 +76,7 @@ class PredictionWriter:
         if resume and overwrite:
             raise InputError("resume=true keeps what is there and overwrite=true removes it; give one of them")
         self.folder = self.rows_in = folder
-        self.row = Rows(folder, overlays)
+        self.row = Rows(folder, overlays, overlays_size)
         self.added: Callable[[int], object] = int  # told the size of the journal after each `add`
         self._done = Digests()
         self._failed = Digests()

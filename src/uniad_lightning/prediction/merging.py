@@ -37,10 +37,18 @@ class PartWriter:
     Raises InputError as `PredictionWriter` does.
     """
 
-    def __init__(self, folder: Path, *, processes: Processes, whole: PredictionWriter | None, overlays: str):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        processes: Processes,
+        whole: PredictionWriter | None,
+        overlays: str,
+        overlays_size: float | None = None,
+    ):
         self.folder = folder
         self.processes = processes
-        self.row = Rows(folder, overlays)
+        self.row = Rows(folder, overlays, overlays_size, processes.count)
         self._whole = whole
         self._done = Digests()
         self._failed = Digests()

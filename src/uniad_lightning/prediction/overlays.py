@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import count
@@ -13,12 +14,15 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from uniad_lightning.errors import InputError
 from uniad_lightning.files.atomic import renaming
 from uniad_lightning.inspection.result import Inspection
 from uniad_lightning.prediction.sources.items import Digests, Item
+from uniad_lightning.training.build import warn
 
 OVERLAYS, MASKS = "overlays", "masks"
 OVERLAY_FOLDERS = (OVERLAYS, MASKS)
+SHARE_OF_DISK = 0.1  # that they may take by default
 _SOFTWARE = ("Software", "uniad-lightning")  # a keyword of the PNG standard, by which a drawn file is known
 _UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _LONGEST = 200  # bytes of one part of a path, of the 255 that file systems allow
@@ -28,15 +32,28 @@ class OverlayFiles:
     """Draws into `overlays/<name>.png` and `masks/<name>.png` of `folder`, at the size of the source.
 
     A name that leads out of the folder, is taken by another image or cannot be that of a file gets a code appended.
+    When all files there take `size` GB (None: a tenth of the disk), no more are drawn, and a warning says so. Of what
+    was free at the beginning each of `processes` takes its part. Raises InputError for another size.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, size: float | None = None, processes: int = 1):
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not size > 0):
+            raise InputError(f"overlays_size={size}: expected GB above 0, or null for a tenth of the disk")
         self._folder = folder
+        self._size = size
+        self._processes = processes
         self._lock = Lock()
         self._taken: set[str] = set()  # names of images that are being drawn
+        self._left: float | None = None  # bytes, once something is drawn
+        self._full = False
 
     def draw(self, item: Item, inspection: Inspection) -> tuple[str, str]:
-        """Paths of the overlay and the mask below the folder; the mask is an empty text without a boundary."""
+        """Paths of the overlay and the mask below the folder; empty where none is drawn.
+
+        There is no mask without a boundary, and neither where the size is reached.
+        """
+        if not self._spend(0):
+            return "", ""
         try:
             return self._draw(item, inspection)
         except IsADirectoryError:  # a folder of this name was made meanwhile; now the name counts as taken
@@ -54,6 +71,22 @@ class OverlayFiles:
             with self._lock:
                 self._taken.discard(name.casefold())
         return overlay, mask
+
+    def _spend(self, size: int) -> bool:
+        """Take `size` bytes from what is left; whether anything was."""
+        with self._lock:
+            if self._left is None:
+                most = SHARE_OF_DISK * shutil.disk_usage(self._folder).total if self._size is None else self._size * 1e9
+                self._left = (most - _bytes_in(self._folder)) / self._processes
+            had, self._left = self._left > 0, self._left - size
+            if self._left <= 0 and not self._full:
+                self._full = True
+                taken = "a tenth of the disk" if self._size is None else f"{self._size:g} GB"
+                warn(
+                    f"overlays and masks in {self._folder} take {taken}: no more are drawn, while rows go on; "
+                    "overlays_size=... allows more"
+                )
+            return had
 
     def _reserve(self, item: Item, folders: tuple[str, ...]) -> str:
         """A path that no other image has, its folders made."""
@@ -85,6 +118,13 @@ class OverlayFiles:
         with renaming(unique, path):
             # The level is not the smallest, but several times faster.
             image.save(unique, format="PNG", compress_level=1, pnginfo=_signed())
+            self._spend(unique.stat().st_size)
+
+
+def _bytes_in(folder: Path) -> int:
+    """What the overlays and masks of earlier calls take."""
+    places = (place for name in OVERLAY_FOLDERS for place, _, _ in os.walk(folder / name))
+    return sum(entry.stat(follow_symlinks=False).st_size for place in places for entry in os.scandir(place))
 
 
 def _choices(item: Item) -> Iterator[str]:

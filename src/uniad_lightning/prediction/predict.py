@@ -112,7 +112,8 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
     }
     refuse_in_the_way(folder, [CONFIG])
     writer = PredictionWriter(
-        folder, overlays=cfg.overlays, settings=settings, resume=cfg.resume, overwrite=cfg.overwrite
+        folder, overlays=cfg.overlays, overlays_size=cfg.overlays_size, settings=settings, resume=cfg.resume,
+        overwrite=cfg.overwrite,
     )  # fmt: skip
     if cfg.resume and not writer.kept and not part_files(folder):
         warn(f"resume=true: {folder} holds no predictions yet; starting")
@@ -133,4 +134,4 @@ def _writer(cfg: DictConfig, processes: Processes, whole: PredictionWriter | Non
         return whole
     if cfg.watch:
         raise InputError(f"watch=true: {folder} holds parts of several processes; let a call without watch merge them")
-    return PartWriter(folder, processes=processes, whole=whole, overlays=cfg.overlays)
+    return PartWriter(folder, processes=processes, whole=whole, overlays=cfg.overlays, overlays_size=cfg.overlays_size)

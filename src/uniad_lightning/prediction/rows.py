@@ -24,15 +24,18 @@ _PLACE = "place"  # number in the input, by which the rows of several processes 
 
 
 class Rows:
-    """Makes the row of an image, and draws overlay and mask of `overlays`: `defective` images, `all` or `none`."""
+    """Makes the row of an image, and draws overlay and mask of `overlays`: `defective` images, `all` or `none`.
 
-    def __init__(self, folder: Path, overlays: str):
+    `overlays_size` bounds them, see `OverlayFiles`.
+    """
+
+    def __init__(self, folder: Path, overlays: str, overlays_size: float | None = None, processes: int = 1):
         if overlays not in ("defective", "all", "none"):
             near = did_you_mean(str(overlays), ("defective", "all", "none"))
             raise InputError(f"overlays={overlays}: expected defective, all or none.{near}")
         self._folder = folder
         self._overlays = overlays
-        self._files = OverlayFiles(folder)
+        self._files = OverlayFiles(folder, overlays_size, processes)
 
     def __call__(
         self,

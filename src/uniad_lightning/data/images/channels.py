@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byt
 _ORIENTATION = 274
 
 
-def check_channels(channels: Sequence[int] | None) -> Channels | None:
+def check_channels(channels: Any) -> Channels | None:
     """`channels` as a tuple, None for a file's own colours; InputError for anything but one or three of its places."""
     if channels is None:
         return None
