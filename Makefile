@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format fuzz matrix bench bench-gpu paper notebooks
+.PHONY: help setup demo test test-all lint format fuzz matrix bench bench-gpu paper notebooks docs docs-serve
 
 help:  ## list these verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
 
 setup: .venv/installed  ## make .venv and install the package in it (several GB, once)
 
@@ -34,6 +34,15 @@ lint: setup  ## check style and types
 format: setup  ## put the code in the house's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Material's notice that MkDocs 2 will not run it is no warning about these pages.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
+
+docs: setup  ## build the documentation as a site in site/, warnings are errors
+	$(MKDOCS) build --strict
+
+docs-serve: setup  ## show the documentation at http://127.0.0.1:8000, built anew when a page changes
+	$(MKDOCS) serve
 
 SEED ?= 0
 COUNT ?= 10000

@@ -24,16 +24,26 @@ def pair(value: int | Sequence[int], key: str) -> Size:
 
 
 class Batch(TypedDict, total=False):
-    """One batch of a `UnifiedDataModule`: with images, or from the feature cache with features in their place."""
+    """One batch of a `UnifiedDataModule`: with images, or from the feature cache with features in their place.
 
-    image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
-    feature: Tensor  # (B, C, h, w) float16, the backbone's features of the image
-    damaged: (
-        Tensor  # (B, V, 3, H, W) float32, V versions of a training image with a synthetic defect; where there are any
-    )
-    damage: Tensor  # (B, V, H, W) bool, True = pixel of the synthetic defect
-    mask: Tensor  # (B, H, W) bool, True = defective pixel, on the host; not in training batches from the cache
-    has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
-    label: Tensor  # (B,) int64, 0 = good, 1 = defective
-    category: Tensor  # (B,) int64, used by the metrics alone
-    index: Tensor  # (B,) int64, the sample's place in its split
+    Attributes:
+        image: (B, 3, H, W) float32, normalised as the backbone expects.
+        feature: (B, C, h, w) float16, the backbone's features of the image.
+        damaged: (B, V, 3, H, W) float32, V versions of a training image with a synthetic defect, where there are any.
+        damage: (B, V, H, W) bool, True = pixel of the synthetic defect.
+        mask: (B, H, W) bool, True = defective pixel, on the host; not in training batches from the cache.
+        has_mask: (B,) bool, False where the data set has no mask for a defective image.
+        label: (B,) int64, 0 = good, 1 = defective.
+        category: (B,) int64, used by the metrics alone.
+        index: (B,) int64, the sample's place in its split.
+    """
+
+    image: Tensor
+    feature: Tensor
+    damaged: Tensor
+    damage: Tensor
+    mask: Tensor
+    has_mask: Tensor
+    label: Tensor
+    category: Tensor
+    index: Tensor

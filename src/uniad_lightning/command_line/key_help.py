@@ -15,23 +15,26 @@ def key_help(name: str) -> str:
     text = (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")
     head, _, rest = text.partition("defaults:\n")
     keys = re.sub(r"\A(?:  .*\n)*\n*|^hydra:\n(?:  .*\n)*", "", rest, flags=re.MULTILINE)  # without what composes them
-    groups = [_group(group) for group in _groups(text)]
+    chosen = [_group(group) for group in groups(name)]
     lines = [head.removeprefix("# ").rstrip(), "", keys.rstrip()]
-    if groups:
+    if chosen:
         lines += [
             "",
             "# Groups, as group=option; their keys stand in the files of conf/, as in group.key=value.",
-            *groups,
+            *chosen,
         ]
     lines += ["", f"# uniad {name} --cfg job prints all keys with their values; --hydra-help Hydra's own options."]
     return "\n".join(lines)
 
 
-def _groups(text: str) -> list[str]:
-    """The groups that a user chooses from; `optional` ones follow from the others."""
-    entries = [entry for entry in yaml.safe_load(text)["defaults"] if isinstance(entry, dict)]
-    names = [next(iter(entry)) for entry in entries]
-    return [name for name in names if name != "hydra" and not name.startswith(("override ", "optional "))]
+def groups(name: str) -> dict[str, str | None]:
+    """The groups that a user of `uniad NAME` chooses from, with the option that is taken where nothing is said.
+
+    Groups that follow from the others (`optional` ones) and Hydra's own are left out.
+    """
+    defaults = yaml.safe_load((conf_dir() / f"{name}.yaml").read_text(encoding="utf-8"))["defaults"]
+    entries = [next(iter(entry.items())) for entry in defaults if isinstance(entry, dict)]
+    return {group: option for group, option in entries if group != "hydra" and " " not in group}
 
 
 def _group(name: str) -> str:

@@ -103,8 +103,8 @@ class Inspection:
         """(H, W) bool, True = defective pixel, of which a defective image has at least one.
 
         Marked are the regions of the map that hold a pixel above the boundary's `pixel`, or its largest value where
-        none is. They extend down to that boundary, or to `_EXTENT` of the way from the map's median to its peak where
-        that is lower.
+        none is. They extend down to that boundary, or to three quarters of the way from the map's median to its peak
+        where that is lower.
         """
         heat = self.anomaly_map
         if self.boundary is None or not self.defective:

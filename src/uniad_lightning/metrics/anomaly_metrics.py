@@ -51,15 +51,25 @@ class Row(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The result of `AnomalyMetrics`."""
+    """The result of `AnomalyMetrics`.
+
+    Attributes:
+        categories: the numbers of each category.
+        mean: each number over the categories that define it; `images` is the sum.
+        mean_over: field of `Row` -> how many categories define it.
+        pooled: of all images, pixels and regions together.
+        refined: rows counted more than once: categories in order, then "pooled".
+        error_bounds: of all rows; each at most 1e-4 where the maps were kept.
+        intervals: of all rows and `mean`; empty until `with_intervals` adds them.
+    """
 
     categories: dict[str, Row]
-    mean: Row  # each number over the categories that define it; `images` is the sum
-    mean_over: dict[str, int]  # field of `Row` -> how many categories define it
-    pooled: Row  # of all images, pixels and regions together
-    refined: tuple[str, ...]  # rows counted more than once: categories in order, then "pooled"
-    error_bounds: dict[str, Bounds]  # of all rows; each at most 1e-4 where the maps were kept
-    intervals: Mapping[str, Intervals] = {}  # of all rows and `mean`; empty until `with_intervals` adds them
+    mean: Row
+    mean_over: dict[str, int]
+    pooled: Row
+    refined: tuple[str, ...]
+    error_bounds: dict[str, Bounds]
+    intervals: Mapping[str, Intervals] = {}
 
 
 class AnomalyMetrics(SummedStates):
