@@ -15,10 +15,11 @@ from uniad_lightning.data.images.deep_images import FULL_RANGE, Deep, rgb_of_dee
 from uniad_lightning.data.layouts.category_names import composed
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.inspection.boundary import Boundary
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
 from uniad_lightning.inspection.engines.exported import OnnxEngine
+from uniad_lightning.inspection.given_boundary import GivenBoundary, with_given
 from uniad_lightning.inspection.result import Inspection, refuse_not_finite
 from uniad_lightning.results.run_folder import reported_checkpoint
 
@@ -29,11 +30,14 @@ class Detector:
     """One model for all categories, ready to inspect images; safe to use from several threads.
 
     `engine` runs the model; `load` makes one from a file. A file of more than `max_pixels` pixels is refused.
+    `calibration` are the boundaries: those that `uniad calibrate` set, moved to the scores of `boundary` as
+    `with_given` says; None before.
     """
 
-    def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS):
+    def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS, boundary: GivenBoundary = None):
         self.engine = engine
         self.max_pixels = max_pixels
+        self.calibration = with_given(engine.calibration, boundary, categories=engine.categories)
 
     @classmethod
     def load(
@@ -44,20 +48,23 @@ class Detector:
         precision: str = "fp32",
         max_pixels: int = MAX_PIXELS,
         trust: str | Sequence[str] = (),
+        boundary: GivenBoundary = None,
     ) -> "Detector":
         """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
         Of a run folder it is the checkpoint whose results the run reports.
         `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`, `precision` of a checkpoint's
         inference `fp32`, `bf16` or `fp16`. A checkpoint with classes of your own is loaded where `trust` names their
-        packages. Raises InputError for a file that cannot be used, and for a device that is not available.
+        packages. `boundary`, a score or one for each category, takes the place of the boundaries in the file. Raises
+        InputError for a file that cannot be used, and for a device that is not available.
         """
         path = reported_checkpoint(expand(path), "ckpt_path")
         if path.suffix == ".onnx":
             if precision != "fp32":
                 raise InputError(f"precision={precision}: {path} has the precision that uniad export gave it")
-            return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
-        return cls(engine=load_engine(str(path), find_device(device), trust, precision), max_pixels=max_pixels)
+            return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels, boundary=boundary)
+        engine = load_engine(str(path), find_device(device), trust, precision)
+        return cls(engine=engine, max_pixels=max_pixels, boundary=boundary)
 
     def __repr__(self) -> str:
         categories = ", ".join(self.engine.categories) or "unknown"
@@ -71,11 +78,6 @@ class Detector:
         if not self.calibration.by_category or not scores:
             return f"{self.calibration.overall.score:.4g} ({self.calibration.method})"
         return f"each category's own, {min(scores):.4g} to {max(scores):.4g} ({self.calibration.method})"
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """The boundaries that `uniad calibrate` set; None before."""
-        return self.engine.calibration
 
     @property
     def white_level(self) -> int:
