@@ -4,6 +4,9 @@ Pillow resizes across, rounds to whole grey levels, and resizes down, with fixed
 ONNX has an antialiased `Resize`, but that of ONNX Runtime 1.32 is up to 2 grey levels off, and 22 at the edges of an
 image. So each axis is a product with weights that the graph computes from the size of its input. As weights are 0
 outside a narrow band, `TOGETHER` neighbouring outputs share the inputs that any of them needs.
+
+Weights are quotients of whole numbers. Runtimes that have no float64 and compute them in float32 (OpenVINO, TensorRT)
+round them in the last of their bits, and so one grey level in some thousands; sums over pixels are exact in float32.
 """
 
 import torch
@@ -49,9 +52,9 @@ def _resample(x: Tensor, spans: Tensor, size: int) -> Tensor:
     upper = torch.round(weights * 2.0**-LOW)
     both = torch.cat([upper, weights - upper * 2.0**LOW], dim=2)  # (T, groups, 2 * TOGETHER, shared)
     both = both.flatten(0, 1).float()
-    sums = torch.matmul(both, taken).double()  # (B, T * groups, 2 * TOGETHER, M)
-    summed = sums[:, :, :TOGETHER] * 2.0 ** (LOW - BITS) + sums[:, :, TOGETHER:] * 2.0**-BITS
-    levels = torch.floor(summed + 0.5).float()  # at most 255: weights are not negative and sum to 1
+    sums = torch.matmul(both, taken)  # (B, T * groups, 2 * TOGETHER, M)
+    summed = sums[:, :, :TOGETHER] + torch.floor(sums[:, :, TOGETHER:] * 2.0**-LOW)
+    levels = torch.floor(summed * 2.0 ** (LOW - BITS) + 0.5)  # at most 255: weights are not negative and sum to 1
     return levels.unflatten(1, (len(spans), groups)).flatten(2, 3)[:, :, :size].flatten(1, 2)
 
 
@@ -61,12 +64,12 @@ def _weights(pixels: Tensor, size: int, groups: int, shared: int) -> tuple[Tenso
     Weights are (T, groups, TOGETHER, shared) float64 multiples of 2**-BITS, given as whole numbers; starts are
     (T, groups, 1), counted from the span's first input. An output beyond the last one repeats it.
     """
-    scale = pixels / size
-    support = scale.clamp(min=1)
+    # Lengths are in units of 1 / (2 * size) of an input, and so whole numbers.
+    reach = 2 * pixels.clamp(min=size)
     outputs = torch.arange(groups * TOGETHER, dtype=torch.float64).clamp(max=size - 1)
-    centre = (outputs + 0.5).view(1, groups, TOGETHER) * scale
-    start = torch.floor(centre[:, :, :1] - support + 0.5).clamp(min=0)
+    centre = (2 * outputs + 1).view(1, groups, TOGETHER) * pixels
+    start = torch.floor((centre[:, :, :1] - reach + size) / (2 * size)).clamp(min=0)
     inputs = (start + torch.arange(shared, dtype=torch.float64))[:, :, None]  # (T, groups, 1, shared)
-    distance = (inputs - centre[..., None] + 0.5).abs() * (1 / support)[..., None]
-    share = (1 - distance).clamp(min=0) * (inputs < pixels[..., None])
+    distance = ((2 * inputs + 1) * size - centre[..., None]).abs()
+    share = (reach[..., None] - distance).clamp(min=0) * (inputs < pixels[..., None])
     return torch.floor(share / share.sum(dim=-1, keepdim=True) * 2.0**BITS + 0.5), start
