@@ -5,11 +5,12 @@ N = h*w tokens in row-major order; E the transformer's width. Sizes are always (
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypedDict
 
 from uniad_lightning.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and an exported file runs without it
+    from torch import Tensor
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]  # (top, left, bottom, right) in fractions of an image
@@ -26,14 +27,14 @@ def pair(value: int | Sequence[int], key: str) -> Size:
 class Batch(TypedDict, total=False):
     """One batch of a `UnifiedDataModule`: with images, or from the feature cache with features in their place."""
 
-    image: Tensor  # (B, 3, H, W) float32, normalised as the backbone expects
-    feature: Tensor  # (B, C, h, w) float16, the backbone's features of the image
+    image: "Tensor"  # (B, 3, H, W) float32, normalised as the backbone expects
+    feature: "Tensor"  # (B, C, h, w) float16, the backbone's features of the image
     damaged: (
-        Tensor  # (B, V, 3, H, W) float32, V versions of a training image with a synthetic defect; where there are any
+        "Tensor"  # (B, V, 3, H, W) float32, V versions of a training image with a synthetic defect; where there are any
     )
-    damage: Tensor  # (B, V, H, W) bool, True = pixel of the synthetic defect
-    mask: Tensor  # (B, H, W) bool, True = defective pixel, on the host; not in training batches from the cache
-    has_mask: Tensor  # (B,) bool, False where the data set has no mask for a defective image
-    label: Tensor  # (B,) int64, 0 = good, 1 = defective
-    category: Tensor  # (B,) int64, used by the metrics alone
-    index: Tensor  # (B,) int64, the sample's place in its split
+    damage: "Tensor"  # (B, V, H, W) bool, True = pixel of the synthetic defect
+    mask: "Tensor"  # (B, H, W) bool, True = defective pixel, on the host; not in training batches from the cache
+    has_mask: "Tensor"  # (B,) bool, False where the data set has no mask for a defective image
+    label: "Tensor"  # (B,) int64, 0 = good, 1 = defective
+    category: "Tensor"  # (B,) int64, used by the metrics alone
+    index: "Tensor"  # (B,) int64, the sample's place in its split

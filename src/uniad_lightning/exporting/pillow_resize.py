@@ -5,8 +5,8 @@ ONNX has an antialiased `Resize`, but that of ONNX Runtime 1.32 is up to 2 grey 
 image. So each axis is a product with weights that the graph computes from the size of its input. As weights are 0
 outside a narrow band, `TOGETHER` neighbouring outputs share the inputs that any of them needs.
 
-Weights are quotients of whole numbers. Runtimes that have no float64 and compute them in float32 (OpenVINO, TensorRT)
-round them in the last of their bits, and so one grey level in some thousands; sums over pixels are exact in float32.
+Weights are quotients of whole numbers, found by long division, so that runtimes that compute float64 in float32
+(OpenVINO, TensorRT) find the same ones; sums over pixels are exact in float32, too.
 """
 
 import torch
@@ -17,6 +17,7 @@ from uniad_lightning.types import Size
 BITS = 22  # of Pillow's fixed-point weights, `PRECISION_BITS`
 # Of these bits the lower ones are summed apart: both sums stay whole numbers below 2**24, which float32 holds exactly.
 LOW = 7
+DIGITS = (6, 6, 5, 5)  # BITS, as many at a time as float32 divides exactly where a whole is below 2**18: 5400 to 224 pixels
 TOGETHER = 16
 
 
@@ -72,4 +73,15 @@ def _weights(pixels: Tensor, size: int, groups: int, shared: int) -> tuple[Tenso
     inputs = (start + torch.arange(shared, dtype=torch.float64))[:, :, None]  # (T, groups, 1, shared)
     distance = ((2 * inputs + 1) * size - centre[..., None]).abs()
     share = (reach[..., None] - distance).clamp(min=0) * (inputs < pixels[..., None])
-    return torch.floor(share / share.sum(dim=-1, keepdim=True) * 2.0**BITS + 0.5), start
+    return _divided(share, share.sum(dim=-1, keepdim=True)), start
+
+
+def _divided(share: Tensor, whole: Tensor) -> Tensor:
+    """`share / whole * 2**BITS` of whole numbers, rounded half up: a remainder stays a whole number, which is exact."""
+    quotient, rest = torch.zeros_like(share), share
+    for bits in DIGITS:
+        rest = rest * 2.0**bits
+        digit = torch.floor(rest / whole)  # one off where the division is not exact, which the next digits make good
+        rest = rest - digit * whole
+        quotient = quotient * 2.0**bits + digit
+    return quotient + torch.floor(rest / whole + 0.5)

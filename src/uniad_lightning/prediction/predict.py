@@ -92,8 +92,9 @@ def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector
         without=Path(cfg.output_dir),
     )  # fmt: skip
     detector = Detector.load(
-        cfg.ckpt_path, device=processes.device(cfg.device), precision=cfg.precision, max_pixels=max_pixels,
+        cfg.ckpt_path, precision=cfg.precision, max_pixels=max_pixels, runtime=cfg.runtime,
         boundary=_plain(cfg.boundary),
+        device=cfg.device if cfg.runtime == "openvino" else processes.device(cfg.device),
     )  # fmt: skip
     white_level = detector.white_level if cfg.white_level is None else as_number(check_white_level(cfg.white_level))
     return read_as(source, white_level=white_level, channels=detector.channels), detector
@@ -109,6 +110,7 @@ def _open_results(cfg: DictConfig) -> PredictionWriter:
         "category": cfg.category,
         "every": cfg.every,
         **({} if cfg.precision == "fp32" else {"precision": cfg.precision}),
+        **({} if cfg.runtime == "onnxruntime" else {"runtime": cfg.runtime}),
         **({} if cfg.boundary is None else {"boundary": _plain(cfg.boundary)}),
         **({} if cfg.white_level is None else {"white_level": cfg.white_level}),
     }

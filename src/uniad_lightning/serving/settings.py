@@ -27,6 +27,7 @@ class Settings:
     token: str | None
     device: str
     precision: str
+    runtime: str
     boundary: GivenBoundary
     max_batch: int
     max_wait_ms: float
