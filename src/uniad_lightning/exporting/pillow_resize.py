@@ -17,7 +17,8 @@ from uniad_lightning.types import Size
 BITS = 22  # of Pillow's fixed-point weights, `PRECISION_BITS`
 # Of these bits the lower ones are summed apart: both sums stay whole numbers below 2**24, which float32 holds exactly.
 LOW = 7
-DIGITS = (6, 6, 5, 5)  # BITS, as many at a time as float32 divides exactly where a whole is below 2**18: 5400 to 224 pixels
+# BITS, as many at a time as float32 divides exactly where a sum of shares is below 2**18: up to 5400 to 224 pixels.
+DIGITS = (6, 6, 5, 5)
 TOGETHER = 16
 
 

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from threading import local
+from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from uniad_lightning.errors import InputError, did_you_mean, one_line
 from uniad_lightning.inspection.engines.exported import Exported, checked, read_onnx, refuse_other_graph, threads
 from uniad_lightning.inspection.engines.metadata import read_about
+from uniad_lightning.types import Size
 
+_SIZES = 4  # of images, whose compiled networks are kept
 _TYPES = {"u8": "tensor(uint8)"}  # ONNX's name of OpenVINO's type
 
 
@@ -18,8 +21,8 @@ class OpenVinoEngine(Exported):
     """Runs the .onnx file at `path` with OpenVINO; safe to call from several threads, otherwise as `OnnxEngine`.
 
     `device` is `auto` (an Intel GPU where there is one, else the CPU) or a device of OpenVINO, such as `cpu`, `GPU.1`
-    or `NPU`. Arithmetic is float32 also where OpenVINO would choose less by itself; OpenVINO has no float64 on a CPU,
-    so that an image's resizing may differ in single grey levels from that of ONNX Runtime.
+    or `NPU`. Arithmetic is float32 also where OpenVINO would choose less by itself. A detector of tiles or of a region
+    is compiled anew for each size of images, and the last `_SIZES` are kept.
 
     Raises InputError without OpenVINO, and as `OnnxEngine`.
     """
@@ -30,31 +33,46 @@ class OpenVinoEngine(Exported):
         core = runtime.Core()
         device = _device(core.available_devices, device)
         try:
-            model = core.read_model(path)
-            inputs = ", ".join(_described(value) for value in model.inputs)
-            self.outputs = [output.any_name for output in model.outputs]
+            self.network = core.read_model(path)
+            inputs = ", ".join(_described(value) for value in self.network.inputs)
+            self.outputs = [output.any_name for output in self.network.outputs]
         except Exception as error:  # RuntimeError for each kind of damage, and for outputs without a name
-            raise _unreadable(runtime, path, error) from None
+            raise _unreadable(runtime.__version__.partition("-")[0], path, error) from None
         self.say(read_about(texts, path, inputs), path)
         refuse_other_graph(path, inputs, self.outputs)
-        try:
-            self.compiled = core.compile_model(model, device, _properties(device))
-        except Exception as error:
-            raise _unreadable(runtime, path, error) from None
-        self._own = local()
+        self._runtime, self._core, self._device, self._lock = runtime, core, device, Lock()
+        self._compiled = lru_cache(_SIZES)(self._compile)
+        self._framed = self.about["tiles"] > 1 or list(self.region) != [0, 0, 1, 1]
+        if not self._framed:
+            self._compiled(None)
 
     def run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
         """See `Exported`."""
-        if not hasattr(self._own, "request"):  # one serves one thread at a time
-            self._own.request = self.compiled.create_infer_request()
-        request = self._own.request
+        with self._lock:  # or two threads would compile the same
+            compiled = self._compiled(images.shape[1:3] if self._framed else None)
         try:
+            request = compiled.create_infer_request()  # a new one, since one serves one thread at a time
             request.infer({"image": images})
-            # Copied, since the next call writes to the same memory.
-            found = {name: request.get_tensor(name).data.copy() for name in self.outputs}
+            found = {name: request.get_tensor(name).data.copy() for name in self.outputs}  # it owns their memory
         except Exception as error:
             raise InputError(f"{self.path}: OpenVINO cannot run it ({one_line(error)}); export it again") from None
         return checked(self.path, found, len(images))
+
+    def _compile(self, size: Size | None) -> Any:
+        """The network for images of `size` (height, width), None: of any.
+
+        OpenVINO computes float64 in float32 but for constants, and the edges of tiles and regions, which are fractions
+        of an image rounded to pixels, need float64: they are constants where the size is fixed.
+        """
+        try:
+            network = self.network
+            if size is not None:
+                network = network.clone()
+                network.reshape(self._runtime.PartialShape([-1, *size, 3]))
+            return self._core.compile_model(network, self._device, _properties(self._device))
+        except Exception as error:
+            version = self._runtime.__version__.partition("-")[0]
+            raise _unreadable(version, self.path, error) from None
 
 
 def openvino() -> Any:
@@ -95,8 +113,5 @@ def _properties(device: str) -> dict[str, Any]:
     return properties
 
 
-def _unreadable(runtime: Any, path: str, error: Exception) -> InputError:
-    return InputError(
-        f"{path}: OpenVINO {runtime.__version__.partition('-')[0]} cannot read it; expected a file of uniad export "
-        f"({one_line(error)})"
-    )
+def _unreadable(version: str, path: str, error: Exception) -> InputError:
+    return InputError(f"{path}: OpenVINO {version} cannot read it; expected a file of uniad export ({one_line(error)})")
