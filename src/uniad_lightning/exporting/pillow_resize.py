@@ -30,6 +30,7 @@ def resize_parts(images: Tensor, rows: Tensor, columns: Tensor, size: Size) -> T
     holds whole grey levels.
     """
     batch, high, wide, _ = images.shape
+    images = images.float()  # at once: TensorRT takes bytes as an input and does nothing with them but this
     flat = images.permute(0, 2, 1, 3).reshape(batch, wide, high * 3)
     across = _resample(flat, columns, size[1])  # (B, C * width, H * 3)
     flat = across.unflatten(2, (high, 3)).transpose(1, 2).flatten(2)  # (B, H, C * width * 3)
@@ -49,7 +50,7 @@ def _resample(x: Tensor, spans: Tensor, size: int) -> Tensor:
     shared = (TOGETHER + 1) * x.shape[1] // size + 5
     weights, start = _weights(pixels, size, groups, shared)
     places = first[:, None, None] + start + torch.arange(shared, dtype=torch.float64)  # (T, groups, shared)
-    taken = x.index_select(1, places.clamp(max=length - 1).long().flatten()).float()
+    taken = x.index_select(1, places.clamp(max=length - 1).long().flatten())
     taken = taken.unflatten(1, (len(spans) * groups, shared))  # (B, T * groups, shared, M)
     upper = torch.round(weights * 2.0**-LOW)
     both = torch.cat([upper, weights - upper * 2.0**LOW], dim=2)  # (T, groups, 2 * TOGETHER, shared)
