@@ -5,17 +5,11 @@ The list: https://github.com/onnx/onnx-tensorrt/blob/10.1-GA/docs/operators.md, 
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
 from support.configs import CONF
-from uniad_lightning.data.images.tiling import WHOLE
-from uniad_lightning.detectors.one_pass import OnePass
 from uniad_lightning.exporting.graph import trace
 from uniad_lightning.exporting.onnx_model import to_onnx
-from uniad_lightning.inspection.engines.checkpoint import TorchEngine
-from uniad_lightning.training.build import build_module
-from uniad_lightning.training.method import leave_out_unused
-from uniad_lightning.types import Batch
+from uniad_lightning.inspection.engines.checkpoint import load_engine
 
 LISTED = set(
     """
@@ -35,34 +29,18 @@ LISTED = set(
 )
 NOT_EXPORTED = {"mkd"}
 METHODS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
-SIDE = 96
-
-
-def module_of(method):
-    """The demo's detector of a method, with random weights; a fitted one is fitted to noise."""
-    torch.manual_seed(0)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        words = ["experiment=demo", f"model={method}", f"data.image_size={SIDE}", "backbone.weights=random"]
-        cfg = compose("train", words)
-    leave_out_unused(cfg)
-    module = build_module(cfg, announce=False)
-    if isinstance(module, OnePass):
-        module.collect(Batch(image=torch.randn(4, 3, SIDE, SIDE), index=torch.arange(4)))
-        module.finish()
-    return module
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_every_operator_is_listed(method):
-    module = module_of(method)
-    assert (method in NOT_EXPORTED) == (not module.precisions)
+def test_every_operator_is_listed(method, tree, uniad, tmp_path):
+    words = ["experiment=demo", "data=mvtec", f"data.root={tree}", "data.num_workers=0", "trainer.max_epochs=1"]
+    status, _, err = uniad("train", *words, f"model={method}", f"output_dir={tmp_path}")
+    assert status == 0, err
+    engine = load_engine(str(tmp_path / "checkpoints/last.ckpt"), torch.device("cpu"))
+    assert (method in NOT_EXPORTED) == (not engine.module.precisions)
     if method in NOT_EXPORTED:
         return
-    engine = TorchEngine(
-        module=module, framing=WHOLE, image_size=(SIDE, SIDE), mean=module.mean, std=module.std,
-        device=torch.device("cpu"), calibration=None, familiarity=None,
-    )  # fmt: skip
     model = to_onnx(trace(engine))
     assert not model.functions
     assert {(node.domain, node.op_type) for node in model.graph.node} <= {("", name) for name in LISTED}
