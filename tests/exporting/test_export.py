@@ -342,7 +342,7 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
     path.write_bytes(b"no model")
     assert "cannot be read as an ONNX model; expected a file of uniad export" in refusal(path)
     path.write_bytes(whole.read_bytes()[:5000])
-    assert "cannot read it" in refusal(path)
+    assert "cannot be read as an ONNX model" in refusal(path)
     assert "(its input: image tensor(uint8)); expected a file of uniad export" in refusal(
         altered(whole, path, format=None)
     )
