@@ -31,7 +31,8 @@ from uniad_lightning.exporting.export import export_detector
 from uniad_lightning.exporting.plan import PRECISIONS, Plan
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, load_engine
-from uniad_lightning.inspection.engines.exported import OnnxEngine, ProgramEngine
+from uniad_lightning.inspection.engines.onnx_runtime import OnnxEngine
+from uniad_lightning.inspection.engines.program import ProgramEngine
 from uniad_lightning.metrics.anomaly_metrics import AnomalyMetrics, Evaluation
 from uniad_lightning.models.backbone.feature_pyramid import Backbone
 from uniad_lightning.models.layers.jitter import FeatureJitter

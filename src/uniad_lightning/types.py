@@ -5,11 +5,12 @@ N = h*w tokens in row-major order; E the transformer's width. Sizes are always (
 """
 
 from collections.abc import Sequence
-from typing import TypedDict
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypedDict
 
 from uniad_lightning.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and an exported file runs without it
+    from torch import Tensor
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]  # (top, left, bottom, right) in fractions of an image
@@ -38,12 +39,12 @@ class Batch(TypedDict, total=False):
         index: (B,) int64, the sample's place in its split.
     """
 
-    image: Tensor
-    feature: Tensor
-    damaged: Tensor
-    damage: Tensor
-    mask: Tensor
-    has_mask: Tensor
-    label: Tensor
-    category: Tensor
-    index: Tensor
+    image: "Tensor"
+    feature: "Tensor"
+    damaged: "Tensor"
+    damage: "Tensor"
+    mask: "Tensor"
+    has_mask: "Tensor"
+    label: "Tensor"
+    category: "Tensor"
+    index: "Tensor"

@@ -14,15 +14,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
 import uniad_lightning.exporting.export
 import uniad_lightning.exporting.onnx_model
+from support.exported_files import CPU, VARIANTS, write_checkpoint
 from support.pictures import damaged
-from support.settings import SMALL
-from uniad_lightning.command_line.cli import conf_dir, run_command
+from uniad_lightning.command_line.cli import run_command
 from uniad_lightning.data.images.decoding import read_image
 from uniad_lightning.data.layouts.mvtec import list_mvtec
 from uniad_lightning.errors import InputError
@@ -30,63 +28,12 @@ from uniad_lightning.exporting.export import export_detector
 from uniad_lightning.exporting.low_precision import fold_constants
 from uniad_lightning.exporting.plan import Plan, plan_export
 from uniad_lightning.exporting.verify import agreement, generated_images, refuse_disagreement
-from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.inspection.engines.base import EngineOutput
 from uniad_lightning.inspection.engines.checkpoint import load_engine
-from uniad_lightning.inspection.engines.exported import OnnxEngine, ProgramEngine
 from uniad_lightning.inspection.engines.metadata import CHANNELS_FORMAT, FORMAT
-from uniad_lightning.inspection.familiarity import Familiarity
-from uniad_lightning.training.build import build_module
-from uniad_lightning.training.checkpoint import pack_ignored
-
-UNIAD = [word for word in SMALL if word.startswith("model.")]
-OTHERS = [word for word in SMALL if not word.startswith(("model.", "backbone.weights"))]
-CPU = torch.device("cpu")
-# Each of the networks and kinds of score, loss, cutting and size that there are, in as few exports as they fit in.
-VARIANTS = {
-    "whole": [*UNIAD, "score.window=5"],
-    "tiles": [
-        "model=mlp", "model.grid=[8,8]", "model.hidden_dim=32", "model.num_encoder_layers=1",
-        "model.num_decoder_layers=1", "score=mean", "loss=normalized_mse", "standardize=true",
-        "data.framing.tiles=[2,3]", "data.framing.region=[0.1,0.05,0.95,0.8]", "ignored",
-    ],
-    "sides": [
-        "model=cnn", "model.grid=[6,10]", "model.hidden_dim=16", "score=mean", "score.kind=std", "loss=cosine",
-        "data.image_size=[48,80]",
-    ],
-}  # fmt: skip
-
-
-def write_checkpoint(path, tree, words):
-    """What `uniad train` and `uniad calibrate` would leave, with a network that has learned nothing."""
-    given = [word for word in words if word != "ignored"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose("train", [*OTHERS, f"data.root={tree}", "name=x", f"output_dir={path.parent}", *given])
-    module = build_module(cfg, announce=False)
-    if cfg.standardize:
-        module.standardize.fit([torch.randn(2, 64, 96) * torch.rand(96) + torch.rand(96)])
-    checkpoint = {
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "state_dict": module.state_dict(),
-        "loops": {},
-        "categories": ["bottle", "cable"],
-    }
-    if "ignored" in words:
-        ignored = np.zeros((20, 30), dtype=bool)
-        ignored[3:9, 4:14] = True
-        checkpoint["ignore"] = pack_ignored(ignored)
-    torch.save(checkpoint, path)
-    output = load_engine(str(path), CPU).inspect([image for batch in generated_images() for image in batch])
-    middle = output.score.sort().values[4:6].mean().item()  # no image's own score, which rounding would decide
-    boundary = Boundary(middle, output.map.max().item() / 2, 1.0, 20, 0.05, 0.01, 0.2)
-    checkpoint["calibration"] = Calibration("rate=0.01", boundary, {"bottle": boundary}).plain()
-    owners = torch.tensor([1, 0, 1])
-    checkpoint["familiarity"] = Familiarity(
-        references=output.descriptor[3:6], boundary=0.7, names=("bottle", "cable"), owners=owners
-    ).plain()
-    torch.save(checkpoint, path)
-    return path
+from uniad_lightning.inspection.engines.onnx_runtime import OnnxEngine
+from uniad_lightning.inspection.engines.program import ProgramEngine
 
 
 @pytest.fixture(scope="module")
@@ -393,9 +340,9 @@ def test_a_file_that_is_none_of_ours_is_refused(folder, tmp_path):
 
     assert "no such file" in refusal(path)
     path.write_bytes(b"no model")
-    assert "cannot read it; expected a file of uniad export" in refusal(path)
+    assert "cannot be read as an ONNX model; expected a file of uniad export" in refusal(path)
     path.write_bytes(whole.read_bytes()[:5000])
-    assert "cannot read it" in refusal(path)
+    assert "cannot be read as an ONNX model" in refusal(path)
     assert "(its input: image tensor(uint8)); expected a file of uniad export" in refusal(
         altered(whole, path, format=None)
     )

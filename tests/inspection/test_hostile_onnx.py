@@ -9,7 +9,7 @@ from support.hostile_models import ABOUT, BOUNDARY, model
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.onnx_parts import names_other_files
 from uniad_lightning.inspection.detector import Detector
-from uniad_lightning.inspection.engines.exported import OnnxEngine
+from uniad_lightning.inspection.engines.onnx_runtime import OnnxEngine
 
 
 def saved(tmp_path, made):

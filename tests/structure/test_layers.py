@@ -72,8 +72,9 @@ FENCES = {
     "starlette": ("serving",),
     "uvicorn": ("serving",),
     "prometheus_client": ("serving",),
-    "onnx": ("exporting", "inspection.engines"),
-    "onnxruntime": ("exporting.low_precision", "inspection.engines"),
+    "onnx": ("exporting",),
+    "onnxruntime": ("exporting.low_precision", "inspection.engines.onnx_runtime"),
+    "openvino": ("inspection.engines.openvino_runtime",),
     "hydra": ("training", "rendering", "sweeps", "doctor.inference", "command_line"),
     "omegaconf": (
         "training",

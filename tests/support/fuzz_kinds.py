@@ -22,7 +22,7 @@ from uniad_lightning.data.layouts.real_iad import list_real_iad
 from uniad_lightning.data.layouts.visa import list_visa
 from uniad_lightning.errors import InputError
 from uniad_lightning.inspection.boundary import Calibration
-from uniad_lightning.inspection.engines.exported import OnnxEngine
+from uniad_lightning.inspection.engines.onnx_runtime import OnnxEngine
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.prediction.rows import empty_row, journal_line, read_rows, table_line
 from uniad_lightning.prediction.sources.items import Item

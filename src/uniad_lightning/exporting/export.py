@@ -29,8 +29,9 @@ from uniad_lightning.files.atomic import remove_left, replacing
 from uniad_lightning.files.sealed import seal_archive, seal_model
 from uniad_lightning.inspection.engines.base import Engine
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine, find_device, load_engine
-from uniad_lightning.inspection.engines.exported import ABOUT, OnnxEngine, ProgramEngine
 from uniad_lightning.inspection.engines.metadata import CHANNELS_FORMAT, FORMAT
+from uniad_lightning.inspection.engines.onnx_runtime import OnnxEngine
+from uniad_lightning.inspection.engines.program import ABOUT, ProgramEngine
 from uniad_lightning.results.output_folder import holds_output_dir
 from uniad_lightning.results.run_folder import refuse_in_the_way, write_text
 from uniad_lightning.training.build import build_saved_data, warn

@@ -1,4 +1,4 @@
-"""What an .onnx file would read besides itself, found without the package `onnx`, before anything else opens the file.
+"""What an .onnx file would read besides itself, and its metadata, found without the package `onnx` or any runtime.
 
 The file is one message of Protocol Buffers: fields of a number, a kind and a value. Numbers: `onnx.proto3` of ONNX.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of values
 _MOST_LEVELS = 32  # of graphs within attributes of nodes
 _EXTERNAL_DATA, _LOCATION, _EXTERNAL = 13, 14, 1  # of a tensor
+_METADATA, _KEY, _VALUE = 14, 1, 2  # of a model, and of an entry of its metadata
 # By message: its fields that hold messages which may hold tensors.
 _WITHIN = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -37,6 +38,25 @@ def names_other_files(content: memoryview) -> bool:
             elif number in _WITHIN[kind] and isinstance(value, memoryview):
                 pending.append((_WITHIN[kind][number], value, level + 1))
     return False
+
+
+def metadata_of(content: memoryview) -> dict[str, str]:
+    """The metadata of the model in `content`, texts by name.
+
+    Raises ValueError for what is no such message, and for names and texts that are not UTF-8.
+    """
+    entries = [
+        dict(_fields(entry))
+        for number, entry in _fields(content)
+        if number == _METADATA and isinstance(entry, memoryview)
+    ]
+    return {_text(entry.get(_KEY, b"")): _text(entry.get(_VALUE, b"")) for entry in entries}
+
+
+def _text(value: int | bytes | memoryview) -> str:
+    if isinstance(value, int):
+        raise ValueError("a number where a text is expected")
+    return bytes(value).decode()
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:

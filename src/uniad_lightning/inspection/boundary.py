@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from uniad_lightning.errors import one_line
 from uniad_lightning.inspection.baseline import Baseline
@@ -137,8 +137,8 @@ def at_score(score: float, scores: np.ndarray, peaks: np.ndarray) -> Boundary:
     rank = int((np.asarray(scores) <= score).sum())
     above, tail = len(scores) - rank, (1 - CONFIDENCE) / 2
     # Clopper-Pearson, since here the score is fixed and the number above it is random, not the other way round.
-    low = float(beta.ppf(tail, above, rank + 1)) if above else 0.0
-    high = float(beta.ppf(1 - tail, above + 1, rank)) if rank else 1.0
+    low = float(betaincinv(above, rank + 1, tail)) if above else 0.0
+    high = float(betaincinv(above + 1, rank, 1 - tail)) if rank else 1.0
     return _at(score, rank, scores, peaks)._replace(low=low, high=high)
 
 
@@ -147,7 +147,7 @@ def _at(score: float, rank: int, scores: np.ndarray, peaks: np.ndarray) -> Bound
     count = len(scores)
     above = count + 1 - rank
     tail = (1 - CONFIDENCE) / 2
-    low, high = (float(beta.ppf(p, above, rank)) if rank else 1.0 for p in (tail, 1 - tail))
+    low, high = (float(betaincinv(above, rank, p)) if rank else 1.0 for p in (tail, 1 - tail))
     pixel = float(np.sort(peaks)[max(rank, 1) - 1])
     spread = max(score - float(np.median(scores)), float(np.std(scores)), 1e-6 * abs(score), 1e-12)
     return Boundary(score, pixel, spread, count, above / (count + 1), low, high)

@@ -1,13 +1,13 @@
 """A trained detector for Python: `Detector.load("model.ckpt").predict("part.jpg")`."""
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, Any, TypeGuard, Union, overload
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import MAX_PIXELS, read_image, rgb_of
@@ -15,25 +15,30 @@ from uniad_lightning.data.images.deep_images import FULL_RANGE, Deep, rgb_of_dee
 from uniad_lightning.data.layouts.category_names import composed
 from uniad_lightning.errors import InputError, did_you_mean
 from uniad_lightning.files.user_path import expand
-from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.inspection.boundary import Boundary
 from uniad_lightning.inspection.engines.base import Engine
-from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
-from uniad_lightning.inspection.engines.exported import OnnxEngine
+from uniad_lightning.inspection.engines.opening import open_engine
+from uniad_lightning.inspection.given_boundary import GivenBoundary, with_given
 from uniad_lightning.inspection.result import Inspection, refuse_not_finite
-from uniad_lightning.results.run_folder import reported_checkpoint
 
-ImageInput = str | PathLike | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:  # torch takes seconds to import, and an exported file is inspected without it
+    from torch import Tensor
+
+ImageInput = Union[str, PathLike, Image.Image, np.ndarray, "Tensor"]
 
 
 class Detector:
     """One model for all categories, ready to inspect images; safe to use from several threads.
 
     `engine` runs the model; `load` makes one from a file. A file of more than `max_pixels` pixels is refused.
+    `calibration` are the boundaries: those that `uniad calibrate` set, moved to the scores of `boundary` as
+    `with_given` says; None before.
     """
 
-    def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS):
+    def __init__(self, *, engine: Engine, max_pixels: int = MAX_PIXELS, boundary: GivenBoundary = None):
         self.engine = engine
         self.max_pixels = max_pixels
+        self.calibration = with_given(engine.calibration, boundary, categories=engine.categories)
 
     @classmethod
     def load(
@@ -44,20 +49,20 @@ class Detector:
         precision: str = "fp32",
         max_pixels: int = MAX_PIXELS,
         trust: str | Sequence[str] = (),
+        runtime: str = "onnxruntime",
+        boundary: GivenBoundary = None,
     ) -> "Detector":
         """The detector in a checkpoint of `uniad train`, or in an `.onnx` file of `uniad export`.
 
-        Of a run folder it is the checkpoint whose results the run reports.
+        Of a run folder it is the checkpoint whose results the run reports. An `.onnx` file is run by `runtime`,
+        `onnxruntime` or `openvino`, without torch, Lightning, Hydra or timm being imported.
         `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`, `precision` of a checkpoint's
         inference `fp32`, `bf16` or `fp16`. A checkpoint with classes of your own is loaded where `trust` names their
-        packages. Raises InputError for a file that cannot be used, and for a device that is not available.
+        packages. `boundary`, a score or one for each category, takes the place of the boundaries in the file. Raises
+        InputError for a file that cannot be used, and for a device that is not available.
         """
-        path = reported_checkpoint(expand(path), "ckpt_path")
-        if path.suffix == ".onnx":
-            if precision != "fp32":
-                raise InputError(f"precision={precision}: {path} has the precision that uniad export gave it")
-            return cls(engine=OnnxEngine(str(path), device), max_pixels=max_pixels)
-        return cls(engine=load_engine(str(path), find_device(device), trust, precision), max_pixels=max_pixels)
+        engine = open_engine(expand(path), device=device, precision=precision, trust=trust, runtime=runtime)
+        return cls(engine=engine, max_pixels=max_pixels, boundary=boundary)
 
     def __repr__(self) -> str:
         categories = ", ".join(self.engine.categories) or "unknown"
@@ -71,11 +76,6 @@ class Detector:
         if not self.calibration.by_category or not scores:
             return f"{self.calibration.overall.score:.4g} ({self.calibration.method})"
         return f"each category's own, {min(scores):.4g} to {max(scores):.4g} ({self.calibration.method})"
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """The boundaries that `uniad calibrate` set; None before."""
-        return self.engine.calibration
 
     @property
     def white_level(self) -> int:
@@ -171,10 +171,15 @@ class Detector:
             return self.read(path)
         if isinstance(image, Image.Image):
             return rgb_of(image, "image", white_level=self.white_level)
-        if isinstance(image, Tensor):
+        if _is_tensor(image):
             array = (image.float() if image.is_floating_point() else image).detach().cpu().numpy()
             return rgb_from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array, self.white_level)
         return rgb_from_array(np.asarray(image), self.white_level)
+
+
+def _is_tensor(image: Any) -> "TypeGuard[Tensor]":
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    return torch is not None and isinstance(image, torch.Tensor)
 
 
 def rgb_from_array(array: np.ndarray, white_level: int = FULL_RANGE) -> np.ndarray:

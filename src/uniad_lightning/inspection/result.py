@@ -9,15 +9,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from uniad_lightning.data.images.tiling import pixels
+from uniad_lightning.data.images.pixel_box import pixels
 from uniad_lightning.errors import InputError
-from uniad_lightning.heatmap import Scale, overlay
 from uniad_lightning.inspection.boundary import Boundary
-from uniad_lightning.scoring import upsample
+from uniad_lightning.inspection.enlarging import enlarged
 from uniad_lightning.types import Box
 
 _ROWS = 256  # blended at once: a pixel takes several times its final memory meanwhile
@@ -91,7 +89,7 @@ class Inspection:
         """(H, W) float32 at the image's own size; outside the inspected region, the map's minimum."""
         height, width = self.image.shape[:2]
         top, left, bottom, right = pixels(self.region, (height, width))
-        inside = upsample(torch.from_numpy(self.scored_map)[None], (bottom - top, right - left))[0].numpy()
+        inside = enlarged(self.scored_map, (bottom - top, right - left))
         if inside.shape == (height, width):
             return inside
         whole = np.full((height, width), self.scored_map.min(), dtype=np.float32)
@@ -136,6 +134,8 @@ class Inspection:
         Colours range from the map's minimum (blue) to twice as far as the boundary (red), without a boundary to its
         maximum. Boxes are white in black ones, of a width that is still seen where a large image is shown small.
         """
+        from uniad_lightning.heatmap import Scale, overlay  # matplotlib, which only those need who draw
+
         scale = Scale.of([self.scored_map], None if self.boundary is None else self.boundary.pixel)
         blended = np.empty_like(self.image)
         for top in range(0, len(blended), _ROWS):

@@ -42,7 +42,7 @@ def predict(cfg: DictConfig) -> Counts:
     try:
         cfg.output_dir = processes.gather(cfg.output_dir)[0]  # it may contain the time
         with processes.agreed():
-            sinks = open_sinks(_sinks(cfg)) if processes.first else []
+            sinks = open_sinks(_plain(cfg.sink)) if processes.first else []
             source, detector = _open_input(cfg, processes)
             drift = _drift(cfg, detector)
         with processes.agreed():
@@ -72,8 +72,8 @@ def _say_what_ends_it(cfg: DictConfig, source: Source) -> None:
         print_stdout(f"reading {without_secrets(cfg.input)}; Ctrl+C ends", flush=True)
 
 
-def _sinks(cfg: DictConfig) -> Any:
-    return OmegaConf.to_container(cfg.sink) if OmegaConf.is_config(cfg.sink) else cfg.sink
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector]:
@@ -95,8 +95,10 @@ def _open_input(cfg: DictConfig, processes: Processes) -> tuple[Source, Detector
         without=Path(cfg.output_dir),
     )  # fmt: skip
     detector = Detector.load(
-        cfg.ckpt_path, device=processes.device(cfg.device), precision=cfg.precision, max_pixels=max_pixels
-    )
+        cfg.ckpt_path, precision=cfg.precision, max_pixels=max_pixels, runtime=cfg.runtime,
+        boundary=_plain(cfg.boundary),
+        device=cfg.device if cfg.runtime == "openvino" else processes.device(cfg.device),
+    )  # fmt: skip
     white_level = detector.white_level if cfg.white_level is None else as_number(check_white_level(cfg.white_level))
     return read_as(source, white_level=white_level, channels=detector.channels), detector
 
@@ -116,6 +118,8 @@ def _open_results(cfg: DictConfig, drift: StatusFile) -> PredictionWriter:
         "category": cfg.category,
         "every": cfg.every,
         **({} if cfg.precision == "fp32" else {"precision": cfg.precision}),
+        **({} if cfg.runtime == "onnxruntime" else {"runtime": cfg.runtime}),
+        **({} if cfg.boundary is None else {"boundary": _plain(cfg.boundary)}),
         **({} if cfg.white_level is None else {"white_level": cfg.white_level}),
     }
     refuse_in_the_way(folder, [CONFIG])
@@ -125,7 +129,7 @@ def _open_results(cfg: DictConfig, drift: StatusFile) -> PredictionWriter:
     )  # fmt: skip
     if cfg.resume and not writer.kept and not part_files(folder):
         warn(f"resume=true: {folder} holds no predictions yet; starting")
-    kept = OmegaConf.merge(cfg, {"input": without_secrets(cfg.input), "sink": shown_sinks(_sinks(cfg))})
+    kept = OmegaConf.merge(cfg, {"input": without_secrets(cfg.input), "sink": shown_sinks(_plain(cfg.sink))})
     write_text(folder / CONFIG, OmegaConf.to_yaml(kept, resolve=True))
     return writer
 

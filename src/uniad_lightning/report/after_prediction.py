@@ -23,6 +23,6 @@ def predict(cfg: DictConfig) -> Counts:
         )
     counts = prediction.predict(cfg)
     if cfg.report and is_first():
-        written = write_report([Path(cfg.output_dir)], device=cfg.device)
+        written = write_report([Path(cfg.output_dir)], device="cpu" if cfg.runtime == "openvino" else cfg.device)
         print_stdout(f"page: {written.page}")
     return counts

@@ -157,6 +157,8 @@ def _foot(one: PageRun) -> dict[str, Any]:
         facts["boundary"] = (
             f"{run.calibration.method}, set on {overall.images} good images; expected share of good images above it "
             f"{overall.rate:.1%} ({overall.low:.1%} to {overall.high:.1%})"
+            if overall.images
+            else f"{run.calibration.method}, given; how many good images are above it is not known"
         )
     facts = {name: printable(value) for name, value in facts.items()}
     return {

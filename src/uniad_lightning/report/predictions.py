@@ -18,6 +18,7 @@ from uniad_lightning.feedback.history import Entry, latest, read_history
 from uniad_lightning.feedback.predictions import cell_of
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.detector import Detector
+from uniad_lightning.inspection.given_boundary import GivenBoundary, with_given
 from uniad_lightning.prediction.files import SETTINGS, part_files
 from uniad_lightning.prediction.rows import Row, read_rows
 from uniad_lightning.prediction.sources.address import is_live
@@ -37,7 +38,7 @@ def read_predictions(folder: Path) -> ReportedRun:
         raise InputError(f"{folder / JOURNAL}: has no rows; let uniad predict inspect some images")
     settings, config = _settings(folder), _config(folder)
     file = Path(str(settings.get("ckpt_path", "")))
-    calibration, found_level, channels = _of_detector(file)
+    calibration, found_level, channels = _of_detector(file, settings.get("boundary"))
     given = settings.get("category")
     verdicts = latest(read_history(folder))
     images = tuple(_image(row)._replace(verdict=_verdict(verdicts, row["path"])) for row in rows.values())
@@ -52,18 +53,23 @@ def read_predictions(folder: Path) -> ReportedRun:
     )  # fmt: skip
 
 
-def _of_detector(file: Path) -> tuple[Calibration | None, int | str, Channels | None]:
-    """The boundaries, white level and channels in a checkpoint or an exported file; none where it is gone."""
+def _of_detector(file: Path, boundary: GivenBoundary) -> tuple[Calibration | None, int | str, Channels | None]:
+    """The boundaries, white level and channels in a checkpoint or an exported file; none where it is gone.
+
+    `boundary` is what the prediction was given in place of the file's own.
+    """
     if not file.is_file():
         return None, "auto", None
     if file.suffix == ".onnx":
-        detector = Detector.load(file, device="cpu")
+        detector = Detector.load(file, device="cpu", boundary=boundary)
         return detector.calibration, detector.white_level, detector.channels
     checkpoint = load_checkpoint(str(file))
     plain = checkpoint.get("calibration")
     data = checkpoint["config"]["data"]
     channels = check_channels(data.get("channels"))
-    return Calibration.from_plain(plain) if plain else None, white_level_of(data), channels
+    calibration = Calibration.from_plain(plain) if plain else None
+    moved = with_given(calibration, boundary, categories=checkpoint.get("categories", ()))
+    return moved, white_level_of(data), channels
 
 
 def _image(row: Row) -> ReportedImage:

@@ -30,8 +30,9 @@ class ServedModel:
         path = Path(settings.ckpt_path)
         version = version_of(path)  # before it is read: a change meanwhile is seen as one
         detector = Detector.load(
-            path, device=settings.device, precision=settings.precision, max_pixels=settings.max_pixels
-        )
+            path, device=settings.device, precision=settings.precision, max_pixels=settings.max_pixels,
+            boundary=settings.boundary, runtime=settings.runtime,
+        )  # fmt: skip
         detector.predict(np.full((64, 64, 3), 128, dtype=np.uint8))  # the first pass takes longest; no request waits
         return cls(detector, f"{path.name}:{_digest(path)}", version)
 

@@ -5,11 +5,12 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.drift.monitor import check_settings
 from uniad_lightning.errors import InputError
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.inspection.given_boundary import GivenBoundary
 
 _WHOLE = ("max_batch", "queue", "decoders", "workers")  # from 1
 _POSITIVE = ("max_megabytes", "max_megapixels", "read_timeout", "stop_timeout")
@@ -27,6 +28,8 @@ class Settings:
     token: str | None
     device: str
     precision: str
+    runtime: str
+    boundary: GivenBoundary
     max_batch: int
     max_wait_ms: float
     queue: int
@@ -55,6 +58,8 @@ def settings_of(cfg: DictConfig) -> Settings:
     """The settings in a configuration. Raises InputError for a value that cannot be used."""
     values: dict[str, Any] = {field.name: cfg[field.name] for field in fields(Settings)}
     values["ckpt_path"] = str(expand(values["ckpt_path"]))
+    if OmegaConf.is_config(values["boundary"]):
+        values["boundary"] = OmegaConf.to_container(values["boundary"])
     values["host"] = str(values["host"])
     values["token"] = _checked_token(values["token"])
     for name in _WHOLE:

@@ -14,6 +14,7 @@ from torch import Tensor
 from uniad_lightning.data.images.channels import Channels
 from uniad_lightning.data.images.decoding import read_marks, read_record
 from uniad_lightning.data.images.deep_images import FULL_RANGE
+from uniad_lightning.data.images.pixel_box import pixels
 from uniad_lightning.data.images.resizing import resize, resize_mask
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
@@ -137,13 +138,6 @@ class Framing:
 
 
 WHOLE = Framing(region=None, tiles=1, overlap=0.0, ignore=None)
-
-
-def pixels(box: Box, size: Size) -> tuple[int, int, int, int]:
-    """`box` (fractions) in pixels of an image of `size` (height, width): (top, left, bottom, right), not empty."""
-    (height, width), (top, left, bottom, right) = size, box
-    top, left = min(round(top * height), height - 1), min(round(left * width), width - 1)
-    return top, left, max(round(bottom * height), top + 1), max(round(right * width), left + 1)
 
 
 def cut(image: np.ndarray, box: Box) -> np.ndarray:

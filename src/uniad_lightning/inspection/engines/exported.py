@@ -1,113 +1,97 @@
-"""Engines for the files of `uniad export`; their results are those of the checkpoint."""
+"""What the engines for the files of `uniad export` share; their results are those of the checkpoint. Needs no torch."""
 
-import json
-import re
+import os
+import sys
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from uniad_lightning.errors import InputError, did_you_mean, one_line, system_reason
+from uniad_lightning.errors import InputError, one_line, system_reason
 from uniad_lightning.files import sealed
-from uniad_lightning.files.onnx_parts import names_other_files
+from uniad_lightning.files.onnx_parts import metadata_of, names_other_files
 from uniad_lightning.inspection.engines.base import EngineOutput, names_of
-from uniad_lightning.inspection.engines.metadata import About, read_about
-from uniad_lightning.models.backbone.feature_pyramid import PIXELS_AT_ONCE
+from uniad_lightning.inspection.engines.metadata import About
+from uniad_lightning.models.backbone.at_once import PIXELS_AT_ONCE
 from uniad_lightning.types import Size
 
 KEY = "uniad."  # prefix of the metadata of an .onnx file
-ABOUT = "uniad.json"  # the metadata in a .pt2 file
 INPUT = "image tensor(uint8)"
 OUTPUTS = ("map", "score", "distance", "category", "defective")  # the last three where the checkpoint knows them
-CUDA = "CUDAExecutionProvider"
 IMAGE_PIXELS = 2**24  # of a batch of images at their own size, which are held as floats for a moment
 
 
-class _Exported:
-    """What both engines say of themselves, from the metadata of their file."""
+class Exported(ABC):
+    """What the engines say of themselves, from the metadata of their file, and how they run a list of images."""
 
     categories: Sequence[str]
 
-    def _say(self, said: About, path: str) -> None:
-        self.about, self.calibration, self.region = said.values, said.calibration, said.region
+    def say(self, said: About, path: str) -> None:
+        """Take over what the file at `path` says of itself."""
+        self.path, self.about, self.calibration, self.region = path, said.values, said.calibration, said.region
         self.model, self.categories, self.found = Path(path).name, said.categories, said.found
         self.white_level, self.channels = said.white_level, said.channels
         self.at_once = at_once(said.image_size, said.tiles)
 
+    @abstractmethod
+    def run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The outputs by name for images (B, H, W, 3) uint8 of one size."""
 
-class OnnxEngine(_Exported):
-    """Runs the .onnx file at `path` with ONNX Runtime; safe to call from several threads.
+    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
+        """See `Engine`."""
+        return in_batches(images, self.run, at_once=self.at_once, names=self.found)
 
-    `device` is `auto` (a GPU where ONNX Runtime can use one), `cpu`, `cuda` or `cuda:1`. `about` is the file's
-    metadata, such as `categories` (those of the training) and `precision`.
 
-    Raises InputError without ONNX Runtime, for a file that `uniad export` did not write or that is too new, and for a
-    device that is not available.
+def read_onnx(path: str) -> dict[str, str]:
+    """The metadata of the .onnx file at `path`, texts by name.
+
+    Raises InputError for a file that is no such message or has changed since it was written, and where its weights lie
+    in other files, which a stranger's model may name at will.
     """
-
-    def __init__(self, path: str, device: str = "auto"):
-        self.session = _open(path, device)
-        try:
-            metadata = self.session.get_modelmeta().custom_metadata_map
-            inputs = ", ".join(f"{node.name} {node.type}" for node in self.session.get_inputs())
-            self.path, self.outputs = path, [output.name for output in self.session.get_outputs()]
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: its names are damaged ({one_line(error)}); export it again") from None
-        if sealed.KEY in metadata and not sealed.is_sealed(Path(path)):
-            raise InputError(f"{path}: was changed after its digest was taken; take {sealed.KEY} out of its metadata")
-        texts = {name.removeprefix(KEY): text for name, text in metadata.items() if name.startswith(KEY)}
-        self._say(read_about(texts, path, inputs), path)
-        if inputs != INPUT or not {"map", "score"} <= {*self.outputs} <= {*OUTPUTS}:
-            raise InputError(
-                f"{path}: its graph was changed, it has the inputs {inputs} and the outputs {', '.join(self.outputs)}; "
-                f"expected {INPUT}, and {' and '.join(OUTPUTS[:2])} at least; export it again"
-            )
-        if CUDA in self.session.get_providers():
-            self.at_once = 16
-
-    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
-        """See `Engine`."""
-        return in_batches(images, self._run, at_once=self.at_once, names=self.found)
-
-    def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        try:
-            found = self.session.run(self.outputs, {"image": images})
-        except Exception as error:  # ONNX Runtime has a class for each reason, all below Exception
-            raise InputError(f"{self.path}: ONNX Runtime cannot run it ({one_line(error)}); export it again") from None
-        for name, value in zip(self.outputs, found, strict=True):
-            dimensions = 3 if name == "map" else 1
-            if not isinstance(value, np.ndarray) or value.ndim != dimensions or len(value) != len(images):
-                raise InputError(f"{self.path}: its output {name} is none of uniad export; export it again")
-        return dict(zip(self.outputs, found, strict=True))
+    refuse_damaged(path, "an .onnx file of uniad export")
+    try:
+        content = memoryview(Path(path).read_bytes())  # not mapped: a file may shrink meanwhile
+        outside = names_other_files(content)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read as an ONNX model; expected a file of uniad export ({one_line(error)})"
+        ) from None
+    if outside:
+        raise InputError(f"{path}: has weights in other files, which are not opened; expected a file of uniad export")
+    try:
+        metadata = metadata_of(content)
+    except ValueError as error:
+        raise InputError(f"{path}: its names are damaged ({one_line(error)}); export it again") from None
+    if sealed.KEY in metadata and not sealed.is_sealed(Path(path)):
+        raise InputError(f"{path}: was changed after its digest was taken; take {sealed.KEY} out of its metadata")
+    return {name.removeprefix(KEY): text for name, text in metadata.items() if name.startswith(KEY)}
 
 
-class ProgramEngine(_Exported):
-    """Runs the .pt2 file at `path` (`uniad export format=torch`) with torch on the CPU; otherwise as `OnnxEngine`."""
+def refuse_other_graph(path: str, inputs: str, outputs: Sequence[str]) -> None:
+    """Raises InputError for a graph whose `inputs`, in words, or `outputs` are none of `uniad export`."""
+    if inputs != INPUT or not {*OUTPUTS[:2]} <= {*outputs} <= {*OUTPUTS}:
+        raise InputError(
+            f"{path}: its graph was changed, it has the inputs {inputs} and the outputs {', '.join(outputs)}; "
+            f"expected {INPUT}, and {' and '.join(OUTPUTS[:2])} at least; export it again"
+        )
 
-    def __init__(self, path: str):
-        extra = {ABOUT: ""}
-        _refuse_damaged(path, "a .pt2 file of uniad export format=torch")
-        if not sealed.is_archive(Path(path)):  # torch would print its own traceback first
-            raise InputError(
-                f"{path}: cannot be read as a program of torch.export; it is of another kind, or incomplete"
-            )
-        try:
-            self.program = torch.export.load(path, extra_files=extra).module()
-        except Exception as error:  # torch raises many kinds for a damaged or foreign file
-            raise InputError(f"{path}: cannot be read as a program of torch.export ({one_line(error)})") from None
-        about = json.loads(extra[ABOUT] or "{}")
-        self._say(read_about({name: json.dumps(value) for name, value in about.items()}, path, "unknown"), path)
 
-    def __call__(self, images: Sequence[np.ndarray]) -> EngineOutput:
-        """See `Engine`."""
-        return in_batches(images, self._run, at_once=self.at_once, names=self.found)
+def checked(path: str, found: Mapping[str, np.ndarray], count: int) -> Mapping[str, np.ndarray]:
+    """`found` as it is; InputError for an output that is not one array of `count` images."""
+    for name, value in found.items():
+        dimensions = 3 if name == "map" else 1
+        if not isinstance(value, np.ndarray) or value.ndim != dimensions or len(value) != count:
+            raise InputError(f"{path}: its output {name} is none of uniad export; export it again")
+    return found
 
-    @torch.inference_mode()
-    def _run(self, images: np.ndarray) -> Mapping[str, np.ndarray]:
-        return {name: value.numpy() for name, value in self.program(torch.from_numpy(images)).items()}
+
+def threads() -> int:
+    """How many threads a runtime may use: torch's number where torch is used, else OMP_NUM_THREADS; 0: all cores."""
+    torch = sys.modules.get("torch")
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return torch.get_num_threads() if torch is not None else int(text) if text.isdecimal() else 0
 
 
 def at_once(image_size: Size, tiles: int) -> int:
@@ -150,47 +134,7 @@ def _alike(images: Sequence[np.ndarray], at_once: int) -> Iterator[list[int]]:
         yield from (places[start : start + count] for start in range(0, len(places), count))
 
 
-def onnxruntime() -> Any:
-    """The package `onnxruntime`. Raises InputError where it is not installed."""
-    try:
-        import onnxruntime as runtime
-    except ImportError:
-        raise InputError(
-            "an .onnx file needs ONNX Runtime: pip install 'uniad-lightning[export]', or onnxruntime alone"
-        ) from None
-    return runtime
-
-
-def _open(path: str, device: str) -> Any:
-    _refuse_damaged(path, "an .onnx file of uniad export")
-    _refuse_other_files(path)
-    runtime = onnxruntime()
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()  # which OMP_NUM_THREADS sets
-    options.log_severity_level = 3
-    providers = _providers(runtime.get_available_providers(), device)
-    try:
-        return runtime.InferenceSession(path, options, providers=providers, enable_fallback=len(providers) > 1)
-    except Exception as error:  # ONNX Runtime has a class for each kind of damage, all below Exception
-        raise InputError(
-            f"{path}: ONNX Runtime {runtime.__version__} cannot read it; expected a file of uniad export "
-            f"({one_line(error)})"
-        ) from None
-
-
-def _refuse_other_files(path: str) -> None:
-    """Raises InputError where the weights lie in other files, which a stranger's model may name at will."""
-    try:
-        outside = names_other_files(memoryview(Path(path).read_bytes()))  # not mapped: a file may shrink meanwhile
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: ONNX Runtime cannot read it; expected a file of uniad export ({one_line(error)})"
-        ) from None
-    if outside:
-        raise InputError(f"{path}: has weights in other files, which are not opened; expected a file of uniad export")
-
-
-def _refuse_damaged(path: str, expected: str) -> None:
+def refuse_damaged(path: str, expected: str) -> None:
     """Raises InputError where there is no such file, and where its content has changed."""
     if not Path(path).is_file():
         problem = "is a folder" if Path(path).is_dir() else "no such file"
@@ -204,17 +148,3 @@ def _refuse_damaged(path: str, expected: str) -> None:
             f"{path}: is damaged, its content is not what was exported; copy it again, or export it again (if "
             f"another program has changed it, take {sealed.KEY} out of its metadata)"
         )
-
-
-def _providers(available: Sequence[str], device: str) -> list[Any]:
-    """The providers that ONNX Runtime runs on, best first. Raises InputError for a device that is not available."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        near = did_you_mean(device, ("auto", "cpu", "cuda"))
-        raise InputError(f"device={device}: unknown; expected auto, cpu, cuda or cuda:N.{near}")
-    if device == "cpu" or (device == "auto" and CUDA not in available):
-        return ["CPUExecutionProvider"]
-    if CUDA not in available:
-        raise InputError(f"device={device}: this ONNX Runtime has no CUDA; use device=cpu, or install onnxruntime-gpu")
-    number = int(device.partition(":")[2] or 0)
-    # TF32 has too few bits for the exact resize.
-    return [(CUDA, {"device_id": number, "use_tf32": "0"}), "CPUExecutionProvider"]

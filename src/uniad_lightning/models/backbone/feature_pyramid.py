@@ -9,14 +9,12 @@ from timm.layers import BatchNormAct2d, Conv2dSame, Format, PatchEmbed
 from torch import Tensor, nn
 
 from uniad_lightning.errors import InputError, one_line
+from uniad_lightning.models.backbone.at_once import PIXELS_AT_ONCE
 from uniad_lightning.models.backbone.batch_norm_folding import GATE, Folded
 from uniad_lightning.models.backbone.static_padding import pad_as_for
 from uniad_lightning.models.backbone.timm_model import create_feature_model, feature_info, pretrained_config
 from uniad_lightning.precision import in_float32
 from uniad_lightning.types import Size, pair
-
-# On a CPU, activations of more images than these pixels leave its caches and its allocator's reach: half the speed.
-PIXELS_AT_ONCE = 4 * 224 * 224
 
 
 class Backbone(nn.Module):
