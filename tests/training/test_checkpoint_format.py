@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 
+from support.configs import CONF
 from support.settings import SMALL
 from uniad_lightning.errors import InputError
+from uniad_lightning.training.build import build_module
 from uniad_lightning.training.checkpoint import load_checkpoint
 from uniad_lightning.training.checkpoint_format import FORMAT, upgrade, upgrade_config
 
@@ -108,3 +111,10 @@ def test_a_configuration_that_holds_itself_or_multiplies_is_refused():
     for config, said in ((endless, "nested more than 32 levels"), ({"data": doubled}, "more than 100000 values")):
         with pytest.raises(InputError, match=rf"x: its data.* {said}"):
             upgrade_config(config, "x")
+
+
+def test_an_optimizer_is_given_plain_values():
+    """Torch 2.9 keeps `betas` as they are, and with them an object of OmegaConf in the checkpoint."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [*SMALL, "data.root=photos", "output_dir=run"])
+    assert type(build_module(cfg, announce=False).optimizer.keywords["betas"]) is list

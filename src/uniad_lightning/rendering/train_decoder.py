@@ -117,8 +117,8 @@ def train_decoder(cfg: DictConfig) -> Path:
     training = DecoderTraining(
         backbone=module.backbone,
         decoder=build_decoder(cfg.decoder, module.backbone, data.image_size),
-        optimizer=instantiate(cfg.optimizer),
-        schedule=instantiate(cfg.schedule),
+        optimizer=instantiate(cfg.optimizer, _convert_="all"),
+        schedule=instantiate(cfg.schedule, _convert_="all"),
         config=config,
     )
     if resumed is not None:

@@ -44,7 +44,9 @@ def build_module(cfg: DictConfig, *, announce: bool = True) -> AnomalyModule:
     torch.manual_seed(key("weights", cfg.seed))
     if method is FeatureReconstruction:
         parts["network"] = instantiate(cfg.model, channels=sum(parts["backbone"].channels))
-    parts |= {name: instantiate(cfg[name]) for name in GROUPS if name in wanted and name != "backbone"}
+    groups = [name for name in GROUPS if name in wanted and name != "backbone"]
+    # Plain lists: older optimizers keep what they are given, which then is in the checkpoint.
+    parts |= {name: instantiate(cfg[name], _convert_="all") for name in groups}
     if method is FeatureReconstruction:
         return FeatureReconstruction(**parts)
     try:
