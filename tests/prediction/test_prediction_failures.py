@@ -231,7 +231,7 @@ def test_results_removed_after_the_last_row_are_missed_at_the_end(tmp_path):
         shutil.rmtree(tmp_path / "out")
         with pytest.raises(LostError):
             writer.finish(None, "")
-    processes = SimpleNamespace(rank=0)
+    processes = SimpleNamespace(rank=0, count=1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/predictions.jsonl").touch()
     with PartWriter(tmp_path / "out", processes=processes, whole=None, overlays="none") as writer:
@@ -249,6 +249,7 @@ class Engine:
     region = (0.0, 0.0, 1.0, 1.0)
     boundary = Boundary(score=0.5, pixel=0.5, spread=0.1, images=100, rate=0.01, low=0.0, high=0.03)
     calibration = Calibration("rate=0.01", boundary, {})
+    categories = ()
     white_level = 65535
     channels = None
 

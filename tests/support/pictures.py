@@ -5,7 +5,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
+import pytest
 from PIL import Image
+
+needs_pillow_13 = pytest.mark.skipif(
+    int(PIL.__version__.partition(".")[0]) < 13, reason="older Pillow opens no grey TIFF with premultiplied opacity"
+)
 
 
 def saved(path: Path, pixels: np.ndarray | Image.Image, **options: object) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.pictures import channels_tiff, png
+from support.pictures import channels_tiff, needs_pillow_13, png
 from uniad_lightning.data.images import deep_images as deep
 from uniad_lightning.data.images.decoding import read_image, read_marks, rgb_of
 from uniad_lightning.errors import InputError
@@ -81,7 +81,6 @@ FILES = {
 GREY_FILES = {
     "png": lambda folder: plain(folder / "a.png", GREY_UNFILLED),
     "tiff": lambda folder: channels_tiff(folder / "a.tif", GREY_UNFILLED, extra=2),
-    "tiff, premultiplied": lambda folder: channels_tiff(folder / "a.tif", GREY_UNFILLED, extra=1),
     "png of 16 bits": lambda folder: deep_png(folder / "a.png", GREY_UNFILLED),
 }
 
@@ -95,11 +94,18 @@ def test_an_image_transparent_everywhere_is_opaque(tmp_path: Path, kind: str, ca
     assert f"uniad: warning: {path}: {SAID}" in said[0]
 
 
+@needs_pillow_13
+def test_premultiplied_grey_transparent_everywhere_is_opaque(tmp_path: Path) -> None:
+    file = channels_tiff(tmp_path / "a.tif", GREY_UNFILLED, extra=1)
+    np.testing.assert_array_equal(read_image(file), np.repeat(GREY, 3, axis=2))
+
+
 @pytest.mark.parametrize("kind", GREY_FILES)
 def test_grey_transparent_everywhere_is_opaque(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(read_image(GREY_FILES[kind](tmp_path)), np.repeat(GREY, 3, axis=2))
 
 
+@needs_pillow_13
 def test_partial_opacity_stays_composed_on_white(tmp_path: Path) -> None:
     opacity = CLEAR.copy()
     opacity[3, 4] = 1

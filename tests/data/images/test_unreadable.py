@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.pictures import channels_tiff, png
+from support.pictures import channels_tiff, needs_pillow_13, png
 from uniad_lightning.data.images.decoding import peak_of, read_image, read_marks, rgb_of
 from uniad_lightning.data.images.formats import FORMATS, SUFFIXES
 from uniad_lightning.data.images.image_file import faults_of
@@ -122,6 +122,7 @@ def test_damage_never_raises_anything_else(tmp_path: Path) -> None:
     assert all(line.startswith(f"{path}: ") and "\n" not in line for line in failed)
 
 
+@needs_pillow_13
 def test_whole_files_of_all_formats_are_read(tmp_path: Path) -> None:
     path = tmp_path / "whole.png"
     for name, whole in seeds(tmp_path).items():
@@ -133,6 +134,7 @@ def test_whole_files_of_all_formats_are_read(tmp_path: Path) -> None:
         assert read_image(path).shape[2] == 3, name
 
 
+@needs_pillow_13
 def test_premultiplied_grey_is_composed_on_white(tmp_path: Path) -> None:
     grey = np.array([[100, 255, 0, 40]], dtype=np.uint8)
     opacity = np.array([[200, 255, 0, 80]], dtype=np.uint8)

@@ -135,10 +135,10 @@ def naming_channels(path: Path) -> Iterator[None]:
             raise error from None
         if count in (1, 3):
             raise
-        raise InputError(
-            f"{path}: has {count} channels, which are no colours that can be known; data.channels=[2,1,0] would take "
-            "the third, second and first as red, green and blue"
-        ) from None
+        setting = "data.channels=[0] would take the first as grey"
+        if count > 2:
+            setting = "data.channels=[2,1,0] would take the third, second and first as red, green and blue"
+        raise InputError(f"{path}: has {count} channels, which are no colours that can be known; {setting}") from None
 
 
 def pillow_channels(image: Image.Image) -> np.ndarray:
