@@ -66,7 +66,8 @@ def test_the_listed_packages_are_enough(runtime, more, tmp_path):
         for module, owners in packages_distributions().items()
         if not any(re.sub(r"[-_.]+", "-", owner).lower() in packages for owner in owners)
     ]
-    assert {"torch", "lightning", "hydra", "omegaconf", "timm", "cv2"} <= {*blocked}
+    # Python 3.10 does not know the modules of every distribution.
+    blocked = sorted({*blocked, "torch", "lightning", "hydra", "omegaconf", "timm", "cv2"})
     file, image = tmp_path / "x.onnx", tmp_path / "x.png"
     file.write_bytes(model().SerializeToString())
     pixels = np.zeros((30, 20, 3), np.uint8)

