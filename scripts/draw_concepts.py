@@ -61,8 +61,8 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> 
 
 def draw_network(path: Path) -> None:
     """The way of an image: features, jitter, encoder, decoder with a query in each layer, difference, map."""
-    figure, axes = plt.subplots(figsize=(11, 4.2), layout="constrained")
-    axes.set(xlim=(0, 15.6), ylim=(-0.6, 5.2))
+    figure, axes = plt.subplots(figsize=(11, 4.7), layout="constrained")
+    axes.set(xlim=(0, 15.6), ylim=(-1.3, 5.2))
     axes.axis("off")
     row = 1.2
     for x, text, colour in (
@@ -89,7 +89,8 @@ def draw_network(path: Path) -> None:
     _arrow(axes, (4.15, 4.5), (13.98, 4.5))
     axes.text(9, 4.65, "features, 14 x 14 tokens of 272 channels", ha="center", fontsize=8)
     axes.text(11.15, 3.65, "learned, the same for every image", ha="center", fontsize=8)
-    axes.text(7.3, 1.95, "neighbor mask in\nevery attention", ha="center", fontsize=8)
+    axes.plot([6.5, 6.5, 13.65, 13.65], [-0.45, -0.6, -0.6, -0.45], color="black", linewidth=0.8)  # of all attentions
+    axes.text(10.1, -0.95, "neighbor mask in every attention of encoder and decoder", ha="center", fontsize=8)
     figure.savefig(path, dpi=100)
 
 

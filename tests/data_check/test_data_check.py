@@ -382,7 +382,10 @@ def test_images_of_other_channels_are_checked_as_a_training_reads_them(command, 
     command(*words, *checked, taken)
     assert [row for row in findings(tmp_path / "out") if row["severity"] == ERROR] == []
     assert command(*words, taken)[0] == 0
-    assert "such as [2,1,0]" in command(*words, "data.channels=red")[2]
+    for none in ("red", f"[{'9' * 5000}]", "[" * 3000):
+        assert "such as [2,1,0]" in command(*words, f"data.channels={none}")[2]
+    (tmp_path / "afile").write_text("")
+    assert "is a file; expected a folder" in command(*words, "check=true", f"out={tmp_path}/afile")[2]
 
 
 @pytest.mark.parametrize(

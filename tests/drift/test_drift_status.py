@@ -14,7 +14,7 @@ from uniad_lightning import Detector
 from uniad_lightning.command_line.drift_command import show_drift
 from uniad_lightning.drift.status_file import read_status
 from uniad_lightning.errors import InputError
-from uniad_lightning.exit_status import DONE, DRIFTED, FAILED
+from uniad_lightning.exit_status import DONE, DRIFTED, FAILED, MISTAKE
 from uniad_lightning.inspection.boundary import Calibration
 
 
@@ -65,6 +65,8 @@ def test_a_watched_line_drifts_and_a_resumed_call_goes_on_with_its_window(checkp
     (said,) = said_of_drift(err)
     assert "bottle has drifted: of the last 50 images " in said
     first = status(tmp_path)["products"]["bottle"]
+    assert "(limit " in said
+    assert "(over " in first["why"]  # five images after the alarm, whose limits are not those of its end
     assert first["window"]["images"] == 50
     assert first["window"]["median"] != first["calibration"]["median"]
     arrive("dark", 55, 57)
@@ -112,6 +114,8 @@ def test_a_checkpoint_of_an_earlier_version_says_what_it_lacks(checkpoint, arriv
         ("low", float("nan"), "expected a finite number"),
         ("unfamiliar", 31, "31 unfamiliar of 30"),
         ("compared", 30.0, "expected a finite number"),
+        ("images", 10**30, "more than 1000000000 images"),
+        ("high", 10**400, "expected a finite number"),
         ("other", 1, "without its entries"),
     ],
 )
@@ -159,11 +163,30 @@ def test_a_file_that_says_no_state_is_refused(tmp_path, content, message):
     assert str(tmp_path / "drift.json") in str(caught.value)
 
 
-def test_a_name_steers_no_terminal(tmp_path, capsys):
-    entry = {"state": "ok", "since": "now", "why": "all\x1b[2J"}
+def test_a_name_steers_no_terminal_and_feigns_no_line(tmp_path, capsys):
+    entry = {"state": "ok", "since": "now", "why": "all\x1b[2J\nc: drift"}
     (tmp_path / "drift.json").write_text(json.dumps({"state": "ok", "products": {"a\x1b[31m\nb": entry}}))
     assert show_drift([str(tmp_path)]) == DONE
-    assert "\x1b" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 2
+
+
+@pytest.mark.parametrize("given", [[], [""], ["x" * 300]])
+def test_no_folder_is_not_taken_for_all_is_well(given):
+    done = subprocess.run([UNIAD, "drift", *given], capture_output=True, text=True)
+    assert done.returncode == MISTAKE
+    assert len(done.stderr.splitlines()) == 1
+    assert subprocess.run([UNIAD, "drift", "--help"], capture_output=True).returncode == DONE
+
+
+def test_a_window_that_can_never_alarm_is_said_at_the_start(checkpoint, arrive, uniad, tmp_path):
+    arrive("good", 0, 1)
+    code, _, err = uniad("predict", *words(checkpoint, tmp_path, "drift_window=10"))
+    assert code == 0
+    said = "uniad: warning: drift_window=10 can never show drift with as few good images as the calibration had of "
+    assert f"{said}bottle (30), cable (30): " in err
+    assert "can never show drift" not in uniad("predict", *words(checkpoint, tmp_path, "overwrite=true"))[2]
 
 
 @pytest.mark.parametrize("given", [["a", "b"], ["a", "since=1"]])

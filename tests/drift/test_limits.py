@@ -117,7 +117,7 @@ def test_unfamiliar_images_are_drift_whatever_their_scores():
     monitor = Monitor(calibration(50), window=100, defects=0.1)
     states(monitor, rng.normal(size=100))
     assert states(monitor, rng.normal(size=60), familiar=False)[-1] == DRIFT
-    assert "are unfamiliar (limit " in monitor.products["part 50"].why
+    assert "are unfamiliar (over below " in monitor.products["part 50"].why
 
 
 def test_too_few_images_tell_nothing():

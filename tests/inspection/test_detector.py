@@ -414,6 +414,7 @@ def test_what_was_trained_on_never_sets_the_boundary(uniad, tmp_path):
     status, _, err = uniad("calibrate", checkpoint, f"output_dir={tmp_path}/d", *given)
     assert status == 2
     assert "held-out images of flask; the checkpoint was trained on bottle" in err
+    assert "leave the others out with 'data.categories=[bottle" in err
 
 
 def outcomes_of(folder):

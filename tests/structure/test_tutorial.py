@@ -1,6 +1,7 @@
 """The commands of docs/tutorial.md, run in their order in one shell, on the images that they draw."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -56,3 +57,7 @@ def test_the_commands_do_what_the_tutorial_says(tmp_path):
     for file in ("report.html", "heatmaps", "mistakes.png", "loss.png", "checkpoints/last.onnx"):
         assert (tmp_path / "runs" / "parts" / file).exists(), file
     assert (tmp_path / "inspected" / "report.html").is_file()
+    calibrated = json.loads((tmp_path / "calibrated_wider" / "calibration.json").read_text())
+    assert set(calibrated["categories"]) == {"capsule", "circuit", "gear"}
+    later = {path.read_bytes() for path in (tmp_path / "new_photos").iterdir()}  # nothing else has seen them
+    assert not later & {path.read_bytes() for path in (tmp_path / "drawn").rglob("*.png")}

@@ -30,7 +30,8 @@ def not_trained_on(splits: Splits, checkpoint: dict[str, Any]) -> Splits:
         known = ", ".join(checkpoint["categories"])
         raise InputError(
             f"data: held-out images of {', '.join(sorted(unknown))}; the checkpoint was trained on {known}; "
-            "calibrate on the data it was trained on, or name good images with good=FOLDER"
+            f"leave the others out with 'data.categories=[{','.join(checkpoint['categories'])}]', or calibrate on the "
+            "data it was trained on"
         )
     trained = set(checkpoint.get("trained", torch.zeros(0)).tolist())
 

@@ -18,7 +18,7 @@ from uniad_lightning.command_line.commands import CACHE, COMMANDS, DOCTOR_OPTION
 from uniad_lightning.command_line.error_messages import report
 from uniad_lightning.command_line.key_help import key_help
 from uniad_lightning.command_line.parsing import CommandLine, conf_dir, data_options, parse, start
-from uniad_lightning.errors import InputError, did_you_mean, one_line, print_stderr, print_stdout
+from uniad_lightning.errors import InputError, did_you_mean, explain_system, one_line, print_stderr, print_stdout
 from uniad_lightning.exit_status import CLOSED, DONE, FAILED, INTERRUPTED, MISTAKE
 from uniad_lightning.results.history import running, shell_line
 from uniad_lightning.training.interrupts import end_if_interrupted, keep_interrupts
@@ -41,6 +41,12 @@ def main() -> None:
     except BrokenPipeError:  # as of `uniad table | head`; flushing the rest at exit would raise it again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = CLOSED
+    except OSError as error:  # of a command that is no Hydra application, as for a name that is too long
+        message = explain_system(error)
+        if message is None:
+            raise
+        print_stderr(message)
+        status = MISTAKE
     sys.exit(status)
 
 

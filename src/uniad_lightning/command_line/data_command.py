@@ -80,9 +80,10 @@ def _channels(text: str) -> "Channels | None":
     from uniad_lightning.data.images.channels import check_channels
 
     try:
-        return check_channels(json.loads(text))
-    except json.JSONDecodeError:
-        return check_channels(text)  # raises
+        given = json.loads(text)
+    except (ValueError, RecursionError):  # no JSON, a number of too many digits, brackets too deep
+        given = f"{text:.100}"
+    return check_channels(given)
 
 
 def _check(name: str, root: Path, out: Path, channels: "Channels | None") -> bool:

@@ -2,7 +2,7 @@
 
 from uniad_lightning.drift.monitor import DRIFT, OK
 from uniad_lightning.drift.status_file import STATUS, read_status
-from uniad_lightning.errors import InputError, print_stdout
+from uniad_lightning.errors import InputError, print_stdout, printable
 from uniad_lightning.exit_status import DONE, DRIFTED, FAILED
 from uniad_lightning.files.user_path import expand
 
@@ -15,16 +15,17 @@ def show_drift(arguments: list[str]) -> int:
     Raises InputError for anything but one folder that holds the file.
     """
     given = [argument for argument in arguments if argument not in ("-h", "--help")]
-    if not given:
-        print_stdout(f"{_USAGE}; status 0: ok, 3: drift, 1: not known (yet)")
+    if arguments and not given:
+        print_stdout(f"{_USAGE}; status 0: ok, 3: drift, 1: not known (yet), 2: no such file")
         return DONE
-    if len(given) > 1:
-        raise InputError(f"uniad drift {' '.join(given)}: expected one folder: {_USAGE}")
+    if len(given) != 1 or not given[0]:  # a watchdog whose variable is empty must not be told that all is well
+        found = f"uniad drift {' '.join(given)}".strip() if any(given) else "uniad drift without a folder"
+        raise InputError(f"{found}: expected one folder: {_USAGE}")
     path = expand(given[0]) / STATUS
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; expected {_USAGE}")
     status = read_status(path)
-    print_stdout(f"{status['state']} (written {status.get('written')})")
+    print_stdout(printable(f"{status['state']} (written {status.get('written')})"))
     for name, own in status["products"].items():
-        print_stdout(f"{name or 'product not known'}: {own['state']} since {own['since']}: {own['why']}")
+        print_stdout(printable(f"{name or 'product not known'}: {own['state']} since {own['since']}: {own['why']}"))
     return {OK: DONE, DRIFT: DRIFTED}.get(status["state"], FAILED)

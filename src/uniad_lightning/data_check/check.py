@@ -32,10 +32,12 @@ def check_data(
 
     `channels` of each image file are red, green and blue; None: as the file says.
     Where the listing refuses the files, that is an error of the report, and all images below `root` are opened.
-    Raises InputError where `root` is no folder or has another layout, and for an `out` inside of it.
+    Raises InputError where `root` is no folder or has another layout, and for an `out` inside of it or that is a file.
     """
     if is_within(root, out):
         raise InputError(f"out={out}: lies in data.root={root}, where its files would be data; give another folder")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out={out}: is a file; expected a folder for the report: give another")
     check_root(root, "the data set")
     tree = walk(root)
     splits, refusal = _listed(listing, root, held_out, tree)

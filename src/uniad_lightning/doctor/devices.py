@@ -18,7 +18,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 def devices() -> Iterator[Finding]:
     """The cores and threads, and each kind of GPU that torch knows of here."""
     cores, threads = usable_cores(), torch.get_num_threads()
-    found = f"{cores} cores, {threads} threads"
+    found = f"{_counted(cores, 'core')}, {_counted(threads, 'thread')}"
     if threads > cores:
         yield Finding(NOTE, "CPU", found, f"more threads than cores are slower: set OMP_NUM_THREADS={cores}")
     else:
@@ -33,6 +33,10 @@ def devices() -> Iterator[Finding]:
         available = torch.backends.mps.is_available()
         remedy = "" if available else "needs macOS 12.3 or newer and a torch built for it"
         yield Finding(OK if available else NOTE, "MPS", "available" if available else "not available", remedy)
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _why_no_cuda() -> tuple[str, str]:

@@ -14,6 +14,7 @@ OK, DRIFT, UNKNOWN = "ok", "drift", "unknown"
 LEVEL = 1e-5
 END = 1e-3  # drift is over where this is no longer reached, so that a count at a limit does not go to and fro
 _LARGEST = 100_000  # images of a window
+_USUAL = 200  # that of conf/
 
 _OLDER = "the detector was calibrated by an earlier version: uniad calibrate ckpt_path=... keeps what is compared"
 
@@ -68,6 +69,19 @@ class Monitor:
         """`drift` where any product has drifted, `ok` where none has and one is `ok`, otherwise `unknown`."""
         states = {product.state for product in self.products.values()}
         return next((state for state in (DRIFT, OK) if state in states), UNKNOWN)
+
+    @property
+    def too_short(self) -> dict[str, int]:
+        """The products for which this window can never call drift and the usual one could, each with its good images.
+
+        A calibration of very few good images is not meant: no window is long enough for it.
+        """
+        return {
+            name: own.images
+            for name, own in self._baselines.items()
+            if not limits_of(own, self.window, defects=self.defects, level=LEVEL).can_tell
+            and limits_of(own, max(_USUAL, self.window), defects=self.defects, level=LEVEL).can_tell
+        }
 
     def add(self, product: str, score: float, *, familiar: bool | None) -> Change | None:
         """Take in an image of `product`, an empty name where it is not known; what has changed by it, if anything."""
@@ -153,12 +167,14 @@ class Product:
         if self.state == OK:
             return f"the last {self._size} images are like the good ones of the calibration"
         counts, limits = self._counts(self.baseline), self._judged_by
+        # After the alarm the limits are others, those at which it ends: said, as they are not those that called it.
+        from_, to = ("limit", "limit") if limits is self._alarm else ("over below", "over above")
         told = {
-            "unfamiliar": f"{counts['unfamiliar']} are unfamiliar (limit {limits.unfamiliar})",
-            "higher": f"{counts['above']} score above the median of good images (limit {limits.higher})",
-            "lower": f"only {counts['above']} score above the median of good images (limit {limits.lower})",
-            "wider": f"only {counts['inside']} score between the quartiles of good images (limit {limits.wider})",
-            "narrower": f"{counts['inside']} score between the quartiles of good images (limit {limits.narrower})",
+            "unfamiliar": f"{counts['unfamiliar']} are unfamiliar ({from_} {limits.unfamiliar})",
+            "higher": f"{counts['above']} score above the median of good images ({from_} {limits.higher})",
+            "lower": f"only {counts['above']} score above the median of good images ({to} {limits.lower})",
+            "wider": f"only {counts['inside']} score between the quartiles of good images ({to} {limits.wider})",
+            "narrower": f"{counts['inside']} score between the quartiles of good images ({from_} {limits.narrower})",
         }
         return f"of the last {self._size} images {', '.join(told[name] for name in self._passed)}"
 

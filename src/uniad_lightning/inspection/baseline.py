@@ -3,10 +3,12 @@
 Not in the paper, which ends in AUROC.
 """
 
-import math
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
+
+_MOST = 10**9  # images: what no calibration has, and the distributions of `drift.limits` still compute
 
 
 class Baseline(NamedTuple):
@@ -40,10 +42,12 @@ class Baseline(NamedTuple):
         found = cls(**values)
         for key, value in found._asdict().items():
             kinds: tuple[type, ...] = (int, float) if key in ("low", "median", "high") else (int,)
-            if type(value) not in kinds or not math.isfinite(value):
+            if type(value) not in kinds or not abs(value) <= sys.float_info.max:
                 raise ValueError(f"the baseline of {name!r:.40} has {key} {value!r:.40}, expected a finite number")
         if not (found.images > 0 and found.low <= found.median <= found.high):
             raise ValueError(f"the baseline of {name!r:.40} has no quartiles of good images")
+        if max(found.images, found.compared) > _MOST:
+            raise ValueError(f"the baseline of {name!r:.40} has more than {_MOST} images")
         if not 0 <= found.unfamiliar <= found.compared:
             raise ValueError(f"the baseline of {name!r:.40} has {found.unfamiliar} unfamiliar of {found.compared}")
         return found

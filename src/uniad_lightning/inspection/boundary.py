@@ -4,6 +4,7 @@ Not in the paper, which ends in AUROC. An image is defective if its score is *ab
 """
 
 import math
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def _boundary(name: Any, values: dict[str, Any]) -> Boundary:
     """The boundary of a file; ValueError for values that no boundary has."""
     boundary = Boundary(**values)
     for key, value in boundary._asdict().items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise ValueError(f"the boundary of {name!r:.40} has {key} {value!r:.40}, expected a finite number")
     if boundary.spread <= 0:
         raise ValueError(f"the boundary of {name!r:.40} has spread {boundary.spread!r:.40}, expected one above 0")
