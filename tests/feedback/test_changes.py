@@ -195,6 +195,49 @@ def test_earlier_folders_count_as_well(feedback, out, uniad, tmp_path):
     assert "before: 2 false alarms of 2 good" in said
 
 
+@pytest.fixture
+def give(uniad, tmp_path):
+    """Give a verdict of a day on an image in a folder of predictions."""
+
+    def call(folder, name, verdict, day):
+        (tmp_path / "given.csv").write_text(f"path,verdict,when\n{name},{verdict},2026-01-{day:02}\n")
+        status, _, err = uniad("feedback", f"predictions={folder}", f"verdicts={tmp_path}/given.csv")
+        assert status == 0, err
+
+    return call
+
+
+@pytest.mark.parametrize("days", [(1, 2), (2, 1)])
+def test_of_verdicts_in_several_folders_the_latest_on_a_file_counts_once(feedback, give, line, out, tmp_path, days):
+    earlier = shutil.copytree(out, tmp_path / "earlier")
+    settings = json.loads((earlier / "predictions.json").read_text())
+    (tmp_path / "link").symlink_to(line / "photos")  # the same files by another name
+    (earlier / "predictions.json").write_text(json.dumps({**settings, "input": f"{tmp_path}/link"}))
+    for name in (ALARMS[0], ALARMS[1]):
+        give(earlier, name, "good", days[0])
+        give(out, name, "defective", days[1])
+    give(out, ALARMS[2], "good", 1)
+    judged = "0 misses of 2 defective" if days == (1, 2) else "0 misses of 0 defective"
+    good = "1 false alarms of 1 good" if days == (1, 2) else "3 false alarms of 3 good"
+    status, said, err = feedback("change=memory_bank", f"earlier={earlier}")
+    assert status == 0, err
+    assert f"before: {good}, {judged}" in said
+    assert f"{3 if days == (2, 1) else 1} false alarms join" in said
+    status, said, err = feedback("change=boundary", f"earlier={earlier}")
+    assert status == 0, err
+    status, said, err = feedback("change=training", f"earlier={earlier}", "apply=true")
+    assert status == 0, err
+    assert ("bright/00" in (tmp_path / "new/train.jsonl").read_text().replace("cable/bright", "")) == (days == (2, 1))
+
+
+def test_a_folder_that_is_given_twice_counts_once(feedback, give, out, tmp_path):
+    give(out, ALARMS[0], "good", 1)
+    (tmp_path / "link").symlink_to(out)
+    status, said, err = feedback("change=memory_bank", f"earlier=[{out},{tmp_path}/link,{out}/../{out.name}]")
+    assert status == 0, err
+    assert "before: 1 false alarms of 1 good" in said
+
+
 def test_images_that_moved_are_found_where_they_are_told_to_be(feedback, line, out, tmp_path):
     settings = json.loads((out / "predictions.json").read_text())
     moved = shutil.copytree(line / "photos", tmp_path / "moved")

@@ -17,6 +17,7 @@ from uniad_lightning.feedback.judged import decisions, find_images
 from uniad_lightning.feedback.predictions import Predictions, cell_of, open_predictions
 from uniad_lightning.feedback.verdicts import Verdict, read_verdicts
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.files.within import real
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
 from uniad_lightning.results.output_folder import hold
 from uniad_lightning.results.run_folder import claim, reported_checkpoint, write_text
@@ -38,14 +39,14 @@ def feedback(cfg: DictConfig) -> Proposal | None:
     """
     _check(cfg)
     predictions = open_predictions(cfg.predictions)
-    earlier = [open_predictions(folder) for folder in _listed(cfg.earlier)]
+    folders = {real(one.folder): one for one in (*map(open_predictions, _earlier(cfg.earlier)), predictions)}
     if cfg.verdicts is not None:
         _add(predictions, read_verdicts(expand(str(cfg.verdicts))))
     _show_history(predictions)
     if cfg.change is None:
         return None
     with TemporaryDirectory(prefix="uniad-") as work:
-        case = _case(cfg, [*earlier, predictions], Path(work))
+        case = _case(cfg, list(folders.values()), Path(work))
         proposal = CHANGES[cfg.change](case)
         show(case, proposal)
         print_stdout(f"{cfg.change}: {proposal.what}")
@@ -66,7 +67,7 @@ def _check(cfg: DictConfig) -> None:
         raise InputError(f"apply=true: there is nothing to write; name what to change, change={' or '.join(CHANGES)}")
 
 
-def _listed(given: object) -> Sequence[str]:
+def _earlier(given: object) -> Sequence[str]:
     if given is None:
         return []
     return [str(one) for one in given] if OmegaConf.is_list(given) else [str(given)]  # type: ignore[attr-defined]
