@@ -285,9 +285,39 @@ def test_results_of_an_earlier_call_are_not_overwritten(feedback, tmp_path):
     status, _, err = feedback("change=training", "apply=true")
     assert status == 2
     message = err.strip().splitlines()[-1]
-    assert f"output={tmp_path}/new already holds" in message
-    assert "output_dir" not in message
+    assert f"output={tmp_path}/new: holds the result of an earlier uniad feedback" in message
+    assert "overwrite=true" in message
     assert feedback("change=training", "apply=true", "overwrite=true")[0] == 0
+
+
+@pytest.mark.parametrize("change", ["boundary", "memory_bank", "training"])
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+def test_a_run_is_never_overwritten(feedback, line, tmp_path, change, overwrite):
+    run = shutil.copytree(line / "bank", tmp_path / "run")
+    other = shutil.copytree(line / "bank", tmp_path / "other")
+    (tmp_path / "link").symlink_to(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = [f"change={change}", "apply=true", f"overwrite={overwrite}"]
+    for given in (run, tmp_path / "link", other):
+        status, _, err = feedback(*words, f"ckpt_path={run}", f"output={given}", verdicts=VERDICTS)
+        assert status == 2
+        (message,) = [text for text in err.splitlines() if "warning" not in text]
+        assert f"output={given}: holds " in message
+        assert "choose another output" in message
+        assert "overwrite=true" not in message
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert (other / "checkpoints/last.ckpt").is_file()
+
+
+def test_a_change_of_a_change_is_not_written_over_it(feedback, tmp_path):
+    words = ["change=memory_bank", "apply=true"]
+    assert feedback(*words, verdicts=VERDICTS)[0] == 0
+    words = [*words[1:], "change=boundary", f"ckpt_path={tmp_path}/new", "overwrite=true"]
+    status, _, err = feedback(*words)
+    assert status == 2
+    assert (
+        f"output={tmp_path}/new: holds {tmp_path}/new/checkpoints/last.ckpt, which the change" in err.splitlines()[-1]
+    )
 
 
 def test_a_detector_without_a_bank_says_what_it_can_do(uniad, tree, line, out, tmp_path):

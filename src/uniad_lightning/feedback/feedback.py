@@ -1,7 +1,6 @@
 """`feedback(cfg)`: an operator's verdicts are kept, and what they change is shown and, when asked for, taken."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,16 +13,15 @@ from uniad_lightning.feedback import boundary, memory_bank, training
 from uniad_lightning.feedback.changes import Case, Count, Proposal, show, table
 from uniad_lightning.feedback.history import FEEDBACK, Entry, add, latest, read_history
 from uniad_lightning.feedback.judged import decisions, find_images
+from uniad_lightning.feedback.output import DECISIONS, held_output, refuse_output
 from uniad_lightning.feedback.predictions import Predictions, cell_of, open_predictions
 from uniad_lightning.feedback.verdicts import Verdict, read_verdicts
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.files.within import real
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
-from uniad_lightning.results.output_folder import hold
-from uniad_lightning.results.run_folder import claim, reported_checkpoint, write_text
+from uniad_lightning.results.run_folder import reported_checkpoint, write_text
 from uniad_lightning.training.checkpoint import load_checkpoint
 
-DECISIONS = "decisions.csv"
 CHANGES: dict[str, Callable[[Case], Proposal]] = {
     "boundary": boundary.propose,
     "memory_bank": memory_bank.propose,
@@ -131,6 +129,8 @@ def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:
         folders, images=None if cfg.images is None else expand(str(cfg.images)), on_missing=cfg.on_missing
     )
     path = str(cfg.ckpt_path or _checkpoint_of(folders[-1]))
+    if cfg.apply:  # before all images are scored
+        refuse_output(expand(str(cfg.output)), overwrite=cfg.overwrite, checkpoint=path)
     engine = load_engine(path, find_device(cfg.device))
     if engine.calibration is None:
         raise InputError(f"ckpt_path={path}: has no boundary, so nothing is decided; set one with uniad calibrate")
@@ -153,19 +153,9 @@ def _checkpoint_of(predictions: Predictions) -> Path:
 
 def _take(cfg: DictConfig, case: Case, proposal: Proposal) -> None:
     folder = expand(str(cfg.output))
-    with _named_output(), hold(folder):
-        claim(folder, overwrite=cfg.overwrite, reads=case.path)
-        lines = proposal.write(folder)
+    with held_output(folder, overwrite=cfg.overwrite, checkpoint=case.path):
         write_text(folder / DECISIONS, table(case, proposal))
+        lines = proposal.write(folder)
     for line in lines:
         print_stdout(line)
     print_stdout(f"every decision before and after: {folder / DECISIONS}")
-
-
-@contextmanager
-def _named_output() -> Iterator[None]:
-    """Errors about the folder of the results within name the key that it has here."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(str(error).replace("output_dir", "output")) from None
