@@ -73,10 +73,10 @@ def _earlier(given: object) -> Sequence[str]:
 
 def _add(predictions: Predictions, verdicts: Sequence[Verdict]) -> None:
     """Add the verdicts, each with the row that it is about; InputError for one that is about none."""
-    rows = predictions.rows(name for verdict in verdicts for name in (verdict.path, verdict.path.strip()))
+    rows = predictions.rows(verdict.path for verdict in verdicts)
     entries = []
     for one in verdicts:
-        row = rows.get(one.path) or rows.get(one.path.strip())
+        row = rows.get(one.path)
         if row is None:
             raise InputError(
                 f"{one.place}: {one.path!r:.200} has no row in {predictions.folder}.{predictions.similar(one.path)} "
