@@ -52,7 +52,7 @@ def kept(folder):
 def test_a_verdict_is_kept_with_what_had_been_decided(give, predicted):
     status, out, err = give("path,verdict,by,when,note\na/2.png,good,Kim,2026-05-04T13:30:00+02:00,glare\n")
     assert (status, err) == (0, "")
-    assert "1 false alarms of 1 good, 0 misses of 0 defective" in out
+    assert "1 false alarm of 1 good, 0 misses of 0 defective" in out
     assert read_history(predicted) == [
         Entry(
             datetime(2026, 5, 4, 11, 30, tzinfo=timezone.utc),
@@ -76,7 +76,7 @@ def test_the_same_call_adds_nothing_the_second_time(give, predicted):
     before = (predicted / "feedback.csv").read_bytes()
     status, out, _ = give(content)  # written anew, as by a spreadsheet, so that its time is another
     assert status == 0
-    assert "0 verdicts added, 0 of them change an earlier one; 2 were there" in out
+    assert "0 verdicts added, 0 in place of an earlier one; 2 there before" in out
     assert (predicted / "feedback.csv").read_bytes() == before
 
 
@@ -92,13 +92,13 @@ def test_of_two_verdicts_the_later_counts_and_both_are_kept(give, predicted):
     status, out, _ = give("path,verdict\na/2.png,good\na/2.png,defective\n")
     assert status == 0
     assert kept(predicted) == [("a/2.png", "good"), ("a/2.png", "defective")]
-    assert "verdicts so far on 1 images: 0 false alarms of 0 good, 0 misses of 1 defective" in out
+    assert "verdicts so far on 1 image: 0 false alarms of 0 good, 0 misses of 1 defective" in out
     # Later by its time, whatever the order of the rows.
     give("path,verdict,when\nb/1.png,good,2026-03-02T00:00:00Z\nb/1.png,defective,2026-03-01T00:00:00Z\n")
     assert latest(read_history(predicted))["b/1.png"].verdict == "good"
     before = (predicted / "feedback.csv").read_bytes()
     status, out, _ = give("path,verdict\na/2.png,good\n")
-    assert "1 verdicts added, 1 of them change an earlier one" in out
+    assert "1 verdict added, 1 in place of an earlier one" in out
     assert (predicted / "feedback.csv").read_bytes().startswith(before)  # no row was changed
 
 
@@ -231,6 +231,9 @@ def test_a_mistake_is_one_line_and_adds_nothing(give, predicted, content, words)
         (["change=bank"], "change=bank: expected one of boundary, memory_bank, training"),
         (["apply=true"], "apply=true: there is nothing to write"),
         (["apply=yes", "change=boundary"], "apply=yes: expected true or false"),
+        (["rate=0.1"], "rate=0.1: has an effect with change=boundary alone; leave it out"),
+        (["change=memory_bank", "by=rate"], "by=rate: has an effect with change=boundary alone"),
+        (["change=training", "good=photos"], "good=photos: has an effect with change=boundary alone"),
         (["change=boundary"], "no image has a verdict yet"),
         (["earlier=absent"], "predictions=absent: no such folder"),
     ],

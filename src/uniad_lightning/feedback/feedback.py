@@ -11,6 +11,7 @@ from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError, did_you_mean, print_stdout
 from uniad_lightning.feedback import boundary, memory_bank, training
 from uniad_lightning.feedback.changes import Case, Count, Proposal, show, table
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.history import FEEDBACK, Entry, add, latest, read_history
 from uniad_lightning.feedback.judged import decisions, find_images
 from uniad_lightning.feedback.output import DECISIONS, held_output, refuse_output
@@ -19,6 +20,7 @@ from uniad_lightning.feedback.verdicts import Verdict, read_verdicts
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.files.within import real
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
+from uniad_lightning.prediction.stopping import stopping
 from uniad_lightning.results.run_folder import reported_checkpoint, write_text
 from uniad_lightning.training.checkpoint import load_checkpoint
 
@@ -43,7 +45,7 @@ def feedback(cfg: DictConfig) -> Proposal | None:
     _show_history(predictions)
     if cfg.change is None:
         return None
-    with TemporaryDirectory(prefix="uniad-") as work:
+    with stopping(_end), TemporaryDirectory(prefix="uniad-") as work:
         case = _case(cfg, list(folders.values()), Path(work))
         proposal = CHANGES[cfg.change](case)
         show(case, proposal)
@@ -55,10 +57,18 @@ def feedback(cfg: DictConfig) -> Proposal | None:
         return proposal
 
 
+def _end() -> None:
+    """End as an interrupt does, so that what the work has left in the temporary folder is removed."""
+    raise KeyboardInterrupt
+
+
 def _check(cfg: DictConfig) -> None:
     if cfg.change is not None and cfg.change not in CHANGES:
         near = did_you_mean(str(cfg.change), CHANGES)
         raise InputError(f"change={cfg.change}: expected one of {', '.join(CHANGES)}, or null.{near}")
+    for key in ("by", "rate", "recall", "good"):
+        if cfg[key] is not None and cfg.change != "boundary":
+            raise InputError(f"{key}={cfg[key]}: has an effect with change=boundary alone; leave it out")
     if not isinstance(cfg.apply, bool):
         raise InputError(f"apply={cfg.apply}: expected true or false")
     if cfg.apply and cfg.change is None:
@@ -102,8 +112,8 @@ def _add(predictions: Predictions, verdicts: Sequence[Verdict]) -> None:
     counting = latest(read_history(predictions.folder))
     changed = [path for path in {one.path for one in added} & before.keys() if _differs(before[path], counting[path])]
     print_stdout(
-        f"{predictions.folder / FEEDBACK}: {len(added)} verdicts added, {len(changed)} of them change an earlier one; "
-        f"{len(entries) - len(added)} were there"
+        f"{predictions.folder / FEEDBACK}: {counted(len(added), 'verdict')} added, {len(changed)} in place of an "
+        f"earlier one; {len(entries) - len(added)} there before"
     )
 
 
@@ -120,7 +130,7 @@ def _show_history(predictions: Predictions) -> None:
     decided = [entry for entry in entries if entry.decision]
     count = Count.of([entry.verdict == "good" for entry in decided], [entry.decision for entry in decided])
     rest = f"; {len(entries) - len(decided)} had no decision" if len(decided) < len(entries) else ""
-    print_stdout(f"verdicts so far on {len(entries)} images: {count.text}{rest}")
+    print_stdout(f"verdicts so far on {counted(len(entries), 'image')}: {count.text}{rest}")
 
 
 def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:

@@ -9,6 +9,7 @@ from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.data.layouts.folder_categories import DEFECTIVE
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.history import Entry, latest, read_history
 from uniad_lightning.feedback.predictions import Predictions
 from uniad_lightning.feedback.verdicts import GOOD
@@ -58,7 +59,7 @@ def find_images(folders: Iterable[Predictions], *, images: Path | None, on_missi
             found.append(one)
     if missing:
         total = len(missing) + len(found)
-        said = f"{len(missing)} of {total} images with a verdict cannot be used; the first, {missing[0]}"
+        said = f"{len(missing)} of {counted(total, 'image')} with a verdict cannot be used; the first, {missing[0]}"
         if on_missing == REFUSE or not found:
             raise InputError(f"{said}; give the folder where they lie now with images=FOLDER, or on_missing=skip")
         warn(said)
