@@ -1,5 +1,6 @@
 """`feedback(cfg)`: an operator's verdicts are kept, and what they change is shown and, when asked for, taken."""
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,7 +60,8 @@ def feedback(cfg: DictConfig) -> Proposal | None:
 
 def _end() -> None:
     """End as an interrupt does, so that what the work has left in the temporary folder is removed."""
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # also remembered where Lightning catches the exception
+    raise KeyboardInterrupt  # where SIGINT is ignored, as in the background of a shell
 
 
 def _check(cfg: DictConfig) -> None:
