@@ -2,7 +2,12 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,7 +70,7 @@ def test_the_new_boundary_is_shown_as_predict_then_decides(feedback, line, uniad
     status, out, err = feedback("change=boundary", "apply=true", verdicts=VERDICTS)
     assert status == 0, err
     assert "after:  0 false alarms of 4 good, 2 misses of 3 defective" in out
-    assert "3 of the 4 images judged good are false alarms, chosen for their high scores" in err
+    assert "3 of 4 images judged good called defective, chosen for high scores" in err
     shown = table(tmp_path / "new/decisions.csv")
     old, new = (load_checkpoint(str(run / "checkpoints/last.ckpt")) for run in (line / "bank", tmp_path / "new"))
     good = old["calibration"]["overall"]["images"] + 4
@@ -103,7 +108,7 @@ def test_more_misses_are_warned_of(feedback):
     given = [("bottle/bright/00.png", "good"), ("bottle/bright/03.png", "defective")]
     status, out, err = feedback("change=memory_bank", verdicts=given)
     assert status == 0, err
-    assert "after:  0 false alarms of 1 good, 1 misses of 1 defective; recall 0.0%" in out
+    assert "after:  0 false alarms of 1 good, 1 miss of 1 defective; recall 0.0%" in out
     assert "warning: 1 more of the images judged defective would be missed" in err
 
 
@@ -152,7 +157,7 @@ def test_false_alarms_enter_the_bank_and_are_none_from_then_on(feedback, line, u
 def test_the_next_training_takes_the_good_ones_and_no_defective_one(feedback, line, tree, uniad, tmp_path):
     status, out, err = feedback("change=training", "apply=true", verdicts=VERDICTS)
     assert status == 0, err
-    assert "18 good images of the training -> 22: 4 judged good join them, 0 judged defective leave them, 0 " in out
+    assert "18 good images of the training -> 22: 4 judged good added, 0 judged defective taken out, 0 " in out
     listed = [json.loads(text) for text in (tmp_path / "new/train.jsonl").read_text().splitlines()]
     assert all(row["label"] == 0 for row in listed)
     root = tmp_path / "new"
@@ -180,7 +185,7 @@ def test_a_train_image_that_is_defective_leaves_the_list_and_is_told(uniad, line
     words = [f"predictions={tmp_path}/own", f"verdicts={tmp_path}/v.csv", "device=cpu"]
     status, out, err = uniad("feedback", *words, "change=training", "apply=true", f"output={tmp_path}/new")
     assert status == 0, err
-    assert "18 good images of the training -> 17: 0 judged good join them, 1 judged defective leave them, 1 " in out
+    assert "18 good images of the training -> 17: 0 judged good added, 1 judged defective taken out, 1 " in out
     assert name not in (tmp_path / "new/train.jsonl").read_text()
     assert "cable/test/good/000.png" in (tmp_path / "new/test.jsonl").read_text()  # a test image stays one
 
@@ -193,6 +198,49 @@ def test_earlier_folders_count_as_well(feedback, out, uniad, tmp_path):
     status, said, err = feedback("change=memory_bank", f"earlier={earlier}")
     assert status == 0, err
     assert "before: 2 false alarms of 2 good" in said
+
+
+@pytest.fixture
+def give(uniad, tmp_path):
+    """Give a verdict of a day on an image in a folder of predictions."""
+
+    def call(folder, name, verdict, day):
+        (tmp_path / "given.csv").write_text(f"path,verdict,when\n{name},{verdict},2026-01-{day:02}\n")
+        status, _, err = uniad("feedback", f"predictions={folder}", f"verdicts={tmp_path}/given.csv")
+        assert status == 0, err
+
+    return call
+
+
+@pytest.mark.parametrize("days", [(1, 2), (2, 1)])
+def test_of_verdicts_in_several_folders_the_latest_on_a_file_counts_once(feedback, give, line, out, tmp_path, days):
+    earlier = shutil.copytree(out, tmp_path / "earlier")
+    settings = json.loads((earlier / "predictions.json").read_text())
+    (tmp_path / "link").symlink_to(line / "photos")  # the same files by another name
+    (earlier / "predictions.json").write_text(json.dumps({**settings, "input": f"{tmp_path}/link"}))
+    for name in (ALARMS[0], ALARMS[1]):
+        give(earlier, name, "good", days[0])
+        give(out, name, "defective", days[1])
+    give(out, ALARMS[2], "good", 1)
+    judged = "0 misses of 2 defective" if days == (1, 2) else "0 misses of 0 defective"
+    good = "1 false alarm of 1 good" if days == (1, 2) else "3 false alarms of 3 good"
+    status, said, err = feedback("change=memory_bank", f"earlier={earlier}")
+    assert status == 0, err
+    assert f"before: {good}, {judged}" in said
+    assert f"{'3 false alarms' if days == (2, 1) else '1 false alarm'} join" in said
+    status, said, err = feedback("change=boundary", f"earlier={earlier}")
+    assert status == 0, err
+    status, said, err = feedback("change=training", f"earlier={earlier}", "apply=true")
+    assert status == 0, err
+    assert ("bright/00" in (tmp_path / "new/train.jsonl").read_text().replace("cable/bright", "")) == (days == (2, 1))
+
+
+def test_a_folder_that_is_given_twice_counts_once(feedback, give, out, tmp_path):
+    give(out, ALARMS[0], "good", 1)
+    (tmp_path / "link").symlink_to(out)
+    status, said, err = feedback("change=memory_bank", f"earlier=[{out},{tmp_path}/link,{out}/../{out.name}]")
+    assert status == 0, err
+    assert "before: 1 false alarm of 1 good" in said
 
 
 def test_images_that_moved_are_found_where_they_are_told_to_be(feedback, line, out, tmp_path):
@@ -223,6 +271,11 @@ def test_images_that_moved_are_found_where_they_are_told_to_be(feedback, line, o
     [
         (["change=memory_bank"], "no image judged good is called defective"),
         (["change=boundary", "by=median"], "by=median: expected one of rate, f1, recall"),
+        (["change=boundary", "recall=0.9"], "recall=0.9: has no effect with by=rate; leave it out, or give by=recall"),
+        (["change=boundary", "by=rate", "recall=0.9"], "recall=0.9: has no effect with by=rate"),
+        (["change=boundary", "by=recall", "rate=0.1"], "rate=0.1: has no effect with by=recall"),
+        (["change=boundary", "by=f1", "rate=0.1"], "rate=0.1: has no effect with by=f1"),
+        (["change=boundary", "good=absent"], "good: 'absent' matches no image"),
         (["change=boundary", "rate=2"], "rate=2: expected a share"),
         (["change=boundary", "on_missing=ignore"], "on_missing=ignore: expected one of refuse, skip"),
         (["change=boundary", "ckpt_path=absent"], "ckpt_path=absent: no such file"),
@@ -242,9 +295,103 @@ def test_results_of_an_earlier_call_are_not_overwritten(feedback, tmp_path):
     status, _, err = feedback("change=training", "apply=true")
     assert status == 2
     message = err.strip().splitlines()[-1]
-    assert f"output={tmp_path}/new already holds" in message
-    assert "output_dir" not in message
+    assert f"output={tmp_path}/new: holds the result of an earlier uniad feedback" in message
+    assert "overwrite=true" in message
     assert feedback("change=training", "apply=true", "overwrite=true")[0] == 0
+
+
+@pytest.mark.parametrize("change", ["boundary", "memory_bank", "training"])
+@pytest.mark.parametrize("overwrite", ["true", "false"])
+def test_a_run_is_never_overwritten(feedback, line, tmp_path, change, overwrite):
+    run = shutil.copytree(line / "bank", tmp_path / "run")
+    other = shutil.copytree(line / "bank", tmp_path / "other")
+    (tmp_path / "link").symlink_to(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = [f"change={change}", "apply=true", f"overwrite={overwrite}"]
+    for given in (run, tmp_path / "link", other):
+        status, _, err = feedback(*words, f"ckpt_path={run}", f"output={given}", verdicts=VERDICTS)
+        assert status == 2
+        (message,) = [text for text in err.splitlines() if "warning" not in text]
+        assert f"output={given}: holds " in message
+        assert "choose another output" in message
+        assert "overwrite=true" not in message
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert (other / "checkpoints/last.ckpt").is_file()
+
+
+def test_a_change_of_a_change_is_not_written_over_it(feedback, tmp_path):
+    words = ["change=memory_bank", "apply=true"]
+    assert feedback(*words, verdicts=VERDICTS)[0] == 0
+    words = [*words[1:], "change=boundary", f"ckpt_path={tmp_path}/new", "overwrite=true"]
+    status, _, err = feedback(*words)
+    assert status == 2
+    assert (
+        f"output={tmp_path}/new: holds {tmp_path}/new/checkpoints/last.ckpt, which the change" in err.splitlines()[-1]
+    )
+
+
+@pytest.mark.parametrize("method", ["rate=abc", "boundary=0.5", "recall=", "magic"])
+def test_a_method_that_cannot_be_repeated_is_one_line(feedback, line, tmp_path, method):
+    checkpoint = load_checkpoint(str(line / "bank/checkpoints/last.ckpt"))
+    checkpoint["calibration"]["method"] = method
+    torch.save(checkpoint, tmp_path / "odd.ckpt")
+    words = ["change=boundary", f"ckpt_path={tmp_path}/odd.ckpt"]
+    status, _, err = feedback(*words, verdicts=VERDICTS)
+    assert status == 2
+    message = [text for text in err.splitlines() if "warning" not in text][-1]
+    assert message.startswith("uniad: ")
+    assert "Traceback" not in err
+    assert feedback(*words, "by=rate", "rate=0.05")[0] == 0
+
+
+def test_good_images_of_the_calibration_are_given_again(feedback, line, uniad, tmp_path):
+    shutil.copytree(line / "bank", tmp_path / "bank")
+    good = f"good={line}/photos/*/plain"
+    words = [f"ckpt_path={tmp_path}/bank", f"output_dir={tmp_path}/c", good, "device=cpu"]
+    assert uniad("calibrate", *words)[0] == 0
+    count = load_checkpoint(str(tmp_path / "bank/checkpoints/last.ckpt"))["calibration"]["overall"]["images"]
+    words = ["change=boundary", f"ckpt_path={tmp_path}/bank"]
+    status, said, err = feedback(*words, verdicts=VERDICTS)
+    assert status == 0, err
+    assert f"fewer images than the present one, {count} -> {count - 4}: those given to uniad calibrate as good=" in err
+    # One of them is judged defective since, which counts.
+    status, said, err = feedback(
+        *words, good, "apply=true", verdicts=[("bottle/plain/01.png", "defective"), ("bottle/plain/00.png", "good")]
+    )
+    assert status == 0, err
+    assert "fewer images" not in err
+    new = load_checkpoint(str(tmp_path / "new/checkpoints/last.ckpt"))["calibration"]["overall"]["images"]
+    assert new == count + 3 - 1  # the false alarms join, the defective one leaves
+
+
+def test_the_command_that_follows_can_be_typed(feedback, tmp_path):
+    folder = f"{tmp_path}/with blank"
+    status, said, err = feedback("change=training", "apply=true", f"output={folder}", verdicts=OTHERS)
+    assert status == 0, err
+    assert f"uniad train --config-dir '{folder}' data=with_feedback ..." in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_nothing_in_the_temporary_folder(feedback, line, out, tmp_path, number):
+    feedback(verdicts=VERDICTS)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = [f"predictions={out}", "change=boundary", f"output={tmp_path}/new", "device=cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uniad_lightning.command_line.cli", "feedback", *words],
+        env={**os.environ, "TMPDIR": str(temporary)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while not list(temporary.glob("uniad-*/checkpoints/last.ckpt")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate()
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("uniad: interrupted")
+    assert not list(temporary.glob("uniad-*"))
 
 
 def test_a_detector_without_a_bank_says_what_it_can_do(uniad, tree, line, out, tmp_path):
@@ -254,4 +401,4 @@ def test_a_detector_without_a_bank_says_what_it_can_do(uniad, tree, line, out, t
     words = [f"predictions={out}", f"verdicts={tmp_path}/v.csv", f"ckpt_path={tmp_path}/padim", "device=cpu"]
     status, _, err = uniad("feedback", *words, "change=memory_bank")
     assert status == 2
-    assert "has no bank; use change=boundary, or change=training" in err.strip().splitlines()[-1]
+    assert "model=padim has no bank; use change=boundary, or change=training" in err.strip().splitlines()[-1]

@@ -52,7 +52,7 @@ def kept(folder):
 def test_a_verdict_is_kept_with_what_had_been_decided(give, predicted):
     status, out, err = give("path,verdict,by,when,note\na/2.png,good,Kim,2026-05-04T13:30:00+02:00,glare\n")
     assert (status, err) == (0, "")
-    assert "1 false alarms of 1 good, 0 misses of 0 defective" in out
+    assert "1 false alarm of 1 good, 0 misses of 0 defective" in out
     assert read_history(predicted) == [
         Entry(
             datetime(2026, 5, 4, 11, 30, tzinfo=timezone.utc),
@@ -76,7 +76,7 @@ def test_the_same_call_adds_nothing_the_second_time(give, predicted):
     before = (predicted / "feedback.csv").read_bytes()
     status, out, _ = give(content)  # written anew, as by a spreadsheet, so that its time is another
     assert status == 0
-    assert "0 verdicts added, 0 of them change an earlier one; 2 were there" in out
+    assert "0 verdicts added, 0 in place of an earlier one; 2 there before" in out
     assert (predicted / "feedback.csv").read_bytes() == before
 
 
@@ -92,13 +92,13 @@ def test_of_two_verdicts_the_later_counts_and_both_are_kept(give, predicted):
     status, out, _ = give("path,verdict\na/2.png,good\na/2.png,defective\n")
     assert status == 0
     assert kept(predicted) == [("a/2.png", "good"), ("a/2.png", "defective")]
-    assert "verdicts so far on 1 images: 0 false alarms of 0 good, 0 misses of 1 defective" in out
+    assert "verdicts so far on 1 image: 0 false alarms of 0 good, 0 misses of 1 defective" in out
     # Later by its time, whatever the order of the rows.
     give("path,verdict,when\nb/1.png,good,2026-03-02T00:00:00Z\nb/1.png,defective,2026-03-01T00:00:00Z\n")
     assert latest(read_history(predicted))["b/1.png"].verdict == "good"
     before = (predicted / "feedback.csv").read_bytes()
     status, out, _ = give("path,verdict\na/2.png,good\n")
-    assert "1 verdicts added, 1 of them change an earlier one" in out
+    assert "1 verdict added, 1 in place of an earlier one" in out
     assert (predicted / "feedback.csv").read_bytes().startswith(before)  # no row was changed
 
 
@@ -132,6 +132,66 @@ def test_cells_that_a_spreadsheet_would_compute_are_marked_and_odd_names_found(g
     assert {row["path"] for row in found.values()} == set(NAMES[3:])
     assert give("path,verdict\na\\rb.png,good\n")[0] == 0  # as the page shows it
     assert len(latest(read_history(predicted))) == 4
+
+
+def add_rows(folder, *names):
+    rows = [{**empty_row(broken_item(name, ""), 1.0, ""), "size": 1, "score": 0.5, "category": "a"} for name in names]
+    with (folder / "predictions.jsonl").open("ab") as file:
+        file.write(b"".join(map(journal_line, rows)))
+
+
+def test_the_whole_name_wins_over_one_without_its_blanks(give, predicted):
+    add_rows(predicted, " p.png", "p.png", "p.png ")
+    status, _, err = give("path,verdict\n p.png,good\np.png,defective\np.png ,good\n")
+    assert (status, err) == (0, "")
+    assert kept(predicted) == [(" p.png", "good"), ("p.png", "defective"), ("p.png ", "good")]
+    rows = open_predictions(predicted).rows([" p.png", "p.png", "p.png "])
+    assert {name: row["path"] for name, row in rows.items()} == {name: name for name in rows}
+    assert give("path,verdict\n a/1.png ,good\n")[0] == 0  # of one image alone the blanks do not matter
+
+
+@pytest.mark.parametrize("name", ["\\udcff.png", "a\\rb.png", "q.png"])
+def test_a_name_that_two_images_have_is_refused(give, predicted, name):
+    add_rows(predicted, "\\udcff.png", "a\\rb.png", " q.png", "q.png ")  # the first two are also how others are written
+    status, _, err = give(f"path,verdict\n{name},good\n")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert f"{name!r}: 2 images of {predicted} are written so; rename all but one" in line
+    assert not (predicted / "feedback.csv").exists()
+
+
+def test_long_notes_are_refused_and_a_history_with_them_is_read(give, predicted):
+    status, _, err = give(f"path,verdict,note\na/1.png,good,{'x' * 10_001}\n")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert "line 2: note has 10001 characters, expected at most 10000" in line
+    add(predicted, [entry("a/1.png", "good", 0)._replace(note="x" * 200_000)])
+    assert give(f"path,verdict,note\na/2.png,good,{'x' * 10_000}\n")[0] == 0
+    assert [len(one.note) for one in read_history(predicted)] == [200_000, 10_000]
+    assert csv.field_size_limit() == 131_072  # other readers are left as they were
+
+
+def test_a_table_from_the_future_is_refused(give, uniad, predicted, tmp_path):
+    file = tmp_path / "v.csv"
+    file.write_text("path,verdict\na/1.png,good\n")
+    os.utime(file, (4e9, 4e9))
+    status, _, err = uniad("feedback", f"predictions={predicted}", f"verdicts={file}")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert "was last changed at 2096-10-02T07:06:40+00:00, which is still to come" in line
+    file.write_text("path,verdict,when\na/1.png,good,2026-01-01T00:00:00Z\n")  # its rows have their own time
+    os.utime(file, (4e9, 4e9))
+    assert uniad("feedback", f"predictions={predicted}", f"verdicts={file}")[0] == 0
+
+
+@pytest.mark.parametrize("changed", [10**40, -(10**40), 10**400])
+def test_an_impossible_time_of_the_checkpoint_is_one_line(give, predicted, changed):
+    settings = json.loads((predicted / "predictions.json").read_text())
+    (predicted / "predictions.json").write_text(json.dumps({**settings, "ckpt_changed": changed}))
+    status, _, err = give("path,verdict\na/1.png,good\n")
+    assert status == 2
+    (line,) = err.splitlines()
+    assert "predictions.json: ckpt_changed is " in line
 
 
 LATER = "9999-01-01T00:00:00+00:00"  # the same in each process of a test run, which must find the same tests
@@ -171,6 +231,9 @@ def test_a_mistake_is_one_line_and_adds_nothing(give, predicted, content, words)
         (["change=bank"], "change=bank: expected one of boundary, memory_bank, training"),
         (["apply=true"], "apply=true: there is nothing to write"),
         (["apply=yes", "change=boundary"], "apply=yes: expected true or false"),
+        (["rate=0.1"], "rate=0.1: has an effect with change=boundary alone; leave it out"),
+        (["change=memory_bank", "by=rate"], "by=rate: has an effect with change=boundary alone"),
+        (["change=training", "good=photos"], "good=photos: has an effect with change=boundary alone"),
         (["change=boundary"], "no image has a verdict yet"),
         (["earlier=absent"], "predictions=absent: no such folder"),
     ],

@@ -437,7 +437,7 @@ def test_test_images_that_set_the_boundary_are_not_in_the_report(calibrated, cat
     words = [f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "rate=0.1", good]
     status, _, err = uniad("calibrate", *words)
     assert status == 0, err
-    assert "6 of these are test images" in err
+    assert "test images among the further good ones: 6;" in err
     rows = outcomes_of(tmp_path / "c")
     assert (rows["one", "bottle"]["good"], rows["one", "cable"]["good"]) == ("0", "6")
     assert int(rows["one", "bottle"]["defective"]) > 0
@@ -449,7 +449,7 @@ def test_other_good_images_leave_the_report_whole(calibrated, categories, uniad,
     words = [f"ckpt_path={checkpoint}", f"output_dir={tmp_path}/c", "rate=0.1", f"good={other}/bottle/train/good"]
     status, _, err = uniad("calibrate", *words)
     assert status == 0, err
-    assert "are test images" not in err
+    assert "test images among" not in err
     assert outcomes_of(tmp_path / "c")["one", "bottle"]["good"] == "6"
 
 

@@ -167,7 +167,6 @@ def _score(cfg: DictConfig, engine: TorchEngine, checkpoint: dict[str, Any], ima
 
 
 def _warnings(cfg: DictConfig, calibration: Calibration, good: Scores, reused: int) -> list[str]:
-    given = f"good={cfg.good!s:.80}"
-    shared = f"{given}: {reused} of these are test images; they set the boundary and are left out of the report"
+    shared = f"test images among the further good ones: {reused}; they set the boundary and are left out of the report"
     few = warn_of_too_few(calibration, cfg.rate) if cfg.by == "rate" else warn_without_held_out(good)
     return [shared, *few] if reused else few

@@ -11,12 +11,15 @@ from typing import NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from uniad_lightning.calibration.boundaries import METHODS
 from uniad_lightning.calibration.calibrate import calibrate
+from uniad_lightning.calibration.images import further_good
 from uniad_lightning.data.records import Record
 from uniad_lightning.data.same_images import among
 from uniad_lightning.data.selection import image_groups
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.feedback.changes import Case, Proposal
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.judged import decisions, records_of
 from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.inspection.boundary import Calibration
@@ -33,6 +36,7 @@ _REPORT = "calibration"  # folder of the report of `uniad calibrate`
 class _Usable(NamedTuple):
     good: list[Record]
     defective: list[Record]
+    further: list[Record]  # good ones that are named besides
 
 
 def propose(case: Case) -> Proposal:
@@ -60,10 +64,11 @@ def propose(case: Case) -> Proposal:
             f"the checkpoint with the new boundary: {folder / LAST}; the report of its calibration: {folder / _REPORT}"
         ]
 
+    _warn_of_fewer(case.calibration.overall.images, calibration.overall.images)
     moved = _moved(case.calibration, calibration)
     what = (
-        f"{moved} ({calibration.method}); {len(usable.good)} images judged good have helped to set it, so expect more "
-        "false alarms on new ones"
+        f"{moved} ({calibration.method}); {counted(len(usable.good), 'image')} judged good helped to set it, so "
+        "expect more false alarms on new ones"
     )
     return Proposal(what, case.scores.score.tolist(), after, write)
 
@@ -101,17 +106,31 @@ def _usable(case: Case) -> _Usable:
     _warn_of_chosen(case)
     if not new:
         raise InputError("change=boundary: all images with a verdict were trained on, and can set no boundary")
-    return _Usable(good, defective)
+    known = {record.image.resolve() for record in records}  # type: ignore[union-attr]
+    named = [] if case.cfg.good is None else further_good(case.cfg.good, known=data.splits)
+    further = [record for record in named if record.image.resolve() not in known]  # type: ignore[union-attr]
+    return _Usable(good, defective, further)
+
+
+def _warn_of_fewer(before: int, after: int) -> None:
+    if after < before:
+        warn(
+            f"the new boundary stands on fewer images than the present one, {before} -> {after}: those given to uniad "
+            "calibrate as good=... are not among them; give them again, good=..."
+        )
 
 
 def _warn_of_trained(records: Sequence[Record], new: Sequence[Record]) -> None:
     trained = [record for record in records if record not in new]
     wrong = [record for record in trained if record.label]
     if trained:
-        warn(f"{len(trained)} images with a verdict were trained on, so they neither set nor test the boundary")
+        was = "was" if len(trained) == 1 else "were"
+        warn(
+            f"{counted(len(trained), 'image')} with a verdict {was} trained on; that neither sets nor tests a boundary"
+        )
     if wrong:
         warn(
-            f"{len(wrong)} of them were judged defective, such as {wrong[0].image}, and were trained on as good ones; "
+            f"judged defective, but trained on as good: {counted(len(wrong), 'image')}, such as {wrong[0].image}; "
             "train again without them (change=training)"
         )
 
@@ -122,7 +141,7 @@ def _warn_of_chosen(case: Case) -> None:
     alarms = good.count("defective")
     if alarms > len(good) / 2:
         warn(
-            f"{alarms} of the {len(good)} images judged good are false alarms, chosen for their high scores: the "
+            f"{alarms} of {counted(len(good), 'image')} judged good called defective, chosen for high scores: the "
             "boundary rises more than the rate asks for; judge images that were called good as well"
         )
 
@@ -131,17 +150,35 @@ def _settings(case: Case, copy: Path, usable: _Usable) -> DictConfig:
     """Those of `uniad calibrate`; method and rate if not given, and which boundaries decide, are as they were."""
     cfg, settings = case.cfg, DictConfig(OmegaConf.load(conf_dir() / "calibrate.yaml"))
     settings.pop("defaults")
-    method, _, value = case.calibration.method.partition("=")
-    if value and cfg.by in (None, method) and cfg.get(method) is None:
-        settings[method] = float(value)
-    settings.by = cfg.by or method
+    settings.update(_method(case))
+    for name in ("rate", "recall"):
+        if cfg[name] is not None and settings.by in METHODS and settings.by != name:
+            raise InputError(
+                f"{name}={cfg[name]}: has no effect with by={settings.by}; leave it out, or give by={name}"
+            )
     settings.update({name: cfg[name] for name in ("rate", "recall") if cfg[name] is not None})
     settings.boundaries = "category" if case.calibration.by_category else "one"
     settings.data, settings.device = cfg.data, cfg.device
     settings.ckpt_path, settings.output_dir = str(copy), str(case.work / _REPORT)
-    settings.good = [str(record.image) for record in usable.good] or None
+    settings.good = [str(record.image) for record in (*usable.further, *usable.good)] or None
     settings.defective = [str(record.image) for record in usable.defective] or None
     return settings
+
+
+def _method(case: Case) -> dict[str, object]:
+    """The method of the new boundary, `by`, and the share that goes with it where that of the present one stays."""
+    cfg, (method, _, value) = case.cfg, case.calibration.method.partition("=")
+    if cfg.by not in (None, method):
+        return {"by": cfg.by}
+    if method == "f1" or cfg.get(method) is not None:
+        return {"by": method}
+    try:
+        return {"by": method, method: {"rate": float, "recall": float}[method](value)}
+    except (KeyError, ValueError):
+        raise InputError(
+            f"ckpt_path={case.path}: its boundary was set by {case.calibration.method!r:.40}, which cannot be "
+            "repeated; give by=rate and a rate, or by=f1, or by=recall and a recall"
+        ) from None
 
 
 def _keep_report(made: Path, folder: Path, checkpoint: Path) -> None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.errors import print_stdout
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.judged import Judged
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
@@ -83,9 +84,10 @@ class Count(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Such as `3 false alarms of 20 good, 1 misses of 4 defective; recall 75.0%`."""
+        """Such as `3 false alarms of 20 good, 1 miss of 4 defective; recall 75.0%`."""
         counts = (
-            f"{self.false_alarms} false alarms of {self.good} good, {self.misses} misses of {self.defective} defective"
+            f"{counted(self.false_alarms, 'false alarm')} of {self.good} good, "
+            f"{counted(self.misses, 'miss', 'misses')} of {self.defective} defective"
         )
         recall = f"; recall {1 - self.misses / self.defective:.1%}" if self.defective else ""
         return counts + recall + (f"; {self.unknown} called unknown" if self.unknown else "")

@@ -1,7 +1,7 @@
 """`feedback(cfg)`: an operator's verdicts are kept, and what they change is shown and, when asked for, taken."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,17 +12,19 @@ from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError, did_you_mean, print_stdout
 from uniad_lightning.feedback import boundary, memory_bank, training
 from uniad_lightning.feedback.changes import Case, Count, Proposal, show, table
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.history import FEEDBACK, Entry, add, latest, read_history
 from uniad_lightning.feedback.judged import decisions, find_images
+from uniad_lightning.feedback.output import DECISIONS, held_output, refuse_output
 from uniad_lightning.feedback.predictions import Predictions, cell_of, open_predictions
 from uniad_lightning.feedback.verdicts import Verdict, read_verdicts
 from uniad_lightning.files.user_path import expand
+from uniad_lightning.files.within import real
 from uniad_lightning.inspection.engines.checkpoint import find_device, load_engine
-from uniad_lightning.results.output_folder import hold
-from uniad_lightning.results.run_folder import claim, reported_checkpoint, write_text
+from uniad_lightning.prediction.stopping import stopping
+from uniad_lightning.results.run_folder import reported_checkpoint, write_text
 from uniad_lightning.training.checkpoint import load_checkpoint
 
-DECISIONS = "decisions.csv"
 CHANGES: dict[str, Callable[[Case], Proposal]] = {
     "boundary": boundary.propose,
     "memory_bank": memory_bank.propose,
@@ -38,14 +40,14 @@ def feedback(cfg: DictConfig) -> Proposal | None:
     """
     _check(cfg)
     predictions = open_predictions(cfg.predictions)
-    earlier = [open_predictions(folder) for folder in _listed(cfg.earlier)]
+    folders = {real(one.folder): one for one in (*map(open_predictions, _earlier(cfg.earlier)), predictions)}
     if cfg.verdicts is not None:
         _add(predictions, read_verdicts(expand(str(cfg.verdicts))))
     _show_history(predictions)
     if cfg.change is None:
         return None
-    with TemporaryDirectory(prefix="uniad-") as work:
-        case = _case(cfg, [*earlier, predictions], Path(work))
+    with stopping(_end), TemporaryDirectory(prefix="uniad-") as work:
+        case = _case(cfg, list(folders.values()), Path(work))
         proposal = CHANGES[cfg.change](case)
         show(case, proposal)
         print_stdout(f"{cfg.change}: {proposal.what}")
@@ -56,17 +58,26 @@ def feedback(cfg: DictConfig) -> Proposal | None:
         return proposal
 
 
+def _end() -> None:
+    """End as an interrupt does, so that what the work has left in the temporary folder is removed."""
+    signal.raise_signal(signal.SIGINT)  # also remembered where Lightning catches the exception
+    raise KeyboardInterrupt  # where SIGINT is ignored, as in the background of a shell
+
+
 def _check(cfg: DictConfig) -> None:
     if cfg.change is not None and cfg.change not in CHANGES:
         near = did_you_mean(str(cfg.change), CHANGES)
         raise InputError(f"change={cfg.change}: expected one of {', '.join(CHANGES)}, or null.{near}")
+    for key in ("by", "rate", "recall", "good"):
+        if cfg[key] is not None and cfg.change != "boundary":
+            raise InputError(f"{key}={cfg[key]}: has an effect with change=boundary alone; leave it out")
     if not isinstance(cfg.apply, bool):
         raise InputError(f"apply={cfg.apply}: expected true or false")
     if cfg.apply and cfg.change is None:
         raise InputError(f"apply=true: there is nothing to write; name what to change, change={' or '.join(CHANGES)}")
 
 
-def _listed(given: object) -> Sequence[str]:
+def _earlier(given: object) -> Sequence[str]:
     if given is None:
         return []
     return [str(one) for one in given] if OmegaConf.is_list(given) else [str(given)]  # type: ignore[attr-defined]
@@ -74,10 +85,10 @@ def _listed(given: object) -> Sequence[str]:
 
 def _add(predictions: Predictions, verdicts: Sequence[Verdict]) -> None:
     """Add the verdicts, each with the row that it is about; InputError for one that is about none."""
-    rows = predictions.rows(name for verdict in verdicts for name in (verdict.path, verdict.path.strip()))
+    rows = predictions.rows(verdict.path for verdict in verdicts)
     entries = []
     for one in verdicts:
-        row = rows.get(one.path) or rows.get(one.path.strip())
+        row = rows.get(one.path)
         if row is None:
             raise InputError(
                 f"{one.place}: {one.path!r:.200} has no row in {predictions.folder}.{predictions.similar(one.path)} "
@@ -103,8 +114,8 @@ def _add(predictions: Predictions, verdicts: Sequence[Verdict]) -> None:
     counting = latest(read_history(predictions.folder))
     changed = [path for path in {one.path for one in added} & before.keys() if _differs(before[path], counting[path])]
     print_stdout(
-        f"{predictions.folder / FEEDBACK}: {len(added)} verdicts added, {len(changed)} of them change an earlier one; "
-        f"{len(entries) - len(added)} were there"
+        f"{predictions.folder / FEEDBACK}: {counted(len(added), 'verdict')} added, {len(changed)} in place of an "
+        f"earlier one; {len(entries) - len(added)} there before"
     )
 
 
@@ -121,7 +132,7 @@ def _show_history(predictions: Predictions) -> None:
     decided = [entry for entry in entries if entry.decision]
     count = Count.of([entry.verdict == "good" for entry in decided], [entry.decision for entry in decided])
     rest = f"; {len(entries) - len(decided)} had no decision" if len(decided) < len(entries) else ""
-    print_stdout(f"verdicts so far on {len(entries)} images: {count.text}{rest}")
+    print_stdout(f"verdicts so far on {counted(len(entries), 'image')}: {count.text}{rest}")
 
 
 def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:
@@ -130,6 +141,8 @@ def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:
         folders, images=None if cfg.images is None else expand(str(cfg.images)), on_missing=cfg.on_missing
     )
     path = str(cfg.ckpt_path or _checkpoint_of(folders[-1]))
+    if cfg.apply:  # before all images are scored
+        refuse_output(expand(str(cfg.output)), overwrite=cfg.overwrite, checkpoint=path)
     engine = load_engine(path, find_device(cfg.device))
     if engine.calibration is None:
         raise InputError(f"ckpt_path={path}: has no boundary, so nothing is decided; set one with uniad calibrate")
@@ -152,19 +165,9 @@ def _checkpoint_of(predictions: Predictions) -> Path:
 
 def _take(cfg: DictConfig, case: Case, proposal: Proposal) -> None:
     folder = expand(str(cfg.output))
-    with _named_output(), hold(folder):
-        claim(folder, overwrite=cfg.overwrite, reads=case.path)
-        lines = proposal.write(folder)
+    with held_output(folder, overwrite=cfg.overwrite, checkpoint=case.path):
         write_text(folder / DECISIONS, table(case, proposal))
+        lines = proposal.write(folder)
     for line in lines:
         print_stdout(line)
     print_stdout(f"every decision before and after: {folder / DECISIONS}")
-
-
-@contextmanager
-def _named_output() -> Iterator[None]:
-    """Errors about the folder of the results within name the key that it has here."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(str(error).replace("output_dir", "output")) from None

@@ -133,6 +133,7 @@ def _parsed(text: str, path: Path) -> list[Entry]:
     if not text:
         return []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    before = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # notes of earlier versions had any length
     try:
         if next(reader, None) != list(Entry._fields) or not text.endswith("\n"):
             raise ValueError("another head, or no end")
@@ -140,6 +141,8 @@ def _parsed(text: str, path: Path) -> list[Entry]:
     except (csv.Error, ValueError, TypeError) as error:
         place = f"{path}, line {reader.line_num}"
         raise InputError(f"{place}: is not as uniad feedback writes it ({one_line(error)}); {_RESTORE}") from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _entry(row: Sequence[str]) -> Entry:

@@ -1,5 +1,6 @@
 """Images with the verdict that counts, found again on the disk and decided by one boundary or another."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.data.layouts.folder_categories import DEFECTIVE
 from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.history import Entry, latest, read_history
 from uniad_lightning.feedback.predictions import Predictions
 from uniad_lightning.feedback.verdicts import GOOD
@@ -40,6 +42,8 @@ class Judged(NamedTuple):
 def find_images(folders: Iterable[Predictions], *, images: Path | None, on_missing: str) -> list[Judged]:
     """The images with a verdict in the histories of `folders`; `images` is where they lie now, None: where they did.
 
+    Each file is there once, with the latest verdict on it in any of the folders.
+
     Those that are gone, or of another size than the one that was judged, are left out with a warning where `on_missing`
     is `skip`. Raises InputError for them otherwise, and where no image is left.
     """
@@ -47,25 +51,40 @@ def find_images(folders: Iterable[Predictions], *, images: Path | None, on_missi
         raise InputError(f"on_missing={on_missing}: expected one of {', '.join(ON_MISSING)}")
     found: list[Judged] = []
     missing: list[str] = []
+    for name, (one, file) in _latest_of_files(folders, images).items():
+        fault = "it is a frame, or came without a whole path" if file is None else _fault(file, one.entry.size)
+        if fault:
+            missing.append(f"{name}: {fault}")
+        else:
+            found.append(one)
+    if missing:
+        total = len(missing) + len(found)
+        said = f"{len(missing)} of {counted(total, 'image')} with a verdict cannot be used; the first, {missing[0]}"
+        if on_missing == REFUSE or not found:
+            raise InputError(f"{said}; give the folder where they lie now with images=FOLDER, or on_missing=skip")
+        warn(said)
+    if not found:
+        raise InputError("predictions: no image has a verdict yet; give some with verdicts=FILE.csv")
+    return found
+
+
+def _latest_of_files(folders: Iterable[Predictions], images: Path | None) -> dict[str, tuple[Judged, Path | None]]:
+    """The verdict that counts of each file in all `folders`: the latest one, of equal times that of the last folder.
+
+    By the file as it was named first; those without a file are by their folder and name.
+    """
+    found: dict[str, tuple[Judged, Path | None]] = {}
+    names: dict[str, str] = {}
     for predictions in folders:
         entries = latest(read_history(predictions.folder))
         rows = predictions.rows(entries)
         for name, entry in entries.items():
             path = rows[name]["path"] if name in rows else name
             file = predictions.file_of(path, images)
-            fault = "it is a frame, or came without a whole path" if file is None else _fault(file, entry.size)
-            if file is None or fault:
-                missing.append(f"{file or path}: {fault}")
-            else:
-                found.append(Judged(entry, file, predictions.category))
-    if missing:
-        total = len(missing) + len(found)
-        said = f"{len(missing)} of {total} images with a verdict cannot be used; the first, {missing[0]}"
-        if on_missing == REFUSE or not found:
-            raise InputError(f"{said}; give the folder where they lie now with images=FOLDER, or on_missing=skip")
-        warn(said)
-    if not found:
-        raise InputError("predictions: no image has a verdict yet; give some with verdicts=FILE.csv")
+            shown = f"{file or predictions.folder / path}"
+            shown = names.setdefault(os.path.realpath(shown), shown)
+            if shown not in found or entry.when >= found[shown][0].entry.when:
+                found[shown] = Judged(entry, file or Path(shown), predictions.category), file
     return found
 
 

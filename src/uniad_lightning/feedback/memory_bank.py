@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from uniad_lightning.calibration.scores import score_records
@@ -14,11 +15,13 @@ from uniad_lightning.data.selection import image_groups
 from uniad_lightning.detectors.memory_bank import MemoryBankDetector
 from uniad_lightning.errors import InputError
 from uniad_lightning.feedback.changes import Case, Proposal
+from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.judged import Judged, decisions, records_of
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.models.backbone.batch_norm_folding import GATE
 from uniad_lightning.results.run_folder import LAST
+from uniad_lightning.settings import conf_dir
 from uniad_lightning.training.checkpoint import AtomicCheckpointIO
 from uniad_lightning.types import Batch
 
@@ -31,7 +34,7 @@ def propose(case: Case) -> Proposal:
     module = case.engine.module
     if not isinstance(module, MemoryBankDetector):
         raise InputError(
-            f"ckpt_path={case.path}: {type(module).__name__} has no bank; use change=boundary, or change=training"
+            f"ckpt_path={case.path}: {_name_of(case)} has no bank; use change=boundary, or change=training"
         )
     judged = zip(case.judged, case.decisions, strict=True)
     alarms = [one for one, decision in judged if one.good and decision == "defective"]
@@ -56,8 +59,17 @@ def propose(case: Case) -> Proposal:
             "its boundary is the old one, below which more defects may fall now; set it anew with uniad calibrate",
         ]
 
-    what = f"{added} patches of {len(records)} false alarms join the {size} in the bank; the boundary stays"
+    what = f"{added} patches of {counted(len(records), 'false alarm')} join the {size} in the bank; the boundary stays"
     return Proposal(what, scores.score.tolist(), after, write)
+
+
+def _name_of(case: Case) -> str:
+    """The detector as the training was asked for it, such as `model=denoiser`."""
+    target = OmegaConf.select(OmegaConf.create(case.checkpoint["config"]), "model._target_")
+    for file in sorted((conf_dir() / "model").glob("*.yaml")):
+        if OmegaConf.select(OmegaConf.load(file), "_target_") == target:
+            return f"model={file.stem}"
+    return "its detector"
 
 
 def _refuse_without_category(records: list[Record], known: list[str]) -> None:

@@ -42,7 +42,13 @@ class Predictions(NamedTuple):
         changed = self.settings.get("ckpt_changed")
         if isinstance(changed, bool) or not isinstance(changed, int):
             return ""
-        return datetime.fromtimestamp(changed / 1e9, timezone.utc).isoformat(timespec="milliseconds")
+        try:
+            return datetime.fromtimestamp(changed / 1e9, timezone.utc).isoformat(timespec="milliseconds")
+        except (OverflowError, OSError, ValueError):  # of no time on this machine
+            raise InputError(
+                f"{self.folder / SETTINGS}: ckpt_changed is {changed!s:.40}, expected nanoseconds since 1970; restore "
+                "it, or predict anew"
+            ) from None
 
     @property
     def category(self) -> str | None:
@@ -53,13 +59,30 @@ class Predictions(NamedTuple):
     def rows(self, wanted: Iterable[str]) -> dict[str, Row]:
         """The rows of the images called `wanted`, as a table or a page shows their paths; the others are left out.
 
-        Of a file that was replaced meanwhile it is the last row.
+        The whole name wins over one that is the same without blanks around it. Of a file that was replaced meanwhile it
+        is the last row. Raises InputError for a name that several images have.
         """
-        names, found = {*wanted}, {}
+        names = {*wanted}
+        stripped = {name.strip() for name in names}
+        whole: dict[str, dict[str, Row]] = {}
+        near: dict[str, dict[str, Row]] = {}
         for _, row in read_rows(self.folder / JOURNAL):
-            for name in _spellings(row["path"]) & names:
-                found[name] = row
-        return found
+            shown = {cell_of(row["path"]), printable(row["path"])}
+            for name in shown & names:
+                whole.setdefault(name, {})[row["path"]] = row
+            for name in {text.strip() for text in shown} & stripped:
+                near.setdefault(name, {})[row["path"]] = row
+        found = {name: whole.get(name) or near.get(name.strip()) for name in names}
+        return {name: self._only(name, rows) for name, rows in found.items() if rows}
+
+    def _only(self, name: str, rows: Mapping[str, Row]) -> Row:
+        """The row of the image called `name`; InputError where there are several."""
+        if len(rows) > 1:
+            raise InputError(
+                f"{name!r:.200}: {len(rows)} images of {self.folder} are written so; rename all but one of them, and "
+                "predict again"
+            )
+        return next(iter(rows.values()))
 
     def similar(self, name: str) -> str:
         """` Did you mean ...?` for a name that has no row."""
@@ -100,11 +123,6 @@ def open_predictions(given: str | Path) -> Predictions:
 def cell_of(path: str) -> str:
     """A path as tables of CSV have it: bytes that are no valid text are escaped."""
     return path.encode(errors="backslashreplace").decode()
-
-
-def _spellings(path: str) -> set[str]:
-    """The path as it is in the tables, as the page shows it, and as it is without blanks around it."""
-    return {cell_of(path), printable(path), cell_of(path).strip()}
 
 
 def _folder_of(given: Path) -> Path:

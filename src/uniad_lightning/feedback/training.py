@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,13 @@ def propose(case: Case) -> Proposal:
         write_text(folder / "data" / f"{_NAME}.yaml", _configuration(data, root, lists))
         return [
             f"the images of the next training: {folder / TRAIN}; train on them, with the other words as before:",
-            f"uniad train --config-dir {folder} data={_NAME} ...",
+            f"uniad train --config-dir {shlex.quote(str(folder))} data={_NAME} ...",
         ]
 
     own = sum(not record.label for record in records) - added
     what = (
-        f"{len(splits.train)} good images of the training -> {len(train)}: {added} judged good join them, {removed} "
-        f"judged defective leave them, {own} judged good are of the data set and stay; decisions change with the next "
+        f"{len(splits.train)} good images of the training -> {len(train)}: {added} judged good added, {removed} "
+        f"judged defective taken out, {own} judged good in the data set before; decisions change with the next "
         "training"
     )
     return Proposal(what, case.scores.score.tolist(), case.decisions, write)

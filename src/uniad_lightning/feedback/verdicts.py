@@ -14,6 +14,7 @@ from uniad_lightning.files.text_lines import read_text
 GOOD, DEFECTIVE = VERDICTS = ("good", "defective")
 NEEDED, OPTIONAL = ("path", "verdict"), ("by", "when", "note")
 _EXAMPLE = "path,verdict,by,when,note with a row such as 'a/001.png,good,Kim,2026-05-04T13:30:00+02:00,reflection'"
+_LONGEST = 10_000  # characters of a note or a name
 _AHEAD = timedelta(days=1)  # of this machine's clock; a time far in the future would win over all that come after it
 
 
@@ -57,7 +58,12 @@ def read_verdicts(file: Path) -> list[Verdict]:
             raise InputError(f"{place}: verdict is {cells['verdict']!r:.40}, expected good or defective.{near}")
         if not cells["path"]:
             raise InputError(f"{place}: a verdict without a path; expected the path as predictions.csv has it")
-        when = _time(cells["when"], place) if cells["when"] else changed
+        for column in ("by", "note"):
+            if len(cells[column]) > _LONGEST:
+                raise InputError(
+                    f"{place}: {column} has {len(cells[column])} characters, expected at most {_LONGEST}; shorten it"
+                )
+        when = _time(cells["when"], place) if cells["when"] else _past(changed, file)
         verdicts.append(Verdict(cells["path"], word, cells["by"], when, cells["note"], place))
     if not verdicts:
         raise InputError(f"{file}: holds no verdict; expected {_EXAMPLE}")
@@ -118,3 +124,13 @@ def _time(text: str, place: str) -> datetime:
             f"{place}: when is {text!r:.40}, which is still to come; correct it, or the clock of this machine"
         )
     return when
+
+
+def _past(changed: datetime, file: Path) -> datetime:
+    """When the table was last changed, which is the time of its rows without one."""
+    if changed > datetime.now(timezone.utc) + _AHEAD:
+        raise InputError(
+            f"{file}: was last changed at {changed.isoformat(timespec='seconds')}, which is still to come; save it "
+            "anew, correct the clock of this machine, or give the times in a column 'when'"
+        )
+    return changed

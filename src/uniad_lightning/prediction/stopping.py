@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# The last is that of a terminal that was closed; Windows does not have it.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 @contextmanager
 def stopping(stop: Callable[[], None] | None) -> Iterator[None]:
-    """Within this, the first SIGINT or SIGTERM calls `stop`; the next one does what it did before.
+    """Within this, the first SIGINT, SIGTERM or SIGHUP calls `stop`; the next one does what it did before.
 
     Does nothing without `stop`, outside of the main thread, and for signals that are ignored, as SIGINT is in a
     background process of a shell.
@@ -17,7 +20,7 @@ def stopping(stop: Callable[[], None] | None) -> Iterator[None]:
     if stop is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    given = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    given = {number: signal.getsignal(number) for number in _SIGNALS}
     before = {number: handler for number, handler in given.items() if handler not in (signal.SIG_IGN, None)}
 
     def restore() -> None:
