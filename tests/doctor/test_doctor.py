@@ -55,8 +55,8 @@ def test_packages_that_are_as_they_should_be():
 def test_a_package_of_another_version_is_broken_and_its_remedy_the_range(package):
     package("timm", "0.4.12")
     found = by_subject(of_packages.versions())["timm"]
-    assert (found.state, found.found) == (BROKEN, "timm is 0.4.12, expected <2,>=1.0.20")
-    assert found.remedy == "pip install 'timm<2,>=1.0.20'"
+    assert (found.state, found.found) == (BROKEN, "timm is 0.4.12, expected <2,>=1.0.21")
+    assert found.remedy == "pip install 'timm<2,>=1.0.21'"
 
 
 def test_a_package_that_is_missing_or_cannot_be_imported_is_broken(package, monkeypatch):

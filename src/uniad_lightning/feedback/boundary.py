@@ -22,6 +22,7 @@ from uniad_lightning.feedback.changes import Case, Proposal
 from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.judged import decisions, records_of
 from uniad_lightning.files.atomic import write_whole
+from uniad_lightning.files.user_path import expand
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.results.run_folder import CALIBRATION, LAST, write_text
@@ -47,7 +48,7 @@ def propose(case: Case) -> Proposal:
     usable = _usable(case)
     copy = case.work / LAST
     copy.parent.mkdir(parents=True)
-    shutil.copyfile(Path(case.path).expanduser(), copy)
+    shutil.copyfile(expand(case.path), copy)
     printed = io.StringIO()
     with redirect_stdout(printed):
         calibrate(_settings(case, copy, usable))
