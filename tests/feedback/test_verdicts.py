@@ -4,12 +4,12 @@ import csv
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from multiprocessing import get_context
-from pathlib import Path
 
 import pytest
 
+from support.verdicts import add_all, entry
 from uniad_lightning.feedback.history import Entry, add, latest, read_history
 from uniad_lightning.feedback.predictions import Predictions, open_predictions
 from uniad_lightning.prediction.rows import empty_row, journal_line
@@ -271,17 +271,8 @@ def test_a_history_that_another_program_has_changed_is_not_added_to(give, predic
     assert file.read_bytes() == before
 
 
-def entry(name, verdict, second):
-    when = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=second)
-    return Entry(when, name, verdict, "", "", "good", 0.5, "a", 10, "m", "")
-
-
-def add_all(folder, part):
-    return len(add(Path(folder), [entry(f"{part % 4}/{i}.png", "good", i) for i in range(20)]))
-
-
 def test_calls_at_the_same_time_add_every_verdict_once(tmp_path):
-    with ProcessPoolExecutor(8, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
         added = list(pool.map(add_all, [str(tmp_path)] * 8, range(8)))  # each verdict is given by two of them
     assert sum(added) == 80
     assert sorted(kept(tmp_path)) == sorted((f"{part}/{i}.png", "good") for part in range(4) for i in range(20))
