@@ -409,7 +409,7 @@ def test_a_full_folder_for_temporary_files_is_named(folder, small_disk, monkeypa
         fold_constants(onnx.load(folder / "whole.onnx"))
 
 
-def test_pillow_pictures_are_judged_alike(folder):
+def test_pillow_pictures_are_inspected_alike(folder):
     picture = Image.fromarray(generated_images()[5][0])
     scores = [
         Detector.load(folder / name, device="cpu").predict(picture).score for name in ("whole.ckpt", "whole.onnx")

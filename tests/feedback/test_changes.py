@@ -70,11 +70,11 @@ def test_the_new_boundary_is_shown_as_predict_then_decides(feedback, line, uniad
     status, out, err = feedback("change=boundary", "apply=true", verdicts=VERDICTS)
     assert status == 0, err
     assert "after:  0 false alarms of 4 good, 2 misses of 3 defective" in out
-    assert "3 of 4 images judged good called defective, chosen for high scores" in err
+    assert "3 of 4 images reviewed as good called defective, chosen for high scores" in err
     shown = table(tmp_path / "new/decisions.csv")
     old, new = (load_checkpoint(str(run / "checkpoints/last.ckpt")) for run in (line / "bank", tmp_path / "new"))
     good = old["calibration"]["overall"]["images"] + 4
-    assert new["calibration"]["overall"]["images"] == good  # those judged good, and no defective one
+    assert new["calibration"]["overall"]["images"] == good  # those reviewed as good, and no defective one
     assert new["calibration"]["method"] == old["calibration"]["method"]
     assert all(torch.equal(tensor, new["state_dict"][name]) for name, tensor in tensors(old))
     status, _, err = uniad(
@@ -109,7 +109,7 @@ def test_more_misses_are_warned_of(feedback):
     status, out, err = feedback("change=memory_bank", verdicts=given)
     assert status == 0, err
     assert "after:  0 false alarms of 1 good, 1 miss of 1 defective; recall 0.0%" in out
-    assert "warning: 1 more of the images judged defective would be missed" in err
+    assert "warning: 1 more of the images reviewed as defective would be missed" in err
 
 
 def test_one_boundary_for_all_stays_one(feedback, line, uniad, tmp_path):
@@ -157,7 +157,7 @@ def test_false_alarms_enter_the_bank_and_are_none_from_then_on(feedback, line, u
 def test_the_next_training_takes_the_good_ones_and_no_defective_one(feedback, line, tree, uniad, tmp_path):
     status, out, err = feedback("change=training", "apply=true", verdicts=VERDICTS)
     assert status == 0, err
-    assert "18 good images of the training -> 22: 4 judged good added, 0 judged defective taken out, 0 " in out
+    assert "18 good images of the training -> 22: 4 reviewed as good added, 0 reviewed as defective taken out" in out
     listed = [json.loads(text) for text in (tmp_path / "new/train.jsonl").read_text().splitlines()]
     assert all(row["label"] == 0 for row in listed)
     root = tmp_path / "new"
@@ -185,7 +185,7 @@ def test_a_train_image_that_is_defective_leaves_the_list_and_is_told(uniad, line
     words = [f"predictions={tmp_path}/own", f"verdicts={tmp_path}/v.csv", "device=cpu"]
     status, out, err = uniad("feedback", *words, "change=training", "apply=true", f"output={tmp_path}/new")
     assert status == 0, err
-    assert "18 good images of the training -> 17: 0 judged good added, 1 judged defective taken out, 1 " in out
+    assert "18 good images of the training -> 17: 0 reviewed as good added, 1 reviewed as defective taken out" in out
     assert name not in (tmp_path / "new/train.jsonl").read_text()
     assert "cable/test/good/000.png" in (tmp_path / "new/test.jsonl").read_text()  # a test image stays one
 
@@ -222,11 +222,11 @@ def test_of_verdicts_in_several_folders_the_latest_on_a_file_counts_once(feedbac
         give(earlier, name, "good", days[0])
         give(out, name, "defective", days[1])
     give(out, ALARMS[2], "good", 1)
-    judged = "0 misses of 2 defective" if days == (1, 2) else "0 misses of 0 defective"
+    reviewed = "0 misses of 2 defective" if days == (1, 2) else "0 misses of 0 defective"
     good = "1 false alarm of 1 good" if days == (1, 2) else "3 false alarms of 3 good"
     status, said, err = feedback("change=memory_bank", f"earlier={earlier}")
     assert status == 0, err
-    assert f"before: {good}, {judged}" in said
+    assert f"before: {good}, {reviewed}" in said
     assert f"{'3 false alarms' if days == (2, 1) else '1 false alarm'} join" in said
     status, said, err = feedback("change=boundary", f"earlier={earlier}")
     assert status == 0, err
@@ -269,7 +269,7 @@ def test_images_that_moved_are_found_where_they_are_told_to_be(feedback, line, o
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["change=memory_bank"], "no image judged good is called defective"),
+        (["change=memory_bank"], "no image reviewed as good is called defective"),
         (["change=boundary", "by=median"], "by=median: expected one of rate, f1, recall"),
         (["change=boundary", "recall=0.9"], "recall=0.9: has no effect with by=rate; leave it out, or give by=recall"),
         (["change=boundary", "by=rate", "recall=0.9"], "recall=0.9: has no effect with by=rate"),
@@ -354,7 +354,7 @@ def test_good_images_of_the_calibration_are_given_again(feedback, line, uniad, t
     status, said, err = feedback(*words, verdicts=VERDICTS)
     assert status == 0, err
     assert f"fewer images than the present one, {count} -> {count - 4}: those given to uniad calibrate as good=" in err
-    # One of them is judged defective since, which counts.
+    # One of them is reviewed as defective since, which counts.
     status, said, err = feedback(
         *words, good, "apply=true", verdicts=[("bottle/plain/01.png", "defective"), ("bottle/plain/00.png", "good")]
     )

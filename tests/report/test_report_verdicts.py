@@ -31,7 +31,7 @@ def pressed(page):
     """Path and verdict of each card with one."""
     found = {}
     for verdict in ("good", "defective"):
-        cards = page.locator(f'#cards li:has(.judge.{verdict}[aria-pressed="true"])')
+        cards = page.locator(f'#cards li:has(.review.{verdict}[aria-pressed="true"])')
         found |= dict.fromkeys(cards.locator(".path").all_inner_texts(), verdict)
     return found
 
@@ -52,14 +52,14 @@ def test_verdicts_are_given_downloaded_and_taken(predicted, opened, uniad, tmp_p
     page = opened(predicted / "report.html")
     first, second, third, fourth = paths(page)[:4]
     assert page.is_disabled("#download")
-    page.fill("#judge", "Kim, 2nd shift")
+    page.fill("#reviewer", "Kim, 2nd shift")
     page.locator("#cards li").nth(0).get_by_role("button", name="good", exact=True).click()
     page.locator("#cards .card").nth(1).focus()
     page.keyboard.press("d")
     page.locator("#cards .card").nth(2).click()
     page.keyboard.press("g")  # and goes on to the next
     assert page.inner_text("#viewer-title") == fourth
-    page.locator("#viewer-judges .defective").click()
+    page.locator("#viewer-reviews .defective").click()
     page.keyboard.press("Escape")
     settle(page)
     given = {first: "good", second: "defective", third: "good", fourth: "defective"}
@@ -90,7 +90,7 @@ def test_verdicts_are_given_downloaded_and_taken(predicted, opened, uniad, tmp_p
 def test_a_verdict_is_taken_back(predicted, opened):
     page = opened(predicted / "report.html")
     for verdict, by in (("good", "click"), ("defective", "key")):
-        button = page.locator(f"#cards li >> nth=0 >> .judge.{verdict}")
+        button = page.locator(f"#cards li >> nth=0 >> .review.{verdict}")
         button.click()
         settle(page)
         assert list(pressed(page).values()) == [verdict]
@@ -102,7 +102,7 @@ def test_a_verdict_is_taken_back(predicted, opened):
         settle(page)
         assert pressed(page) == {}
     for place in (0, 1):
-        page.locator("#cards .judge.good").nth(place).click()
+        page.locator("#cards .review.good").nth(place).click()
     page.once("dialog", lambda dialog: dialog.dismiss())
     page.click("#forget")
     settle(page)
@@ -116,13 +116,13 @@ def test_a_verdict_is_taken_back(predicted, opened):
 def test_the_browser_keeps_them_and_forgets_those_of_another_image(predicted, opened):
     page = opened(predicted / "report.html")
     first, second = paths(page)[:2]
-    page.fill("#judge", "Kim")
-    page.locator("#cards .judge.good").nth(0).click()
-    page.locator("#cards .judge.defective").nth(1).click()
+    page.fill("#reviewer", "Kim")
+    page.locator("#cards .review.good").nth(0).click()
+    page.locator("#cards .review.defective").nth(1).click()
     page.reload()
     page.wait_for_selector("#cards .card")
     assert pressed(page) == {first: "good", second: "defective"}
-    assert page.input_value("#judge") == "Kim"
+    assert page.input_value("#reviewer") == "Kim"
     journal = predicted / "predictions.jsonl"
     rows = [json.loads(text) for text in journal.read_text().splitlines()]
     for row in rows:
@@ -146,7 +146,7 @@ def test_a_browser_that_keeps_nothing_or_nonsense_does_not_hinder(predicted, bro
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((predicted / "report.html").as_uri())
     page.wait_for_selector("#cards .card")
-    page.locator("#cards .judge.good").nth(0).click()
+    page.locator("#cards .review.good").nth(0).click()
     settle(page)
     assert list(pressed(page).values()) == ["good"]
     assert page.is_visible("#verdicts-lost") is (kept == "throws")
@@ -165,7 +165,7 @@ def test_names_that_are_formulas_or_hold_separators_come_back_whole(opened, unia
     (folder / "predictions.jsonl").write_bytes(b"".join(map(journal_line, rows)))
     (folder / "predictions.json").write_text(json.dumps({"ckpt_path": "/gone.ckpt", "input": "-"}))
     page = opened(write_report([folder], maps=False, limit=0).page)
-    for button in page.locator("#cards .judge.good").all():
+    for button in page.locator("#cards .review.good").all():
         button.click()
     file = downloaded(page, tmp_path)
     cells = file.read_text(encoding="utf-8-sig").splitlines()[1:]
@@ -175,30 +175,30 @@ def test_names_that_are_formulas_or_hold_separators_come_back_whole(opened, unia
     assert set(latest(read_history(folder))) == set(NAMES)
 
 
-def test_only_predictions_are_judged(evaluated, opened):
+def test_only_predictions_are_reviewed(evaluated, opened):
     page = opened(evaluated)
     assert page.is_hidden("#verdicts")
-    assert page.locator("#cards .judge").count() == 0
+    assert page.locator("#cards .review").count() == 0
     page.locator("#cards .card").nth(0).focus()
     page.keyboard.press("g")
     page.keyboard.press("Enter")
     page.keyboard.press("d")
     assert page.is_visible("#viewer")
-    assert page.is_hidden("#viewer-judges")
+    assert page.is_hidden("#viewer-reviews")
     assert "verdict" not in page.locator("#decision").inner_text()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (390, 844)])
 def test_verdicts_can_be_read_and_pressed_at_every_width(predicted, opened, width, height):
     page = opened(predicted / "report.html", width=width, height=height)
-    page.locator("#cards .judge.good").nth(0).click()
-    page.locator("#cards .judge.defective").nth(1).click()
+    page.locator("#cards .review.good").nth(0).click()
+    page.locator("#cards .review.defective").nth(1).click()
     settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     low = [text for text in contrasts(page) if text["ratio"] < 4.5]
     assert not low
-    for button in page.locator("#cards .judge, #verdicts button, #judge").all():
+    for button in page.locator("#cards .review, #verdicts button, #reviewer").all():
         box = button.bounding_box()
         assert min(box["width"], box["height"]) >= 24  # WCAG 2.2, 2.5.8
-    page.fill("#judge", "12")  # keys that elsewhere change what is shown
+    page.fill("#reviewer", "12")  # keys that elsewhere change what is shown
     assert page.is_checked("input[name=view][value=image]")

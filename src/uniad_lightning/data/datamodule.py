@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from uniad_lightning.data.dataset import InspectionDataset
 from uniad_lightning.data.defects.base import SyntheticDefects
 from uniad_lightning.data.feature_cache.filling import FeatureCache
-from uniad_lightning.data.feature_cache.loader import CachedLoader, ResumableLoader, feeds_gpu, usable_cores
+from uniad_lightning.data.feature_cache.loader import Batches, CachedLoader, ResumableLoader, feeds_gpu, usable_cores
 from uniad_lightning.data.images.augmentation import Augmentation
 from uniad_lightning.data.images.channels import Channels, check_channels
 from uniad_lightning.data.images.deep_images import CLIPPED, DARK, FULL_RANGE, TRANSPARENT
@@ -231,9 +231,7 @@ class UnifiedDataModule(L.LightningDataModule):
             white_level=as_number(self.white_level), channels=self.channels, defects=self.defects,
         )  # fmt: skip
 
-    def _loader(
-        self, name: str, batches: EachImage | TrainBatches | EvaluationBatches, *, cached: bool
-    ) -> DataLoader | CachedLoader:
+    def _loader(self, name: str, batches: Batches, *, cached: bool) -> DataLoader | CachedLoader:
         pins = feeds_gpu(self.running_trainer)
         if cached:
             return CachedLoader(split=self.cache.splits[name], batches=batches, masks=name == "test", pin_memory=pins)

@@ -140,7 +140,7 @@ class Product:
         self.state = UNKNOWN
         self._size, self._why_unknown = monitor.window, monitor.why_unknown
         self._passed: list[str] = []
-        self._judged_by: Limits
+        self._compared_by: Limits
         self._alarm, self._end = (
             None if baseline is None else limits_of(baseline, monitor.window, defects=monitor.defects, level=level)
             for level in (LEVEL, END)
@@ -152,7 +152,7 @@ class Product:
         limits = self._end if self.state == DRIFT else self._alarm
         if self.baseline is None or limits is None or not limits.can_tell or len(self.images) < self._size:
             return
-        self._passed, self._judged_by = limits.passed(**self._counts(self.baseline)), limits
+        self._passed, self._compared_by = limits.passed(**self._counts(self.baseline)), limits
         self.state = DRIFT if self._passed else OK
 
     @property
@@ -166,7 +166,7 @@ class Product:
             return f"{len(self.images)} of {self._size} images"
         if self.state == OK:
             return f"the last {self._size} images are like the good ones of the calibration"
-        counts, limits = self._counts(self.baseline), self._judged_by
+        counts, limits = self._counts(self.baseline), self._compared_by
         # After the alarm the limits are others, those at which it ends: said, as they are not those that called it.
         from_, to = ("limit", "limit") if limits is self._alarm else ("over below", "over above")
         told = {

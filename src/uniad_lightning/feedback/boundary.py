@@ -1,4 +1,4 @@
-"""Verdicts set the boundary: images judged good are among those it is set on, defective ones say what it misses."""
+"""Verdicts set the boundary: images reviewed as good help to set it, defective ones say what it misses."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from uniad_lightning.data.selection import image_groups
 from uniad_lightning.errors import InputError, print_stdout
 from uniad_lightning.feedback.changes import Case, Proposal
 from uniad_lightning.feedback.counting import counted
-from uniad_lightning.feedback.judged import decisions, records_of
+from uniad_lightning.feedback.reviewed import decisions, records_of
 from uniad_lightning.files.atomic import write_whole
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.inspection.boundary import Calibration
@@ -41,9 +41,9 @@ class _Usable(NamedTuple):
 
 
 def propose(case: Case) -> Proposal:
-    """The boundary of `uniad calibrate` with the judged images, in a copy of the checkpoint.
+    """The boundary of `uniad calibrate` with the reviewed images, in a copy of the checkpoint.
 
-    Raises InputError as `calibrate` does, and where no judged image can set or test it.
+    Raises InputError as `calibrate` does, and where no reviewed image can set or test it.
     """
     usable = _usable(case)
     copy = case.work / LAST
@@ -56,7 +56,7 @@ def propose(case: Case) -> Proposal:
     changed = load_checkpoint(str(copy))
     calibration = Calibration.from_plain(changed["calibration"])
     familiarity = Familiarity.from_plain(changed["familiarity"]) if "familiarity" in changed else None
-    after = decisions(calibration, familiarity, case.scores, case.judged)
+    after = decisions(calibration, familiarity, case.scores, case.reviewed)
 
     def write(folder: Path) -> list[str]:
         AtomicCheckpointIO().save_checkpoint(changed, folder / LAST)
@@ -68,7 +68,7 @@ def propose(case: Case) -> Proposal:
     _warn_of_fewer(case.calibration.overall.images, calibration.overall.images)
     moved = _moved(case.calibration, calibration)
     what = (
-        f"{moved} ({calibration.method}); {counted(len(usable.good), 'image')} judged good helped to set it, so "
+        f"{moved} ({calibration.method}); {counted(len(usable.good), 'image')} reviewed as good helped to set it, so "
         "expect more false alarms on new ones"
     )
     return Proposal(what, case.scores.score.tolist(), after, write)
@@ -89,11 +89,11 @@ def _moved(before: Calibration, after: Calibration) -> str:
 
 
 def _usable(case: Case) -> _Usable:
-    """The judged images that were not trained on, by their verdict."""
+    """The reviewed images that were not trained on, by their verdict."""
     data = build_saved_data(case.checkpoint, case.engine.module, case.cfg.data, evaluates=True)
     data.prepare_data()
     data.setup()
-    records = records_of(case.judged, case.engine.categories)
+    records = records_of(case.reviewed, case.engine.categories)
     seen = among({record.image.resolve() for record in records}, data.splits.train)  # type: ignore[union-attr]
     groups = set(case.checkpoint.get("trained", torch.zeros(0)).tolist())  # those that a bank took later, too
     numbers = image_groups(records).tolist()
@@ -131,19 +131,19 @@ def _warn_of_trained(records: Sequence[Record], new: Sequence[Record]) -> None:
         )
     if wrong:
         warn(
-            f"judged defective, but trained on as good: {counted(len(wrong), 'image')}, such as {wrong[0].image}; "
+            f"reviewed as defective, but trained on as good: {counted(len(wrong), 'image')}, such as {wrong[0].image}; "
             "train again without them (change=training)"
         )
 
 
 def _warn_of_chosen(case: Case) -> None:
-    """Warns where most images judged good are false alarms: they were looked at for their high scores."""
-    good = [decision for one, decision in zip(case.judged, case.decisions, strict=True) if one.good]
+    """Warns where most images reviewed as good are false alarms: they were looked at for their high scores."""
+    good = [decision for one, decision in zip(case.reviewed, case.decisions, strict=True) if one.good]
     alarms = good.count("defective")
     if alarms > len(good) / 2:
         warn(
-            f"{alarms} of {counted(len(good), 'image')} judged good called defective, chosen for high scores: the "
-            "boundary rises more than the rate asks for; judge images that were called good as well"
+            f"{alarms} of {counted(len(good), 'image')} reviewed as good called defective, chosen for high scores: the "
+            "boundary rises more than the rate asks for; review images that were called good as well"
         )
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.feedback.counting import counted
-from uniad_lightning.feedback.judged import Judged
+from uniad_lightning.feedback.reviewed import Reviewed
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
@@ -31,7 +31,7 @@ class Case(NamedTuple):
         checkpoint: its content.
         engine: runs it.
         calibration: its boundaries.
-        judged: the images with a verdict.
+        reviewed: the images with a verdict.
         scores: theirs.
         decisions: theirs.
         work: a folder that is removed at the end.
@@ -42,7 +42,7 @@ class Case(NamedTuple):
     checkpoint: dict[str, Any]
     engine: TorchEngine
     calibration: Calibration
-    judged: list[Judged]
+    reviewed: list[Reviewed]
     scores: Scores
     decisions: Sequence[str]
     work: Path
@@ -53,7 +53,7 @@ class Proposal(NamedTuple):
 
     Attributes:
         what: says in a sentence what it does.
-        scores: image scores (n,) of the judged images after it.
+        scores: image scores (n,) of the reviewed images after it.
         decisions: decisions after it.
         write: writes it to a folder; returns lines that say what to do with it.
     """
@@ -94,9 +94,9 @@ class Count(NamedTuple):
 
 
 def show(case: Case, proposal: Proposal) -> None:
-    """Print every judged image's decision before and after, those that get worse first, and the counts of both."""
+    """Print every reviewed image's decision before and after, those that get worse first, and the counts of both."""
     order = {"worse": 0, "better": 1, "": 2}
-    rows = [(_effect(*row), row) for row in zip(case.judged, case.decisions, proposal.decisions, strict=True)]
+    rows = [(_effect(*row), row) for row in zip(case.reviewed, case.decisions, proposal.decisions, strict=True)]
     scores = list(zip(case.scores.score, proposal.scores, strict=True))
     places = sorted(range(len(rows)), key=lambda place: (order[rows[place][0]], rows[place][1][0].entry.path))
     lines: list[Sequence[object] | None] = []
@@ -107,17 +107,20 @@ def show(case: Case, proposal: Proposal) -> None:
     columns = [("image", LEFT), ("verdict", LEFT), ("score\nbefore", RIGHT), ("decision\nbefore", LEFT)]
     columns += [("score\nafter", RIGHT), ("decision\nafter", LEFT), ("", LEFT)]
     print_table("images with a verdict", columns, lines)
-    verdicts = [one.good for one in case.judged]
+    verdicts = [one.good for one in case.reviewed]
     now, then = (Count.of(verdicts, decided) for decided in (case.decisions, proposal.decisions))
     print_stdout(f"before: {now.text}\nafter:  {then.text}")
     if then.misses > now.misses:
-        warn(f"{then.misses - now.misses} more of the images judged defective would be missed; expect it of new ones")
+        warn(
+            f"{then.misses - now.misses} more of the images reviewed as defective would be missed; expect it "
+            "of new ones"
+        )
 
 
 def table(case: Case, proposal: Proposal) -> str:
     """The same as a table of CSV, in the order of the histories."""
     rows: list[Sequence[object]] = [_HEAD]
-    columns = zip(case.judged, case.scores.score, case.decisions, proposal.scores, proposal.decisions, strict=True)
+    columns = zip(case.reviewed, case.scores.score, case.decisions, proposal.scores, proposal.decisions, strict=True)
     for (entry, *_), old, before, new, after in columns:
         when = entry.when.isoformat(timespec="milliseconds")
         texts = (entry.path, entry.verdict, entry.by, when, entry.decision)
@@ -125,7 +128,7 @@ def table(case: Case, proposal: Proposal) -> str:
     return csv_text(rows)
 
 
-def _effect(one: Judged, before: str, after: str) -> str:
+def _effect(one: Reviewed, before: str, after: str) -> str:
     """`better` where the decision becomes that of the verdict, `worse` where it was, empty where neither."""
     right = [(decision == "defective") != one.good for decision in (before, after)]
     return "" if right[0] == right[1] else "better" if right[1] else "worse"

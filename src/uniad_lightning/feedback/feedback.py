@@ -8,15 +8,14 @@ from tempfile import TemporaryDirectory
 from omegaconf import DictConfig, OmegaConf
 
 from uniad_lightning.calibration.scores import score_records
-from uniad_lightning.data.records import Record
 from uniad_lightning.errors import InputError, did_you_mean, print_stdout
 from uniad_lightning.feedback import boundary, memory_bank, training
 from uniad_lightning.feedback.changes import Case, Count, Proposal, show, table
 from uniad_lightning.feedback.counting import counted
 from uniad_lightning.feedback.history import FEEDBACK, Entry, add, latest, read_history
-from uniad_lightning.feedback.judged import decisions, find_images
 from uniad_lightning.feedback.output import DECISIONS, held_output, refuse_output
 from uniad_lightning.feedback.predictions import Predictions, cell_of, open_predictions
+from uniad_lightning.feedback.reviewed import decisions, find_images, unlabelled
 from uniad_lightning.feedback.verdicts import Verdict, read_verdicts
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.files.within import real
@@ -137,7 +136,7 @@ def _show_history(predictions: Predictions) -> None:
 
 def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:
     """The images with a verdict in all folders, decided by the checkpoint as it is."""
-    judged = find_images(
+    reviewed = find_images(
         folders, images=None if cfg.images is None else expand(str(cfg.images)), on_missing=cfg.on_missing
     )
     path = str(cfg.ckpt_path or _checkpoint_of(folders[-1]))
@@ -146,9 +145,9 @@ def _case(cfg: DictConfig, folders: Sequence[Predictions], work: Path) -> Case:
     engine = load_engine(path, find_device(cfg.device))
     if engine.calibration is None:
         raise InputError(f"ckpt_path={path}: has no boundary, so nothing is decided; set one with uniad calibrate")
-    scores = score_records(engine, [Record(one.file, (), "", "", 0) for one in judged], label="scores of judged images")
-    decided = decisions(engine.calibration, engine.familiarity, scores, judged)
-    return Case(cfg, path, load_checkpoint(path), engine, engine.calibration, judged, scores, decided, work)
+    scores = score_records(engine, unlabelled(reviewed), label="scores of reviewed images")
+    decided = decisions(engine.calibration, engine.familiarity, scores, reviewed)
+    return Case(cfg, path, load_checkpoint(path), engine, engine.calibration, reviewed, scores, decided, work)
 
 
 def _checkpoint_of(predictions: Predictions) -> Path:

@@ -27,7 +27,7 @@ class Entry(NamedTuple):
         when: the verdict's time, in UTC.
         path: of the image, as `predictions.csv` has it.
         verdict: `good` or `defective`.
-        by: who judged, or empty.
+        by: who reviewed, or empty.
         note: free text, or empty.
         decision: that of the predictions: `good`, `defective`, `unknown`, or empty.
         score: the image score that it was decided on; None for an image that could not be inspected.
@@ -70,7 +70,7 @@ def latest(entries: Iterable[Entry]) -> dict[str, Entry]:
 def add(folder: Path, entries: Sequence[Entry]) -> list[Entry]:
     """Add those `entries` that the history in `folder` does not have; returns them.
 
-    It has one if a row has the same image, verdict, judge and time, or if the row that counts says the same, note
+    It has one if a row has the same image, verdict, reviewer and time, or if the row that counts says the same, note
     included. Calls at the same time wait for each other. Raises InputError where the file cannot be read or written; it
     is then as it was.
     """

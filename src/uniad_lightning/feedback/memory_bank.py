@@ -16,7 +16,7 @@ from uniad_lightning.detectors.memory_bank import MemoryBankDetector
 from uniad_lightning.errors import InputError
 from uniad_lightning.feedback.changes import Case, Proposal
 from uniad_lightning.feedback.counting import counted
-from uniad_lightning.feedback.judged import Judged, decisions, records_of
+from uniad_lightning.feedback.reviewed import Reviewed, decisions, records_of, unlabelled
 from uniad_lightning.inspection.engines.checkpoint import TorchEngine
 from uniad_lightning.inspection.familiarity import Familiarity
 from uniad_lightning.models.backbone.batch_norm_folding import GATE
@@ -36,10 +36,10 @@ def propose(case: Case) -> Proposal:
         raise InputError(
             f"ckpt_path={case.path}: {_name_of(case)} has no bank; use change=boundary, or change=training"
         )
-    judged = zip(case.judged, case.decisions, strict=True)
-    alarms = [one for one, decision in judged if one.good and decision == "defective"]
+    reviewed = zip(case.reviewed, case.decisions, strict=True)
+    alarms = [one for one, decision in reviewed if one.good and decision == "defective"]
     if not alarms:
-        raise InputError("change=memory_bank: no image judged good is called defective, so there is nothing to learn")
+        raise InputError("change=memory_bank: no image reviewed as good is called defective: nothing to learn")
     records = records_of(alarms, module.categories)
     _refuse_without_category(records, module.categories)
     size = len(module.bank.patches)
@@ -49,8 +49,8 @@ def propose(case: Case) -> Proposal:
         module.bank.append(patches, owner.to(patches.device))
     added = len(module.bank.patches) - size
     familiarity = _familiar(case, alarms, records)
-    scores = score_records(case.engine, [Record(one.file, (), "", "", 0) for one in case.judged], label="scores after")
-    after = decisions(case.calibration, familiarity, scores, case.judged)
+    scores = score_records(case.engine, unlabelled(case.reviewed), label="scores after")
+    after = decisions(case.calibration, familiarity, scores, case.reviewed)
 
     def write(folder: Path) -> list[str]:
         AtomicCheckpointIO().save_checkpoint(_with_bank(case, module, records, familiarity), folder / LAST)
@@ -77,7 +77,7 @@ def _refuse_without_category(records: list[Record], known: list[str]) -> None:
         if not record.category:
             raise InputError(
                 f"{record.image}: its category is none of the bank ({', '.join(known)}); predict again with "
-                "category=NAME, or set the boundary by categories (uniad calibrate), and judge it there"
+                "category=NAME, or set the boundary by categories (uniad calibrate), and review it there"
             )
 
 
@@ -93,12 +93,12 @@ def _patches(engine: TorchEngine, module: MemoryBankDetector, record: Record) ->
         return module.patches(module.features(Batch(image=pixels))).flatten(0, 1)
 
 
-def _familiar(case: Case, alarms: Sequence[Judged], records: Sequence[Record]) -> Familiarity | None:
+def _familiar(case: Case, alarms: Sequence[Reviewed], records: Sequence[Record]) -> Familiarity | None:
     """What is familiar, with the images that the bank has taken, as train images are; None where nothing was known."""
     known = case.engine.familiarity
     if known is None or case.scores.descriptor is None:
         return known
-    places = [place for place, one in enumerate(case.judged) if one in alarms]
+    places = [place for place, one in enumerate(case.reviewed) if one in alarms]
     owners = [known.names.index(record.category) if record.category in known.names else -1 for record in records]
     return Familiarity(
         references=torch.cat([known.references, case.scores.descriptor[places].float()]).half(),

@@ -1,4 +1,4 @@
-"""Images judged good join the list of the next training, and those judged defective leave it."""
+"""Images reviewed as good join the list of the next training, and those reviewed as defective leave it."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.data.same_images import among
 from uniad_lightning.errors import InputError
 from uniad_lightning.feedback.changes import Case, Proposal
-from uniad_lightning.feedback.judged import records_of
+from uniad_lightning.feedback.reviewed import records_of
 from uniad_lightning.results.run_folder import write_text
 from uniad_lightning.training.build import as_saved, data_config, listed_records
 
@@ -22,17 +22,17 @@ _NAME = "with_feedback"  # of the data configuration
 
 
 def propose(case: Case) -> Proposal:
-    """Lists of the train images with those judged good and without those judged defective, and of the test images.
+    """Lists of the train images with those reviewed as good, without those reviewed as defective, and of test images.
 
     Which of the train images are held out follows from their names as before. Decisions stay as they are until the next
     training. Raises InputError where the images of the training cannot be listed or are parts of larger files, and for
-    an image judged good whose category is not known.
+    an image reviewed as good whose category is not known.
     """
     with as_saved(case.path):
         saved = OmegaConf.create(case.checkpoint["config"]).data
         data = data_config(case.cfg.data, saved)
         splits = listed_records(data)
-    records = records_of(case.judged, splits.categories)
+    records = records_of(case.reviewed, splits.categories)
     train, added, removed = _next(splits, records)
     tested = [record for record in splits.test if record.image not in {r.image for r in train}]
     root = _root([*train, *tested])
@@ -49,9 +49,9 @@ def propose(case: Case) -> Proposal:
 
     own = sum(not record.label for record in records) - added
     what = (
-        f"{len(splits.train)} good images of the training -> {len(train)}: {added} judged good added, {removed} "
-        f"judged defective taken out, {own} judged good in the data set before; decisions change with the next "
-        "training"
+        f"{len(splits.train)} good images of the training -> {len(train)}: {added} reviewed as good added, {removed} "
+        f"reviewed as defective taken out, {own} reviewed as good in the data set before; decisions change with the "
+        "next training"
     )
     return Proposal(what, case.scores.score.tolist(), case.decisions, write)
 
@@ -68,14 +68,14 @@ def _next(splits: Splits, records: Sequence[Record]) -> tuple[list[Record], int,
         if not record.category:
             raise InputError(
                 f"{record.image}: its category is none of the training ({', '.join(splits.categories)}); predict again "
-                "with category=NAME, and judge it there"
+                "with category=NAME, and review it there"
             )
     own = [*splits.train, *splits.validation]
     defective = [record for record in records if record.label]
     wrong = among({record.image.resolve() for record in own}, defective)  # type: ignore[union-attr]
     kept = [record for record in own if record.image.resolve() not in wrong]  # type: ignore[union-attr]
     if not kept:
-        raise InputError("change=training: every image of the training was judged defective, and none is left")
+        raise InputError("change=training: every image of the training was reviewed as defective, and none is left")
     return [*kept, *new], len(new), len(own) - len(kept)
 
 
@@ -107,5 +107,5 @@ def _configuration(data: Any, root: Path, lists: dict[str, str]) -> str:
     plain.pop("defects", None)  # the method of the next training brings its own
     source = {"_target_": "uniad_lightning.data.layouts.json_lines.list_meta", "_partial_": True, **lists}
     plain |= {"root": str(root), "source": source, "prepare": None}
-    head = "# Written by uniad feedback: the images of a training, and those judged good."
+    head = "# Written by uniad feedback: the images of a training, and those reviewed as good."
     return f"{head}\n{OmegaConf.to_yaml(OmegaConf.create(plain))}"

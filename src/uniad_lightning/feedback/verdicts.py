@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     Attributes:
         path: of the image, as `predictions.csv` has it.
         verdict: `good` or `defective`.
-        by: who judged, or empty.
+        by: who reviewed, or empty.
         when: with a time zone; of a row that does not say it, when the table was last changed.
         note: free text, or empty.
         place: file and line, for messages.

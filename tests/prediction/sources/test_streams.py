@@ -31,7 +31,7 @@ def said(capfd):
     return [line for line in capfd.readouterr().err.splitlines() if line.startswith("uniad: ")]
 
 
-def test_frames_are_judged_until_the_stream_is_silent(tmp_path):
+def test_frames_are_inspected_until_the_stream_is_silent(tmp_path):
     with Camera(frames=20, frame=jpeg((255, 0, 0))) as camera:
         threading.Thread(target=lambda: (wait_until(lambda: camera.sent > 35), camera.closes())).start()
         counts = predict(camera.url, tmp_path / "out", stop_after_idle=1)
@@ -218,13 +218,13 @@ print("ended")
 
 
 @pytest.mark.slow
-def test_a_signal_ends_it_after_the_frame_that_is_judged(tmp_path):
+def test_a_signal_ends_it_after_the_frame_that_is_inspected(tmp_path):
     with Camera() as camera:
         words = [sys.executable, "-c", STREAMING, camera.url, str(tmp_path / "out")]
         process = subprocess.Popen(words, cwd=TESTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         path = tmp_path / "out/predictions.jsonl"
         wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") == 2)
-        time.sleep(0.1)  # the third is being judged, which takes half a second
+        time.sleep(0.1)  # the third is being inspected, which takes half a second
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

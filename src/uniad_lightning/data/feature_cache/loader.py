@@ -14,9 +14,9 @@ from uniad_lightning.types import Batch
 
 
 class Batches(Sized, Protocol):
-    """A sampler of batches: the images of each."""
+    """A sampler of batches: the images of each, as `int` or `Draw`."""
 
-    def __iter__(self) -> Iterator[Sequence[int | Draw]]: ...
+    def __iter__(self) -> Iterator[list[Any]]: ...
 
 
 def usable_cores() -> int:

@@ -74,8 +74,8 @@ function cardOf(image) {
     mark, element("span", {}, score(image.score)), element("span", { class: "name", title: name }, name), off,
     element("span", { class: "path", title: image.path }, element("bdi", {}, image.path))));
   const hover = (on) => fill(box, image, on ? (state.view === "image" && views().overlay ? "overlay" : "image") : state.view);
-  const judges = judged() ? judgeButtons(image) : null;
-  const card = { item: element("li", {}, button, judges), mark, off, box, judges, view: null };
+  const reviews = reviewed() ? reviewButtons(image) : null;
+  const card = { item: element("li", {}, button, reviews), mark, off, box, reviews, view: null };
   cards.set(image, card);
   return card;
 }
@@ -86,7 +86,7 @@ function refresh(image) {
     fill(card.box, image, state.view);
     card.view = state.view;
   }
-  if (card.judges) pressJudges(card.judges, image);
+  if (card.reviews) pressReviews(card.reviews, image);
   card.mark.className = kind;
   card.mark.textContent = text;
   const off = image.score === null ? 0 : image.score - boundaryOf(image.product);
@@ -111,8 +111,8 @@ const DECISIONS = {
   defective: { name: "called defective", of: (image) => decisionOf(image) === "defective" },
   good: { name: "called good", of: (image) => decisionOf(image) === "good" },
   unfamiliar: { name: "unfamiliar", of: (image) => image.unfamiliar === true },
-  judged: { name: "with a verdict", judged: true, of: (image) => verdictOf(image) !== null },
-  unjudged: { name: "without a verdict", judged: true, of: (image) => verdictOf(image) === null },
+  reviewed: { name: "with a verdict", reviewed: true, of: (image) => verdictOf(image) !== null },
+  unreviewed: { name: "without a verdict", reviewed: true, of: (image) => verdictOf(image) === null },
   failed: { name: "not inspected", of: (image) => image.score === null },
 };
 

@@ -81,7 +81,7 @@ function begin() {
   const kinds = [...new Set(images.map(({ kind }) => kind))].filter(Boolean).sort();
   byId("kind-field").hidden = !kinds.length;
   options(byId("kind"), ["", ...kinds].map((kind) => [kind, kind || "all"]), state.kind);
-  const known = Object.entries(DECISIONS).filter(([key, one]) => (labelled || !one.labelled) && (judged() || !one.judged) && (!["unfamiliar", "failed"].includes(key) || images.some(one.of)));
+  const known = Object.entries(DECISIONS).filter(([key, one]) => (labelled || !one.labelled) && (reviewed() || !one.reviewed) && (!["unfamiliar", "failed"].includes(key) || images.some(one.of)));
   if (!known.some(([key]) => key === state.decision)) state.decision = "";
   options(byId("decision"), known.map(([key, one]) => [key, one.name]), state.decision);
   options(byId("order"), Object.entries(ORDERS).map(([key, one]) => [key, !labelled && key === "wrong" ? "most defective first" : one.name]), state.order);

@@ -1,6 +1,6 @@
 // Verdicts of a person on predictions: kept in this browser, and downloaded as the table that `uniad feedback` takes.
 const VERDICTS = ["good", "defective"];
-const JUDGE = "uniad judge"; // key of the name of who judges
+const REVIEWER = "uniad reviewer"; // key of the name of who reviews
 const verdicts = DATA.runs.map(() => new Map()); // by run and path: verdict, its time, who, and the score it was given on
 let keeps = true; // whether this browser keeps anything
 
@@ -11,12 +11,12 @@ function tried(act) {
 
 function placeOf(number) { return `uniad verdicts ${DATA.runs[number].feedback.key}`; }
 
-function judged(number = state.run) { return DATA.runs[number].feedback !== null; }
+function reviewed(number = state.run) { return DATA.runs[number].feedback !== null; }
 
 // Read what was kept; a verdict on another score is on another image of the same name, and is forgotten.
 function loadVerdicts() {
   for (const [number, { images }] of DATA.runs.entries()) {
-    if (!judged(number)) continue;
+    if (!reviewed(number)) continue;
     let stored = {};
     const text = tried(() => localStorage.getItem(placeOf(number)));
     try { stored = Object(JSON.parse(text ?? "{}")); } catch { /* another program's */ }
@@ -35,22 +35,22 @@ function saveVerdicts() {
 function verdictOf(image) { return verdicts[state.run].get(image.path)?.verdict ?? image.verdict ?? null; }
 
 // Give a verdict; null takes back the one that was given on this page.
-function judge(image, verdict) {
+function review(image, verdict) {
   if (verdict === null) verdicts[state.run].delete(image.path);
-  else verdicts[state.run].set(image.path, { verdict, when: new Date().toISOString(), by: byId("judge").value.trim(), score: image.score });
+  else verdicts[state.run].set(image.path, { verdict, when: new Date().toISOString(), by: byId("reviewer").value.trim(), score: image.score });
   saveVerdicts();
   update();
 }
 
 // Two buttons, of which one may be pressed; pressing it again takes the verdict back.
-function judgeButtons(image) {
+function reviewButtons(image) {
   const buttons = VERDICTS.map((verdict) => element("button", {
-    type: "button", class: `judge ${verdict}`, "aria-pressed": "false", onclick: () => judge(image, verdictOf(image) === verdict ? null : verdict),
+    type: "button", class: `review ${verdict}`, "aria-pressed": "false", onclick: () => review(image, verdictOf(image) === verdict ? null : verdict),
   }, verdict));
-  return element("div", { class: "judges", role: "group", "aria-label": `verdict on ${image.path}` }, ...buttons);
+  return element("div", { class: "reviews", role: "group", "aria-label": `verdict on ${image.path}` }, ...buttons);
 }
 
-function pressJudges(group, image) {
+function pressReviews(group, image) {
   const verdict = verdictOf(image);
   for (const [place, button] of [...group.children].entries()) button.setAttribute("aria-pressed", `${VERDICTS[place] === verdict}`);
 }
@@ -74,28 +74,28 @@ function download() {
 }
 
 function showVerdicts() {
-  for (const id of ["verdicts", "viewer-judges", "viewer-keys"]) byId(id).hidden = !judged();
-  if (!judged()) return;
+  for (const id of ["verdicts", "viewer-reviews", "viewer-keys"]) byId(id).hidden = !reviewed();
+  if (!reviewed()) return;
   const count = verdicts[state.run].size, of = (verdict) => [...verdicts[state.run].values()].filter((one) => one.verdict === verdict).length;
   byId("verdicts-count").textContent = count ? `${of("good")} good, ${of("defective")} defective` : "none yet";
   byId("download").disabled = byId("forget").disabled = !count;
   byId("verdicts-command").textContent = run().feedback.command;
   byId("verdicts-lost").hidden = keeps;
-  if (byId("viewer").open) pressJudges(byId("viewer-judges"), viewer.image);
+  if (byId("viewer").open) pressReviews(byId("viewer-reviews"), viewer.image);
 }
 
-// In the viewer a key judges the image and goes on to the next.
-function judgeAndGoOn(verdict) {
-  if (!judged()) return;
+// In the viewer a key reviews the image and goes on to the next.
+function reviewAndGoOn(verdict) {
+  if (!reviewed()) return;
   const order = selected(), next = order[order.indexOf(viewer.image) + 1];
-  judge(viewer.image, verdict);
+  review(viewer.image, verdict);
   if (next) openViewer(next);
 }
 
 function startVerdicts() {
   loadVerdicts();
-  byId("judge").value = tried(() => localStorage.getItem(JUDGE)) ?? "";
-  byId("judge").addEventListener("change", (event) => tried(() => localStorage.setItem(JUDGE, event.target.value)));
+  byId("reviewer").value = tried(() => localStorage.getItem(REVIEWER)) ?? "";
+  byId("reviewer").addEventListener("change", (event) => tried(() => localStorage.setItem(REVIEWER, event.target.value)));
   byId("download").addEventListener("click", download);
   byId("forget").addEventListener("click", () => {
     if (!confirm(`Take back ${verdicts[state.run].size} verdicts that were given on this page?`)) return;
@@ -103,26 +103,26 @@ function startVerdicts() {
     saveVerdicts();
     update();
   });
-  for (const [place, button] of [...byId("viewer-judges").children].entries()) {
-    button.addEventListener("click", () => judge(viewer.image, verdictOf(viewer.image) === VERDICTS[place] ? null : VERDICTS[place]));
+  for (const [place, button] of [...byId("viewer-reviews").children].entries()) {
+    button.addEventListener("click", () => review(viewer.image, verdictOf(viewer.image) === VERDICTS[place] ? null : VERDICTS[place]));
   }
   const keys = { g: "good", d: "defective" };
   byId("viewer").addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (keys[event.key]) judgeAndGoOn(keys[event.key]);
-    else if (event.key === "u" && judged()) judge(viewer.image, null);
+    if (keys[event.key]) reviewAndGoOn(keys[event.key]);
+    else if (event.key === "u" && reviewed()) review(viewer.image, null);
   });
   byId("cards").addEventListener("keydown", (event) => {
-    const image = judgedCard(event.target);
+    const image = reviewedCard(event.target);
     if (!image || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (keys[event.key]) judge(image, keys[event.key]);
-    else if (event.key === "u") judge(image, null);
+    if (keys[event.key]) review(image, keys[event.key]);
+    else if (event.key === "u") review(image, null);
   });
 }
 
 // The image of the card that has the focus.
-function judgedCard(target) {
-  if (!judged()) return null;
+function reviewedCard(target) {
+  if (!reviewed()) return null;
   const item = target.closest("li");
   return [...cards].find(([, card]) => card.item === item)?.[0] ?? null;
 }

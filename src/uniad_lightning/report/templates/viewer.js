@@ -28,7 +28,7 @@ function showViewer() {
   const order = selected(), place = order.indexOf(image);
   byId("before").disabled = place < 1;
   byId("after").disabled = place < 0 || place + 1 >= order.length;
-  pressJudges(byId("viewer-judges"), image);
+  pressReviews(byId("viewer-reviews"), image);
 }
 
 // As many columns as make the panes largest.

@@ -20,7 +20,7 @@ from uniad_lightning.training.build import warn
 REFUSE, SKIP = ON_MISSING = ("refuse", "skip")
 
 
-class Judged(NamedTuple):
+class Reviewed(NamedTuple):
     """An image with a verdict.
 
     Attributes:
@@ -35,21 +35,21 @@ class Judged(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether it was judged good."""
+        """Whether it was reviewed as good."""
         return self.entry.verdict == GOOD
 
 
-def find_images(folders: Iterable[Predictions], *, images: Path | None, on_missing: str) -> list[Judged]:
+def find_images(folders: Iterable[Predictions], *, images: Path | None, on_missing: str) -> list[Reviewed]:
     """The images with a verdict in the histories of `folders`; `images` is where they lie now, None: where they did.
 
     Each file is there once, with the latest verdict on it in any of the folders.
 
-    Those that are gone, or of another size than the one that was judged, are left out with a warning where `on_missing`
-    is `skip`. Raises InputError for them otherwise, and where no image is left.
+    Those that are gone, or of another size than the one reviewed, are left out with a warning where `on_missing` is
+    `skip`. Raises InputError for them otherwise, and where no image is left.
     """
     if on_missing not in ON_MISSING:
         raise InputError(f"on_missing={on_missing}: expected one of {', '.join(ON_MISSING)}")
-    found: list[Judged] = []
+    found: list[Reviewed] = []
     missing: list[str] = []
     for name, (one, file) in _latest_of_files(folders, images).items():
         fault = "it is a frame, or came without a whole path" if file is None else _fault(file, one.entry.size)
@@ -68,12 +68,12 @@ def find_images(folders: Iterable[Predictions], *, images: Path | None, on_missi
     return found
 
 
-def _latest_of_files(folders: Iterable[Predictions], images: Path | None) -> dict[str, tuple[Judged, Path | None]]:
+def _latest_of_files(folders: Iterable[Predictions], images: Path | None) -> dict[str, tuple[Reviewed, Path | None]]:
     """The verdict that counts of each file in all `folders`: the latest one, of equal times that of the last folder.
 
     By the file as it was named first; those without a file are by their folder and name.
     """
-    found: dict[str, tuple[Judged, Path | None]] = {}
+    found: dict[str, tuple[Reviewed, Path | None]] = {}
     names: dict[str, str] = {}
     for predictions in folders:
         entries = latest(read_history(predictions.folder))
@@ -84,12 +84,12 @@ def _latest_of_files(folders: Iterable[Predictions], images: Path | None) -> dic
             shown = f"{file or predictions.folder / path}"
             shown = names.setdefault(os.path.realpath(shown), shown)
             if shown not in found or entry.when >= found[shown][0].entry.when:
-                found[shown] = Judged(entry, file or Path(shown), predictions.category), file
+                found[shown] = Reviewed(entry, file or Path(shown), predictions.category), file
     return found
 
 
 def _fault(file: Path, size: int | None) -> str:
-    """What is wrong with a file; empty where it is the one that was judged."""
+    """What is wrong with a file; empty where it is the one that was reviewed."""
     try:
         now = file.stat().st_size if file.is_file() else None
     except OSError:
@@ -99,31 +99,36 @@ def _fault(file: Path, size: int | None) -> str:
     return "" if size in (None, now) else f"another image by now ({now} bytes, the one inspected had {size})"
 
 
-def records_of(judged: Iterable[Judged], known: Sequence[str]) -> list[Record]:
+def unlabelled(reviewed: Iterable[Reviewed]) -> list[Record]:
+    """Their files alone, to be scored."""
+    return [Record(one.file, (), "", "", 0) for one in reviewed]
+
+
+def records_of(reviewed: Iterable[Reviewed], known: Sequence[str]) -> list[Record]:
     """Records of the images, with the category of `known` ones that was given to or found in it; empty for another."""
     return [
         Record(one.file, (), _category(one, known), GOOD if one.good else DEFECTIVE, 0 if one.good else 1)
-        for one in judged
+        for one in reviewed
     ]
 
 
-def _category(one: Judged, known: Sequence[str]) -> str:
+def _category(one: Reviewed, known: Sequence[str]) -> str:
     name = one.category or one.entry.category or (known[0] if len(known) == 1 else "")
     return name if name in known else ""
 
 
 def decisions(
-    calibration: Calibration, familiarity: Familiarity | None, scores: Scores, judged: Sequence[Judged]
+    calibration: Calibration, familiarity: Familiarity | None, scores: Scores, reviewed: Sequence[Reviewed]
 ) -> list[str]:
     """What `uniad predict` decides of each image with these boundaries: `good`, `defective` or `unknown`."""
-    names: list[str | None] = [None] * len(judged)
-    strange = [False] * len(judged)
+    names: list[str | None] = [None] * len(reviewed)
+    strange = [False] * len(reviewed)
     if familiarity is not None and scores.descriptor is not None:
         distance, places = familiarity.nearest(scores.descriptor)
         names = [familiarity.names[place] if place >= 0 else None for place in places.tolist()]
         strange = (distance > familiarity.boundary).tolist()
     found = []
-    for one, score, name, unfamiliar in zip(judged, scores.score, names, strange, strict=True):
+    for one, score, name, unfamiliar in zip(reviewed, scores.score, names, strange, strict=True):
         given = calibration.categories.get(one.category or "")
         boundary = given or calibration.deciding(name)
         found.append("defective" if not score <= boundary.score else "unknown" if unfamiliar else "good")
