@@ -164,4 +164,4 @@ def same(one, other):
     assert one.keys() == other.keys(), one.keys() ^ other.keys()
     for name, value in one.items():
         equal = np.array_equal(value, other[name]) if isinstance(value, np.ndarray) else value == other[name]
-        assert equal, (name, value, other[name])
+        assert equal, f"{name} differs:\n{value}\n{other[name]}"

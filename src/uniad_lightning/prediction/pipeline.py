@@ -21,6 +21,7 @@ from uniad_lightning.prediction.merging import PartWriter
 from uniad_lightning.prediction.progress import counted_bar, without_warnings
 from uniad_lightning.prediction.rows import Row
 from uniad_lightning.prediction.sources.items import Item, Source
+from uniad_lightning.prediction.stopping import interrupt_held_back
 
 _DRAWN = 32  # bytes of a pixel at the peak of drawing its overlay
 _FAILURES_SHOWN = 10
@@ -127,6 +128,7 @@ class _Loop:
         self.drawing = ThreadPoolExecutor(workers, "draw")
         self.drawn: deque[list[_Drawing]] = deque()  # batches that are drawn while the next one is inspected
         self._warned = False
+        self._failures_shown = 0
 
     def run(self, source: Source) -> None:
         own, ended = self._own(source.items), False
@@ -146,10 +148,14 @@ class _Loop:
         """Write and count the rows of all but the last `keep` batches, once they are drawn, and free their memory."""
         while len(self.drawn) > keep:
             rows: list[Row] = [{**drawing.row.result(), "place": drawing.place} for drawing in self.drawn[0]]
-            self.writer.add(rows)  # all of them or, also at an interrupt, none, and then they are written at the end
-            self.ahead.release(sum(drawing.nbytes for drawing in self.drawn.popleft()))
+            with interrupt_held_back():  # what is written is no longer to be written, and counted
+                self.writer.add(rows)
+                batch = self.drawn.popleft()
+                for row in rows:
+                    self.counts.add(row)
+            self.ahead.release(sum(drawing.nbytes for drawing in batch))
             for row in rows:
-                self._count(row)
+                self._show(row)
             self.bar.update(len(rows))
 
     def _own(self, items: Iterator[Item | None]) -> Iterator[tuple[int, Item] | None]:
@@ -222,12 +228,12 @@ class _Loop:
         self._warn_uncalibrated(any(inspection.defective is None for inspection in inspections))
         return [*inspections]
 
-    def _count(self, row: Row) -> None:
-        self.counts.add(row)
+    def _show(self, row: Row) -> None:
         if self.each and self.show and not row["error"]:
             print_stdout(f"{row['path']}: {row['decision'] or 'not decided'}, score {row['score']:.4f}", flush=True)
-        if row["error"] and self.show and self.counts.failed <= _FAILURES_SHOWN:
-            more = "; further ones are in the files only" if self.counts.failed == _FAILURES_SHOWN else ""
+        if row["error"] and self.show and self._failures_shown < _FAILURES_SHOWN:
+            self._failures_shown += 1
+            more = "; further ones are in the files only" if self._failures_shown == _FAILURES_SHOWN else ""
             tqdm.write(printable(f"uniad: {row['path']} failed: {row['error']}{more}"), file=sys.stderr)
 
     def _warn_uncalibrated(self, uncalibrated: bool) -> None:

@@ -1,4 +1,4 @@
-"""A signal ends what has no end of its own, once what is being inspected is done."""
+"""Signals: they end what has no end of its own, and nothing that belongs together comes apart."""
 
 import signal
 import threading
@@ -37,3 +37,23 @@ def stopping(stop: Callable[[], None] | None) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+@contextmanager
+def interrupt_held_back() -> Iterator[None]:
+    """Within this no SIGINT interrupts: one that arrives does so at the end. Does nothing outside of the main thread.
+
+    For steps of which either all are done or none, and that take a moment only.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    arrived: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: arrived.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if arrived:
+            before(signal.SIGINT, arrived[0])
