@@ -13,7 +13,9 @@ from PIL import Image
 
 from support.servers import InThread, Server, wait_until
 from uniad_lightning import Detector
+from uniad_lightning.drift.monitor import Monitor
 from uniad_lightning.serving import serve
+from uniad_lightning.serving.metrics import Metrics
 
 SAME = ("decision", "category", "familiar")
 
@@ -105,6 +107,19 @@ def test_openapi_describes_what_is_answered(server, pictures):
     problem = resolved(predict["responses"]["422"]["content"]["application/json"]["schema"], whole)
     assert set(server.post(pictures[0], params={"map": "maybe"}).json()) == set(problem["properties"])
     assert whole["components"]["securitySchemes"]
+
+
+def test_a_window_that_can_never_show_drift_is_said_for_every_checkpoint(checkpoint, capfd):
+    calibration = Detector.load(checkpoint, device="cpu").calibration
+    known = {name: own._replace(images=30) for name, own in calibration.baselines.items()}
+    monitors = [Monitor(calibration._replace(baselines=known), window=images, defects=0.1) for images in (10, 200)]
+    said = "warning: drift_window=10 can never show drift with as few good images as the calibration had of bottle (30)"
+    Metrics(monitors[0])
+    assert said in capfd.readouterr().err
+    metrics = Metrics(monitors[1])
+    assert capfd.readouterr().err == ""
+    metrics.start_again(monitors[0])
+    assert said in capfd.readouterr().err
 
 
 def test_metrics_count_decisions_by_product_and_tell_the_drift(checkpoint, pictures):

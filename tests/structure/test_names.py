@@ -15,7 +15,7 @@ from PIL import Image
 from support.paths import SOURCE
 from support.settings import SMALL
 from support.trees import mvtec_tree
-from uniad_lightning.calibration.report import draw_scores, show_calibration, write_report
+from uniad_lightning.calibration.report import draw_scores, show_boundaries, show_outcomes, write_report
 from uniad_lightning.command_line.job_folders import job_folder
 from uniad_lightning.data.records import Record, Splits
 from uniad_lightning.errors import InputError, print_stderr, print_stdout, printable
@@ -95,7 +95,8 @@ def show_splits(names):
 TABLES = {
     "evaluation": lambda names, _: show_evaluation(evaluation(names)),
     "counts": lambda names, _: show_splits(names),
-    "calibration": lambda names, _: show_calibration(calibration(names), outcomes(names), outcomes(names)),
+    "boundaries": lambda names, _: show_boundaries(calibration(names)),
+    "outcomes": lambda names, _: show_outcomes(calibration(names), outcomes(names), outcomes(names)),
     "paper": lambda names, _: show(comparison(names)),
     "sweep": lambda names, folder: show_sweep(folder, jobs(folder, names)),
     "lines": lambda names, _: print_stdout("\n".join(name.replace("\n", " ") for name in names)),

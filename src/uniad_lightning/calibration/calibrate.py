@@ -32,9 +32,10 @@ from uniad_lightning.calibration.recognition import (
 )
 from uniad_lightning.calibration.report import (
     draw_scores,
-    show_calibration,
+    show_boundaries,
     show_deciding,
     show_highest,
+    show_outcomes,
     show_rates,
     write_decisions,
     write_report,
@@ -115,8 +116,9 @@ def _report(
     write_decisions(folder, test, calibration, scored.recognition)
     draw_scores(folder / SCORES, calibration, by_kind(scored.good, test))
     write_report(folder, calibration, overall, own, facts)  # the last, since its file marks the calibration as done
-    show_calibration(calibration, overall, own)
     show_deciding(calibration, scored.recognition, asked=cfg.boundaries)
+    show_boundaries(calibration)
+    show_outcomes(calibration, overall, own)
     show_highest(scored.good, calibration)
     if cfg.by == "rate" and any(record.label for record in test.records):
         show_rates(at_rates(scored.good, test, by_category=calibration.by_category))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.errors import print_stdout
 from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.csv_text import csv_text
-from uniad_lightning.inspection.boundary import Calibration
+from uniad_lightning.inspection.boundary import Boundary, Calibration
 from uniad_lightning.results.labels import label
 from uniad_lightning.results.outcomes import Outcome
 from uniad_lightning.results.printing import LEFT, RIGHT, print_table
@@ -23,24 +24,38 @@ from uniad_lightning.results.written_files import note
 COLOURS = ("tab:gray", "tab:blue", "tab:red")
 
 
-def show_calibration(calibration: Calibration, overall: Sequence[Outcome], own: Sequence[Outcome]) -> None:
-    """Print the boundary, and false alarms and misses per category, of the one boundary and of the categories' own."""
-    boundary = calibration.overall
-    used = "set on" if calibration.method.startswith("rate") else "its rate estimated on"
-    print_stdout(
-        f"boundary for all categories ({calibration.method}): {boundary.score:.4f}, {used} {boundary.images} good "
-        f"images, expect {boundary.rate:.2%} of good images above it ({boundary.low:.2%} to {boundary.high:.2%})"
-    )
-    numbers = ("good", "defective", "one boundary:\nfalse alarms", "misses", "own boundary:\nfalse alarms", "misses")
-    rows: list[Sequence[object] | None] = []
+def show_boundaries(calibration: Calibration) -> None:
+    """Print the boundaries, those first that decide on images whose category is not given."""
+    own = [_boundary_row(name, calibration.categories[name]) for name in sorted(calibration.categories)]
+    one = [_boundary_row("one for all", calibration.overall)]
+    rows = [*own, None, *one] if calibration.by_category else [*one, None, *own]
+    columns = ("boundary", "good images", "expected above it", "at least", "at most")
+    title = f"boundaries ({calibration.method}), and the share of good images above each, 95 % sure"
+    print_table(title, [("category", LEFT), *((column, RIGHT) for column in columns)], rows)
+
+
+def _boundary_row(name: str, of: Boundary) -> list[str]:
+    return [name, f"{of.score:.4f}", str(of.images), f"{of.rate:.2%}", f"{of.low:.2%}", f"{of.high:.2%}"]
+
+
+def show_outcomes(calibration: Calibration, overall: Sequence[Outcome], own: Sequence[Outcome]) -> None:
+    """Print false alarms and misses per category, of the categories' own boundaries and of the one for all."""
     by_name = {row.category: row for row in own}
+    rows: list[Sequence[object] | None] = []
     for row in overall:
         if row.category == "all":
             rows.append(None)
         own_row = by_name.get(row.category)
-        counts = (own_row.false_alarms, own_row.misses) if own_row else ("", "")
-        rows.append([row.category, row.good, row.defective, row.false_alarms, row.misses, *counts])
-    print_table("on the test images", [("category", LEFT), *((title, RIGHT) for title in numbers)], rows)
+        counts = [
+            (of.false_alarms, of.misses) if of else ("", "")
+            for of in ((own_row, row) if calibration.by_category else (row, own_row))
+        ]
+        rows.append([row.category, row.good, row.defective, *counts[0], *counts[1]])
+    kinds = ("own", "one") if calibration.by_category else ("one", "own")
+    titles = [title for kind in kinds for title in (f"{kind} boundary:\nfalse alarms", "misses")]
+    print_table(
+        "on the test images", [("category", LEFT), *((title, RIGHT) for title in ("good", "defective", *titles))], rows
+    )
 
 
 def show_deciding(calibration: Calibration, recognition: Recognition | None, *, asked: str) -> None:
@@ -65,9 +80,11 @@ def show_deciding(calibration: Calibration, recognition: Recognition | None, *, 
 def show_rates(rates: Mapping[float, Outcome]) -> None:
     """Print the false alarms and misses that boundaries for other rates would have."""
     titles = ("rate", "false alarms", "of good", "misses", "of defective")
-    rows: list[Sequence[object] | None] = [
-        [f"{rate:g}", row.false_alarms, row.good, row.misses, row.defective] for rate, row in rates.items()
-    ]
+    rows: list[Sequence[object] | None] = []
+    for row, alike in groupby(rates, key=lambda rate: rates[rate]._replace(boundary=0.0)):
+        first, *others = (f"{rate:g}" for rate in alike)
+        between = f"{first} to {others[-1]}" if others else first
+        rows.append([between, row.false_alarms, row.good, row.misses, row.defective])
     print_table("the test images at other rates (uniad calibrate rate=...)", [(title, RIGHT) for title in titles], rows)
 
 
@@ -81,9 +98,9 @@ def show_highest(good: Scores, calibration: Calibration) -> None:
             following = f"{own.score[order[1]]:.4f}" if len(order) > 1 else ""
             image = "/".join(Path(str(own.records[order[0]].image)).parts[-3:])
             highest = f"{own.score[order[0]]:.4f}"
-            rows.append([name, len(order), f"{calibration.categories[name].score:.4f}", highest, following, image])
+            rows.append([name, f"{calibration.categories[name].score:.4f}", highest, following, image])
     if rows:
-        columns = [("category", LEFT), *((title, RIGHT) for title in ("images", "boundary", "highest", "next"))]
+        columns = [("category", LEFT), *((title, RIGHT) for title in ("boundary", "highest", "next"))]
         print_table("good images with the highest scores: is each really good?", [*columns, ("image", LEFT)], rows)
 
 

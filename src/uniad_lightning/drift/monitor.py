@@ -62,7 +62,7 @@ class Monitor:
         self._baselines = {} if calibration is None else calibration.baselines or {}
         self._names = {composed(name): name for name in self._baselines}
         self.why_unknown = _why_unknown(calibration)
-        self.older = calibration is not None and calibration.baselines is None  # set by an earlier version
+        self._older = calibration is not None and calibration.baselines is None  # set by an earlier version
 
     @property
     def state(self) -> str:
@@ -71,17 +71,16 @@ class Monitor:
         return next((state for state in (DRIFT, OK) if state in states), UNKNOWN)
 
     @property
-    def too_short(self) -> dict[str, int]:
-        """The products for which this window can never call drift and the usual one could, each with its good images.
-
-        A calibration of very few good images is not meant: no window is long enough for it.
-        """
-        return {
-            name: own.images
-            for name, own in self._baselines.items()
-            if not limits_of(own, self.window, defects=self.defects, level=LEVEL).can_tell
-            and limits_of(own, max(_USUAL, self.window), defects=self.defects, level=LEVEL).can_tell
-        }
+    def warnings(self) -> list[str]:
+        """Why some drift will never be seen, a line for each reason."""
+        lines = [f"drift is not known: {self.why_unknown}"] if self._older else []
+        if short := self._too_short():
+            of = ", ".join(f"{name or 'the product'} ({images})" for name, images in short.items())
+            lines.append(
+                f"drift_window={self.window} can never show drift with as few good images as the calibration had of "
+                f"{of}: give a longer window, or calibrate on more good images"
+            )
+        return lines
 
     def add(self, product: str, score: float, *, familiar: bool | None) -> Change | None:
         """Take in an image of `product`, an empty name where it is not known; what has changed by it, if anything."""
@@ -96,6 +95,18 @@ class Monitor:
         if name not in self.products:
             self.products[name] = Product(name, self._baselines.get(name), self)
         return self.products[name]
+
+    def _too_short(self) -> dict[str, int]:
+        """The products for which this window can never call drift and the usual one could, each with its good images.
+
+        A calibration of very few good images is not meant: no window is long enough for it.
+        """
+        return {
+            name: own.images
+            for name, own in self._baselines.items()
+            if not limits_of(own, self.window, defects=self.defects, level=LEVEL).can_tell
+            and limits_of(own, max(_USUAL, self.window), defects=self.defects, level=LEVEL).can_tell
+        }
 
     def _name(self, product: str) -> str:
         if not product and len(self._baselines) == 1:

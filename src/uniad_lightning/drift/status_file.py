@@ -41,14 +41,8 @@ class StatusFile:
         self._entered = True
         note(self._path)
         self._write()
-        if self._monitor.older:
-            print_beside(f"warning: drift is not known: {self._monitor.why_unknown}")
-        if short := self._monitor.too_short:
-            of = ", ".join(f"{name or 'the product'} ({images})" for name, images in short.items())
-            print_beside(
-                f"warning: drift_window={self._monitor.window} can never show drift with as few good images as the "
-                f"calibration had of {of}: give a longer window, or calibrate on more good images"
-            )
+        for line in self._monitor.warnings:
+            print_beside(f"warning: {line}")
         return self
 
     def __exit__(self, *_: object) -> None:

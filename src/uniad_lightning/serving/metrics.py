@@ -48,7 +48,7 @@ class Metrics:
             name: Gauge(f"uniad_{name}", meaning, ["product"], registry=own, multiprocess_mode="livemostrecent")
             for name, meaning in _OF_WINDOW.items()
         }
-        self._monitor = monitor
+        self._compare_by(monitor)
 
     def count(self, inspection: Inspection) -> None:
         """Count an inspected image."""
@@ -81,7 +81,13 @@ class Metrics:
         """Compare with another checkpoint, whose scores have another scale; what was found before is over."""
         for name in self._monitor.products:
             self.drift.labels(name).set(0)
+        self._compare_by(monitor)
+
+    def _compare_by(self, monitor: Monitor) -> None:
         self._monitor = monitor
+        for line in monitor.warnings:
+            with suppress(OSError):
+                print_stderr(f"warning: {line}")
 
     def text(self) -> bytes:
         """The text format of Prometheus."""
