@@ -390,7 +390,7 @@ def test_a_signal_leaves_nothing_in_the_temporary_folder(feedback, line, out, tm
         _, err = process.communicate()
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err.splitlines()[-1].startswith("uniad: interrupted")
     assert not list(temporary.glob("uniad-*"))
 

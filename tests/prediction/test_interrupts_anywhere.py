@@ -1,21 +1,20 @@
 """An interrupt may come at any line of the code that inspects and writes: no row is lost, and none is there twice."""
 
 import ast
-import os
 import signal
 import sys
-import threading
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 import uniad_lightning.prediction
+from support.children import begin, status_of
 from support.predicting import check_agreement, journal, predict
 from support.stand_in import part
 
 CODE = str(Path(uniad_lightning.prediction.__file__).parent)
-DONE, FAILED, INTERRUPTED = range(3)
+DONE, INTERRUPTED = 10, 11
 NAMES = [f"{number}.png" for number in range(5)]
 
 
@@ -55,28 +54,19 @@ class Lines:
         return self.line
 
 
-def interrupted(number, *arguments, **given):
-    """Predict in a process of its own with an interrupt at line `number`; whether that ended it."""
-    process = os.fork()
-    if not process:
-        status = FAILED
-        try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.alarm(20)  # a process that hangs is ended
-            with Lines(number):
-                predict(*arguments, **given)
-            status = DONE
-        except KeyboardInterrupt:
-            status = INTERRUPTED
-        finally:
-            threading._shutdown()  # waits for threads, as the end of Python does
-            os._exit(status)
-    _, ended = os.waitpid(process, 0)
-    assert os.waitstatus_to_exitcode(ended) in (DONE, INTERRUPTED), number
-    return os.waitstatus_to_exitcode(ended) == INTERRUPTED
+def predict_interrupted(number, images, out, given):
+    """Predict with an interrupt at line `number`; the end of the process says whether that ended it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.alarm(20)  # one that hangs is ended
+    try:
+        with Lines(number):
+            predict(images, out, **given)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(DONE)
 
 
-@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_interrupt_at_any_line(tmp_path, step):
     for name in NAMES:
         part(tmp_path / "in" / name, defect=(1, 2, 3, 4))
@@ -86,7 +76,9 @@ def test_an_interrupt_at_any_line(tmp_path, step):
     numbers, ends = range(1, lines.count, step), 0
     for number in numbers:
         out = tmp_path / "out" / str(number)
-        ends += interrupted(number, tmp_path / "in", out, **given)
+        status = status_of(begin(predict_interrupted, number, tmp_path / "in", out, given))
+        assert status in (DONE, INTERRUPTED), number
+        ends += status == INTERRUPTED
         written = check_agreement(out) if (out / "predictions.csv").exists() else []
         assert written == NAMES[: len(written)], number
         predict(tmp_path / "in", out, resume=True, **given)

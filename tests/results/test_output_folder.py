@@ -1,7 +1,6 @@
 """An output folder belongs to one run at a time, and nothing that the package has not written is ever removed."""
 
 import json
-import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.children import CONTEXT
 from support.settings import QUICK
 from uniad_lightning.errors import InputError
 from uniad_lightning.results.output_folder import hold, hold_free
@@ -256,8 +256,8 @@ def holder():
     begun = []
 
     def start(folder: Path, how=hold):
-        here, there = multiprocessing.Pipe()
-        process = multiprocessing.get_context("fork").Process(target=_hold, args=(folder, how, there), daemon=True)
+        here, there = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_hold, args=(folder, how, there), daemon=True)
         process.start()
         begun.append((process, here))
         return process, Path(here.recv())

@@ -1,4 +1,4 @@
-"""Commands that are ended at a point of their work, in a process forked from this one, which has imported everything.
+"""Commands that are ended at a point of their work, each in a process of its own.
 
 A point is the n-th file that is opened to be read, the n-th change of a folder or file, or the n-th call of a network,
 as Python's audit hooks and torch's count them: so the same end can be made again, however busy the machine is.
@@ -10,19 +10,24 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import torch
+
+from support.children import begin, status_of
 
 KINDS = {"write": 4, "read": 1, "network": 2}  # how often each is drawn: changes of files are the delicate points
 WAYS = {"kill": 4, "terminate": 2, "interrupt": 3, "memory": 1, "disk": 2}
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "sqlite3.connect", "shutil.rmtree"}
 _SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "interrupt": signal.SIGINT, "pause": signal.SIGSTOP}
 _SPARE = 1 << 20  # bytes of memory that are left
+_PATIENCE = 60  # seconds without memory
 
 
 class Point(NamedTuple):
@@ -57,17 +62,15 @@ def paused(words, folder: Path, kind: str, number: int) -> Iterator[list[Ended]]
     """Run `uniad` with `words` up to an event and hold it there within the block; afterwards the list has its end."""
     folder.mkdir(parents=True, exist_ok=True)
     log, ended = folder.parent / f"{folder.name}.log", []
-    process = os.fork()
-    if not process:
-        _child(words, log, _Events(folder, Point("pause", kind, number, 0.0)), None, trace=True)
-    _, status = os.waitpid(process, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), f"{os.waitstatus_to_exitcode(status)} {log.read_text()}"
+    process = begin(_child, words, log, folder, Point("pause", kind, number, 0.0), None, True)
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert process.is_alive(), f"{process.exitcode} {log.read_text()}"
+        time.sleep(0.01)
     try:
         yield ended
     finally:
-        os.kill(process, signal.SIGCONT)
-        _, status = os.waitpid(process, 0)
-        ended.append(Ended(os.waitstatus_to_exitcode(status), log.read_text(), {}))
+        os.kill(process.pid, signal.SIGCONT)
+        ended.append(Ended(status_of(process), log.read_text(), {}))
 
 
 def run(words, folder: Path, point: Point | None = None, *, counted: bool = False, trace: bool = True) -> Ended:
@@ -78,24 +81,15 @@ def run(words, folder: Path, point: Point | None = None, *, counted: bool = Fals
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder.parent.parent  # of the small disk, where there is one
     log, counts = beside / f"{folder.name}.log", beside / f"{folder.name}.counts"
-    process = os.fork()
-    if not process:
-        _child(words, log, _Events(folder, point), counts if counted else None, trace=trace)
-    _, status = os.waitpid(process, 0)
+    status = status_of(begin(_child, words, log, folder, point, counts if counted else None, trace))
     numbers = dict(line.split() for line in counts.read_text().splitlines()) if counted else {}
-    return Ended(
-        os.waitstatus_to_exitcode(status),
-        log.read_text(errors="replace"),
-        {kind: int(number) for kind, number in numbers.items()},
-    )
+    return Ended(status, log.read_text(errors="replace"), {kind: int(number) for kind, number in numbers.items()})
 
 
-def _child(words, log: Path, events: "_Events", counts: Path | None, *, trace: bool) -> None:
-    """The forked process, which never returns."""
-    status = 1
+def _child(words, log: Path, folder: Path, point: Point | None, counts: Path | None, trace: bool) -> None:
+    """The whole life of the process."""
+    events, status = _Events(folder, point), 1
     try:
-        from hydra.core.global_hydra import GlobalHydra
-
         from uniad_lightning.command_line.cli import main
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -103,7 +97,6 @@ def _child(words, log: Path, events: "_Events", counts: Path | None, *, trace: b
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(file, number)
             setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False))
-        GlobalHydra.instance().clear()
         sys.argv = ["uniad", *words]
         if trace:
             torch.nn.modules.module.register_module_forward_pre_hook(events.network)
@@ -159,6 +152,7 @@ class _Events:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + _SPARE
             resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+            signal.alarm(_PATIENCE)  # without memory to start it a thread may be waited for without end
         elif way == "disk":
             fill(self.folder.parent)
         else:

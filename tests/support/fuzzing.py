@@ -5,7 +5,6 @@
 Each kind runs in a process of its own, so that a crash of a library is counted as well, with the case to repeat.
 """
 
-import multiprocessing
 import resource
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from support.children import CONTEXT
 from support.fuzz_kinds import Kind, kinds_in
 from uniad_lightning.errors import InputError
 
@@ -100,10 +100,10 @@ def _run(kind: str, numbers: range, seed: int, ends: Connection) -> None:
 
 def ends(kind: str, count: int, seed: int) -> Iterator[str]:
     """The end of each case of a kind; a process that dies or hangs is begun again behind the case."""
-    number, context = 0, multiprocessing.get_context("fork")  # importing takes longer than a thousand cases
+    number = 0
     while number < count:
-        here, there = context.Pipe(duplex=False)
-        worker = context.Process(target=_run, args=(kind, range(number, count), seed, there))
+        here, there = CONTEXT.Pipe(duplex=False)
+        worker = CONTEXT.Process(target=_run, args=(kind, range(number, count), seed, there))
         worker.start()
         there.close()
         try:

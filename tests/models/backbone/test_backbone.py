@@ -1,5 +1,6 @@
 """The frozen pyramid: shapes, freezing, truncation, and where weights come from."""
 
+import socket
 from pathlib import Path
 
 import huggingface_hub
@@ -157,6 +158,25 @@ def test_without_network_pretrained_ends_in_one_line_that_names_the_file(monkeyp
         assert part in message
     with pytest.raises(InputError, match="timm has no weights for resnet10t|could not be downloaded"):
         resnet(name="resnet10t", weights="pretrained", arguments={})
+
+
+def test_a_hub_that_cannot_be_found_is_asked_again_the_next_time(monkeypatch, tmp_path):
+    asked = []
+
+    def unknown(host, port):
+        asked.append(host)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    for _ in range(2):
+        with pytest.raises(InputError, match="could not be downloaded"):
+            resnet(name="resnet18.tv_in1k", weights="pretrained", arguments={})
+        assert huggingface_hub.constants.HF_HUB_OFFLINE is before
+    assert asked == ["huggingface.co"] * 2
 
 
 def test_unknown_models_and_levels_are_refused():

@@ -3,8 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,13 +41,14 @@ def create_feature_model(name: str, levels: Sequence[int], weights: str, argumen
     if files:
         raise InputError(f"backbone.arguments: has {files[0]}; weights are given as backbone.weights alone")
     state = _given(name, weights)
-    if weights == "pretrained" and state is None:
-        _stay_offline_without_network()
     overlay: dict[str, Any] = {} if state is None else {"pretrained_cfg_overlay": {"state_dict": state}}
+    asks_hub = weights == "pretrained" and state is None
     try:
-        model = timm.create_model(
-            name, pretrained=weights != "random", features_only=True, out_indices=tuple(levels), **arguments, **overlay
-        )
+        with _offline_without_network() if asks_hub else nullcontext():
+            model = timm.create_model(
+                name, pretrained=weights != "random", features_only=True, out_indices=tuple(levels), **arguments,
+                **overlay,
+            )  # fmt: skip
     except Exception as error:  # timm raises many kinds for arguments that do not fit
         mistake = _mistake(error, name, levels, weights, arguments)
         if mistake is None:
@@ -114,15 +115,20 @@ def _drop_unused_blocks(model: nn.Module) -> None:
         setattr(model, container, getattr(model, container)[: int(last) + 1])
 
 
-def _stay_offline_without_network() -> None:
-    """Use the hub's cache alone where its name cannot be resolved: its client would retry for most of a minute."""
+@contextmanager
+def _offline_without_network() -> Iterator[None]:
+    """Within this the hub's cache alone is used where its name is not resolved: its client retries for a minute."""
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    if proxied:
-        return
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
     try:
-        socket.getaddrinfo(urlsplit(huggingface_hub.constants.ENDPOINT).hostname, 443)
+        if not proxied:
+            socket.getaddrinfo(urlsplit(huggingface_hub.constants.ENDPOINT).hostname, 443)
     except OSError:
         huggingface_hub.constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
 def _mistake(error: Exception, name: str, levels: Sequence[int], weights: str, arguments: dict[str, Any]) -> str | None:
