@@ -244,8 +244,8 @@ def test_a_list_that_leads_out_of_the_folder_removes_nothing_there(tmp_path):
     assert (tmp_path / "mine").exists()
 
 
-def _hold(folder: Path, how, pipe) -> None:
-    with how(folder) as chosen:
+def _hold(folder: Path, free: bool, pipe) -> None:
+    with (hold_free if free else hold)(folder) as chosen:
         pipe.send(str(chosen or folder))
         pipe.recv()
 
@@ -255,9 +255,9 @@ def holder():
     """Another process that holds a folder, and the folder."""
     begun = []
 
-    def start(folder: Path, how=hold):
+    def start(folder: Path, *, free=False):
         here, there = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=_hold, args=(folder, how, there), daemon=True)
+        process = CONTEXT.Process(target=_hold, args=(folder, free, there), daemon=True)
         process.start()
         begun.append((process, here))
         return process, Path(here.recv())
@@ -281,7 +281,7 @@ def test_a_folder_is_held_by_one_run_until_its_process_has_ended(holder, tmp_pat
 
 def test_calls_without_a_folder_in_the_same_second_get_one_each(holder, tmp_path):
     default = tmp_path / "2026-01-01_00-00-00"
-    assert [holder(default, hold_free)[1].name[19:] for _ in range(3)] == ["", "-2", "-3"]
+    assert [holder(default, free=True)[1].name[19:] for _ in range(3)] == ["", "-2", "-3"]
     with hold_free(default) as folder:
         assert folder.name[19:] == "-4"
         write_text(folder / "config.yaml", "x")

@@ -8,15 +8,11 @@ import os
 from multiprocessing.process import BaseProcess
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "uniad_lightning.command_line.cli",
-        "uniad_lightning.training.train",
-        "uniad_lightning.calibration.calibrate",
-        "uniad_lightning.prediction.predict",
-        "uniad_lightning.exporting.export",
-    ]
-)
+_COMMANDS = (
+    "calibration.after_training", "exporting.export", "prediction.predict", "sweeps.search", "training.evaluate",
+    "training.precompute_features",
+)  # fmt: skip
+CONTEXT.set_forkserver_preload(["uniad_lightning.command_line.cli", *(f"uniad_lightning.{name}" for name in _COMMANDS)])
 
 
 def begin(function, *arguments) -> BaseProcess:
