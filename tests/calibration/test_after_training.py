@@ -43,6 +43,7 @@ def test_without_held_out_images_it_is_refused_before_the_training(uniad, tree, 
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_in_a_sweep_a_finished_run_without_its_boundary_gets_one(uniad, tree, tmp_path):
     words = [*DENOISER, f"data.root={tree}", "data.held_out=0.3", f"hydra.sweep.dir={tmp_path}", "-m", "seed=0"]
     assert uniad("train", *words)[0] == 0

@@ -174,6 +174,7 @@ def test_the_method_of_init_from_is_kept_or_another_one_refused(uniad, run, tree
     assert "is MemoryBankDetector, which the training keeps; leave model=... out" in err
 
 
+@pytest.mark.slow
 def test_a_sweep_over_methods_that_is_called_again_finds_its_runs(uniad, tree, tmp_path):
     words = [
         *FEATURES,

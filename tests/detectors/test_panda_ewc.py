@@ -118,6 +118,7 @@ def tiny_learning():
     return torch.cat([one.detach().reshape(-1) for one in tiny().parameters() if one.requires_grad])
 
 
+@pytest.mark.slow
 def test_a_larger_weight_holds_the_weights_more_firmly(tree, tmp_path):
     more = ["optimizer.lr=0.1", "trainer.max_epochs=4"]
     free, held, firm = (trained(tree, tmp_path / ewc, f"model.ewc={ewc}", *more) for ewc in ("1e-9", "1", "1e3"))
@@ -126,6 +127,7 @@ def test_a_larger_weight_holds_the_weights_more_firmly(tree, tmp_path):
     assert torch.equal(firm.elastic.fisher, free.elastic.fisher)
 
 
+@pytest.mark.slow
 def test_the_fisher_information_is_that_of_the_folder(tree, tmp_path):
     folder = tmp_path / "others"
     folder.mkdir()

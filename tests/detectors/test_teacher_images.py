@@ -78,6 +78,7 @@ def test_the_students_learn_from_the_first_step_on(tree, others, tmp_path):
     assert first["descriptors.fitted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -110,6 +111,7 @@ def test_a_changed_image_is_another_teacher(tree, others, tmp_path):
     assert len(kept_in(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_with_the_cache_off_nothing_is_kept_and_the_teacher_is_the_same(tree, others, tmp_path):
     assert run_command("train", words(tree, others, tmp_path / "one")) == 0
     assert run_command("train", words(tree, others, tmp_path / "two", "data.cache=off")) == 0

@@ -45,6 +45,7 @@ def test_calibrate_keeps_what_later_images_are_compared_with(checkpoint):
         assert known.unfamiliar in (0, 1)
 
 
+@pytest.mark.slow
 def test_a_watched_line_drifts_and_a_resumed_call_goes_on_with_its_window(checkpoint, arrive, uniad, tmp_path):
     seen = []
 

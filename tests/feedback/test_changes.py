@@ -112,6 +112,7 @@ def test_more_misses_are_warned_of(feedback):
     assert "warning: 1 more of the images reviewed as defective would be missed" in err
 
 
+@pytest.mark.slow
 def test_one_boundary_for_all_stays_one(feedback, line, uniad, tmp_path):
     (tmp_path / "one/checkpoints").mkdir(parents=True)
     shutil.copy(line / "bank/checkpoints/last.ckpt", tmp_path / "one/checkpoints/last.ckpt")
@@ -344,6 +345,7 @@ def test_a_method_that_cannot_be_repeated_is_one_line(feedback, line, tmp_path, 
     assert feedback(*words, "by=rate", "rate=0.05")[0] == 0
 
 
+@pytest.mark.slow
 def test_good_images_of_the_calibration_are_given_again(feedback, line, uniad, tmp_path):
     shutil.copytree(line / "bank", tmp_path / "bank")
     good = f"good={line}/photos/*/plain"
@@ -371,6 +373,7 @@ def test_the_command_that_follows_can_be_typed(feedback, tmp_path):
     assert f"uniad train --config-dir '{folder}' data=with_feedback ..." in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_nothing_in_the_temporary_folder(feedback, line, out, tmp_path, number):
     feedback(verdicts=VERDICTS)
@@ -395,6 +398,7 @@ def test_a_signal_leaves_nothing_in_the_temporary_folder(feedback, line, out, tm
     assert not list(temporary.glob("uniad-*"))
 
 
+@pytest.mark.slow
 def test_a_detector_without_a_bank_says_what_it_can_do(uniad, tree, line, out, tmp_path):
     words = [*FEATURES, "model=padim", f"data.root={tree}", "data.held_out=0.3", "calibrate=true"]
     assert uniad("train", *words, f"output_dir={tmp_path}/padim")[0] == 0

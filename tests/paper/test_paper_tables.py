@@ -273,6 +273,7 @@ def test_every_system_of_the_tables_has_its_column_or_row():
     assert rows.system(outliers) == "FCDD+OE"
 
 
+@pytest.mark.slow
 def test_runs_of_other_systems_stand_beside_their_own_numbers(write_run, fill, tmp_path):
     write_run("ours", det=0.9)
     for name, det in (("PSVDD", 0.7), ("MKD", 0.6)):

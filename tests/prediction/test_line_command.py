@@ -23,6 +23,7 @@ def checkpoint(tree, tmp_path_factory):
     return run / "checkpoints/last.ckpt"
 
 
+@pytest.mark.slow
 def test_a_camera_in_and_rows_out_without_secrets(checkpoint, uniad, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with Camera(user="admin", password="s3cret/@", pause=0.05) as camera, Receiver() as receiver:

@@ -14,6 +14,7 @@ def lines(folder):
     return [line.partition(" ")[2] for line in commands(folder / MARK)]
 
 
+@pytest.mark.slow
 def test_a_training_its_new_start_and_what_changes_it_later(tree, tmp_path, uniad):
     folder = tmp_path / "a run"
     words = [*QUICK, f"data.root={tree}", f"output_dir={folder}", "data.held_out=0.2", "calibrate=true"]

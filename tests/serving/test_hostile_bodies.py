@@ -107,6 +107,7 @@ def read_all(connection):
     return read
 
 
+@pytest.mark.slow
 def test_slow_senders_are_refused_and_hold_nobody_up(strict, pictures):
     head = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n\r\n"
     slow = [open_connection(strict) for _ in range(40)]  # five times the queue
@@ -155,6 +156,7 @@ def test_a_client_that_leaves_costs_nothing(strict, pictures, caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.slow
 def test_bytes_that_wait_are_bounded(checkpoint, pictures):
     """Five bodies of nearly the largest size, where four may wait."""
     with InThread(checkpoint, "max_megabytes=0.2", "read_timeout=5") as server:

@@ -99,6 +99,7 @@ def modules():
     return weakref.WeakSet(one for one in gc.get_objects() if isinstance(one, torch.nn.Module))
 
 
+@pytest.mark.slow
 def test_a_replaced_model_leaves_the_memory(own_checkpoint, pictures):
     """Not by the collector's own choice, which may be for a hundred models later."""
     gc.collect()
@@ -141,6 +142,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_process_of_the_first_load_ends_with_its_parent(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(serving_process, "stop_with_parent", lambda: asked.append("stop"))

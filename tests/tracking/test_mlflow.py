@@ -154,6 +154,7 @@ class Crash(L.Callback):
             raise RuntimeError("the power failed")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same_and_one_that_writes_over_it_another(uniad, tree, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIAD_TRUST", "test_mlflow")
     words = [*SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "trainer.log_every_n_steps=1"]

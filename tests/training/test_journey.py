@@ -280,6 +280,7 @@ def test_one_category_alone_is_the_separate_case(uniad, tree, tmp_path):
     assert rows["cable"] == rows["pooled"]
 
 
+@pytest.mark.slow
 def test_rectangular_images_grids_and_windows(uniad, tree, tmp_path):
     status, out, err = uniad(
         "train", *SMALL, f"data.root={tree}", f"output_dir={tmp_path}/run", "data.image_size=[64,96]",

@@ -58,6 +58,7 @@ def test_contradictions_are_refused():
         settled("model=fcdd", "model.outlier_exposure=a", "data/defects=perlin")
 
 
+@pytest.mark.slow
 def test_it_trains_resumes_and_starts_others_from_the_command_line(uniad, tree, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (40, 40), (250, 10, 10)).save(tmp_path / "photos/a.png")

@@ -43,6 +43,7 @@ def test_it_begins_goes_on_and_leaves_alone(auto, tmp_path):
     assert "already holds a run with optimizer.lr=0.001, this one has optimizer.lr=0.5; choose another" in err
 
 
+@pytest.mark.slow
 def test_a_training_from_a_checkpoint_goes_on_too(uniad, auto, tree, tmp_path):
     status, _, err = uniad("train", *QUICK, f"data.root={tree}", f"output_dir={tmp_path}/first")
     assert status == 0, err

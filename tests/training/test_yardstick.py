@@ -29,6 +29,7 @@ def test_it_is_the_memory_bank_that_would_be_trained(uniad, tree, tmp_path):
     assert f"a memory bank of the same features: {numbers} (yardstick=false leaves this out)" in out
 
 
+@pytest.mark.slow
 def test_the_result_is_the_same_with_and_without(uniad, tree, tmp_path):
     for name in ("true", "false"):
         status, out, err = uniad(

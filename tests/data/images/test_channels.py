@@ -133,6 +133,7 @@ def test_the_memory_that_reading_takes_is_known_before(tmp_path, kind, write):
     assert decoding_bytes(tmp_path / "a.tif", 1000) == 0  # it is refused
 
 
+@pytest.mark.slow
 def test_a_new_product_joins_with_the_same_channels(trees, trained, uniad, tmp_path):
     words = [f"init_from={checkpoint(trained[0])}", f"data.root={trees[0]}", f"output_dir={tmp_path}/run"]
     status, _, err = uniad("train", *SMALL, *words, "trainer.max_epochs=1")

@@ -45,6 +45,7 @@ def test_frames_are_inspected_until_the_stream_is_silent(tmp_path):
     assert abs(times[-1] / 1e9 - time.time()) < 60
 
 
+@pytest.mark.slow
 def test_a_slow_detector_drops_frames_and_gets_the_newest(tmp_path, capfd):
     detector = StandIn(seconds=0.3)
     with Camera() as camera:

@@ -175,6 +175,7 @@ def test_each_replaced_image_has_its_own_version(tmp_path):
     assert len(set(versions)) == 3
 
 
+@pytest.mark.slow
 def test_a_watched_folder_with_what_is_no_file_says_so_and_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "_SCAN", 0.5)
     folder = tmp_path / "in"
