@@ -4,8 +4,10 @@ import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
+import absl.logging
 import pytest
 import torch
 
@@ -20,6 +22,11 @@ os.environ["UNIAD_CACHE"] = tempfile.mkdtemp(prefix="uniad-cache-")  # neither u
 
 # The files that take longest: begun last, one of them would leave the other worker without work.
 SLOWEST_FIRST = ("test_ddp", "test_journey", "test_sweeps", "test_search", "test_prediction_ranks", "test_ablations")
+
+
+def pytest_configure():
+    """Keep absl, which TensorBoard brings, from closing pytest's own stream when a server configures logging."""
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_unconfigure():
