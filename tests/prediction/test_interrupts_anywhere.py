@@ -66,7 +66,7 @@ def predict_interrupted(number, images, out, given):
     sys.exit(DONE)
 
 
-@pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [41, pytest.param(5, marks=pytest.mark.slow)])
 def test_an_interrupt_at_any_line(tmp_path, step):
     for name in NAMES:
         part(tmp_path / "in" / name, defect=(1, 2, 3, 4))

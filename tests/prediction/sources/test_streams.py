@@ -10,6 +10,7 @@ import time
 import pytest
 
 from support.cameras import Camera, jpeg
+from support.children import begin, status_of
 from support.paths import TESTS
 from support.predicting import check_agreement, journal, predict
 from support.servers import wait_until
@@ -182,16 +183,8 @@ def test_a_file_may_have_the_name_of_a_camera(tmp_path, monkeypatch):
     assert not is_live("photos")
 
 
-@pytest.fixture
-def foreground():
-    """As in a terminal: a shell starts what is in the background with interrupts ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("foreground")
-def test_the_first_signal_stops_and_the_second_interrupts():
+def stop_and_interrupt():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what the background of a shell ignores
     stopped = []
     with stopping(lambda: stopped.append(1)):
         signal.raise_signal(signal.SIGTERM)
@@ -199,6 +192,10 @@ def test_the_first_signal_stops_and_the_second_interrupts():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_first_signal_stops_and_the_second_interrupts():
+    assert status_of(begin(stop_and_interrupt)) == 0  # a process of its own, which a signal may end
 
 
 STREAMING = """
