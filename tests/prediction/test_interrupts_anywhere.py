@@ -11,7 +11,10 @@ import pytest
 import uniad_lightning.prediction
 from support.children import begin, status_of
 from support.predicting import check_agreement, journal, predict
-from support.stand_in import part
+from support.stand_in import StandIn, part
+from uniad_lightning.prediction.files import PredictionWriter
+from uniad_lightning.prediction.pipeline import predict_all
+from uniad_lightning.prediction.sources.opening import open_source
 
 CODE = str(Path(uniad_lightning.prediction.__file__).parent)
 DONE, INTERRUPTED = 10, 11
@@ -86,3 +89,20 @@ def test_an_interrupt_at_any_line(tmp_path, step):
         assert {row["overlay"] for row in journal(out)} == {f"overlays/{name}.png" for name in NAMES}, number
         assert sorted(path.stem for path in (out / "overlays").iterdir()) == NAMES, number
     assert ends > len(numbers) / 2
+
+
+def test_a_failure_behind_the_writing_writes_no_row_again(tmp_path):
+    """As of a terminal that is closed, where a line about the rows is printed."""
+    for name in NAMES:
+        part(tmp_path / "in" / name)
+
+    def fails(row):
+        if row["path"] == NAMES[3]:
+            raise BrokenPipeError
+
+    writer = PredictionWriter(tmp_path / "out", overlays="none", settings={}, seen=fails)
+    with writer, pytest.raises(BrokenPipeError):
+        predict_all(StandIn(), open_source(str(tmp_path / "in")), writer, batch_size=2, workers=1, show=False)
+    assert check_agreement(tmp_path / "out") == NAMES[:4]
+    predict(tmp_path / "in", tmp_path / "out", resume=True)
+    assert check_agreement(tmp_path / "out") == NAMES

@@ -63,9 +63,9 @@ def paused(words, folder: Path, kind: str, number: int) -> Iterator[list[Ended]]
     folder.mkdir(parents=True, exist_ok=True)
     log, ended = folder.parent / f"{folder.name}.log", []
     process = begin(_child, words, log, folder, Point("pause", kind, number, 0.0), None, True)
-    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
-        assert process.is_alive(), f"{process.exitcode} {log.read_text()}"
+    while process.is_alive() and psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
         time.sleep(0.01)
+    assert process.is_alive(), f"{process.exitcode} {log.read_text()}"
     try:
         yield ended
     finally:

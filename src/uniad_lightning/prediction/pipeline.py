@@ -149,7 +149,11 @@ class _Loop:
         while len(self.drawn) > keep:
             rows: list[Row] = [{**drawing.row.result(), "place": drawing.place} for drawing in self.drawn[0]]
             with interrupt_held_back():  # what is written is no longer to be written, and counted
-                self.writer.add(rows)
+                try:
+                    self.writer.add(rows)
+                except BaseException:  # also of who sees rows once they are written
+                    self.drawn.clear()  # nothing again, and nothing behind what is missing
+                    raise
                 batch = self.drawn.popleft()
                 for row in rows:
                     self.counts.add(row)
