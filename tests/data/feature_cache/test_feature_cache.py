@@ -2,7 +2,6 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -102,25 +101,6 @@ def test_an_entry_is_there_whole_or_not_at_all(tmp_path):
     assert (store.find(names(7)) == MISSING).all()
     store.add(names(1), features(1), [b""])
     assert store.find(names(1)).tolist() == [7]
-
-
-def _fill(folder, first):
-    for i in range(first, first + 40, 4):
-        disk(folder).add(names(4, first=i), features(4, seed=i), [b""] * 4)
-
-
-@pytest.mark.slow
-def test_processes_that_fill_one_store_do_not_spoil_it(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(tmp_path, first)) for first in (0, 20, 40)]  # two overlap
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=120)
-        assert worker.exitcode == 0
-    store = disk(tmp_path)
-    for first in range(0, 80, 4):
-        assert torch.equal(store.features(store.find(names(4, first=first))), features(4, seed=first).half())
 
 
 def test_features_beyond_float16_are_refused(store):

@@ -209,6 +209,19 @@ def test_a_file_of_sqlite_is_read_while_it_is_written(line, tmp_path):
         assert {**row, "regions": json.loads(row["regions"]), "familiar": bool(row["familiar"])} == written
 
 
+def test_a_new_file_of_sqlite_that_two_runs_open_at_once_is_waited_for(tmp_path):
+    database = tmp_path / "rows.db"
+    other = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    timer = threading.Timer(0.3, other.execute, ["commit"])
+    timer.start()
+    (sink,) = open_sinks(f"sqlite:{database}")
+    timer.join()
+    sink.close()
+    other.close()
+    assert count(database) == 0
+
+
 def test_a_program_gets_each_row_on_its_standard_input(line, tmp_path):
     got = tmp_path / "got"
     program = tmp_path / "gate"

@@ -69,11 +69,12 @@ class FeatureCache:
         fill = partial(_fill_share, extract=extract, show=show, **loading)
         # The second time is for a rank on a machine that does not share the others' files.
         for share in (slice(trainer.global_rank, None, trainer.world_size), slice(None)):
-            if split is None:
-                return
-            split = self._agreed(trainer, partial(fill, split, share))
-            if split is not None:
-                split.refresh()
+            for step in (partial(fill, share=share), _refreshed):
+                if split is None:
+                    return
+                split = self._agreed(trainer, partial(step, split))
+        if split is not None:
+            split = self._agreed(trainer, partial(_complete, split, self.folder))
         if split is not None:
             split.move_to(trainer.strategy.root_device)
             self.splits[name] = split
@@ -113,12 +114,25 @@ class FeatureCache:
 
 def _fill_share(
     split: CachedSplit,
-    share: slice,
     *,
+    share: slice,
     extract: Callable[[Tensor], Tensor],
     show: bool,
     **loading: Any,
 ) -> CachedSplit:
     """`split` after the `share` of its missing features was computed."""
     split.fill(split.missing()[share], extract=extract, show=show, **loading)
+    return split
+
+
+def _refreshed(split: CachedSplit) -> CachedSplit:
+    """`split` with the slots that the store has now, filled by all ranks."""
+    split.refresh()
+    return split
+
+
+def _complete(split: CachedSplit, folder: Path) -> CachedSplit:
+    """`split`. Raises StoreError where features that were just written are not found again."""
+    if missing := len(split.missing()):
+        raise StoreError(f"data.cache_dir={folder}: features of {missing} images were damaged as they were written")
     return split

@@ -16,13 +16,16 @@ FREE_SLOT = "select max(next, (select ifnull(max(slot) + 1, 0) from entry)) from
 
 
 class Connection:
-    """A connection to the index for one transaction, committed at the end; none is open across a fork."""
+    """A connection to the index for one transaction, committed at the end; none is open across a fork.
+
+    It does not make the file: another process may have just removed it.
+    """
 
     def __init__(self, path: Path):
         self._path = path
 
     def __enter__(self) -> sqlite3.Connection:
-        self._index = sqlite3.connect(self._path, timeout=_BUSY_SECONDS)
+        self._index = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=rw", timeout=_BUSY_SECONDS, uri=True)
         return self._index
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -48,12 +51,14 @@ def prepare(path: Path) -> None:
     except (sqlite3.DatabaseError, ValueError, OverflowError):  # the last two of damaged texts and numbers
         pass
     path.unlink()
+    path.touch()
     with Connection(path) as index:
         index.executescript(_TABLES)
 
 
 def _is_sound(path: Path) -> bool:
     """Whether the index, made where it is missing, has its tables and passes SQLite's own check."""
+    path.touch()
     with Connection(path) as index:
         index.executescript(_TABLES)
         index.execute("select signature, slot, checksum, mask from entry limit 1").fetchall()

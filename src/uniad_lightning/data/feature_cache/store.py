@@ -28,7 +28,7 @@ from torch import Tensor
 
 from uniad_lightning.data.feature_cache.encoding import to_half
 from uniad_lightning.data.feature_cache.index import FREE_SLOT, Connection, may_be, prepare
-from uniad_lightning.data.feature_cache.store_folder import INDEX, digest, hold, shard_name, write_about
+from uniad_lightning.data.feature_cache.store_folder import INDEX, alone_in, digest, hold, shard_name, write_about
 from uniad_lightning.errors import InputError, system_reason
 from uniad_lightning.files.user_path import expand
 from uniad_lightning.progress_bar import progress_bar
@@ -124,8 +124,9 @@ class DiskStore:
         self._lock = threading.Lock()  # a shard has one file position
         with self._as_store_errors():
             self._held = hold(self.folder)
-            write_about(self.folder, about, list(shape))
-            prepare(self.folder / INDEX)
+            with alone_in(self.cache):
+                write_about(self.folder, about, list(shape))
+                prepare(self.folder / INDEX)
 
     def _connected(self) -> Connection:
         return Connection(self.folder / INDEX)
@@ -147,6 +148,7 @@ class DiskStore:
         feature = np.empty(self._shape, dtype=np.float16)
         with self._as_store_errors():
             with self._connected() as index:
+                index.execute("begin")  # one state of the index: another process may replace rows by later slots
                 (end,) = index.execute("select next from slots").fetchone()
                 rows = [index.execute(query, (signature,)).fetchone() for signature in signatures]
             known = [(i, *row) for i, row in enumerate(rows) if row and may_be(row[0], row[1], row[2], end)]

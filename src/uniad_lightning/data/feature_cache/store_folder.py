@@ -5,7 +5,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,46 +59,58 @@ def is_store(folder: Path) -> bool:
 
 def hold(folder: Path) -> IO[bytes]:
     """Create the folder where missing, and hold a lock on it for as long as the returned file is open."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder.parent):
+        folder.mkdir(exist_ok=True)
         held = (folder / HELD).open("ab")
-        _lock(held, alone=False)
-        if _is_there(held, folder / HELD):
-            return held
-        held.close()  # it was removed while this process waited
+        _lock(held.fileno(), alone=False)
+    return held
 
 
 def remove_unheld(folder: Path) -> bool:
-    """Remove a store unless a process holds it; returns whether it was removed."""
-    try:
-        held = (folder / HELD).open("ab")
-    except OSError:  # a full disk; a process that holds a store has made the file
-        if (folder / HELD).exists():
-            return False
-        shutil.rmtree(folder)
-        return True
-    with held:
-        if not _lock(held, alone=True):
-            return False
-        shutil.rmtree(folder)
+    """Remove a store unless a process holds it; returns whether it is removed."""
+    with alone_in(folder.parent):
+        try:
+            held = (folder / HELD).open("r+b")
+        except OSError:
+            if (folder / HELD).exists():  # it is another user's
+                return False
+            shutil.rmtree(folder, ignore_errors=True)  # gone already, or an earlier removal was ended half-way
+            return not folder.exists()
+        with held:
+            if not _lock(held.fileno(), alone=True):
+                return False
+            shutil.rmtree(folder)
     return True
 
 
-def _lock(file: IO[bytes], *, alone: bool) -> bool:
-    """Lock a file: shared, waiting for others, or `alone`, without waiting; returns whether it is locked."""
+@contextmanager
+def alone_in(cache: Path) -> Iterator[None]:
+    """Lock the folder of all stores for a moment, so that none is opened while another process removes or mends it."""
+    try:
+        opened = os.open(cache, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders, and has no such locks either
+        yield
+        return
+    try:
+        _lock(opened, alone=True, waits=True)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _lock(file: int, *, alone: bool, waits: bool = False) -> bool:
+    """Lock an open file: shared, or `alone`, for which other locks are not waited for unless `waits`.
+
+    Returns whether it is locked.
+    """
     try:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        fcntl.flock(file, how if waits else how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except (ImportError, OSError):  # on Windows; a file system without locks
         return True
     return True
-
-
-def _is_there(file: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from uniad_lightning.data.feature_cache.index import Connection
-from uniad_lightning.data.feature_cache.store_folder import INDEX, is_store, read_about, remove_unheld
+from uniad_lightning.data.feature_cache.store_folder import INDEX, alone_in, is_store, read_about, remove_unheld
 from uniad_lightning.files.user_path import expand
 
 
@@ -26,9 +26,9 @@ class StoreSummary(NamedTuple):
 
 def stores(cache: Path) -> list[StoreSummary]:
     """The stores in `cache`, the one used last first; other files there are ignored."""
-    summaries = []
-    for folder in sorted(expand(cache).glob("*")):
-        with suppress(FileNotFoundError):  # another process has just removed it
+    summaries, cache = [], expand(cache)
+    for folder in sorted(cache.glob("*")):
+        with suppress(FileNotFoundError), alone_in(cache):  # another process has just removed it
             if is_store(folder):
                 used = folder.stat().st_mtime
                 summaries.append(StoreSummary(folder, size_of(folder), _count(folder), used, read_about(folder) or {}))
@@ -37,14 +37,16 @@ def stores(cache: Path) -> list[StoreSummary]:
 
 def size_of(folder: Path) -> int:
     """The bytes that the files of a folder take on the disk."""
-    files = (path.stat() for path in folder.iterdir())
-    return sum(getattr(one, "st_blocks", -(-one.st_size // 512)) * 512 for one in files)  # Windows counts no blocks
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # a journal, or a temporary file that another process has just renamed
+            one = path.stat()
+            size += getattr(one, "st_blocks", -(-one.st_size // 512)) * 512  # Windows counts no blocks
+    return size
 
 
 def _count(folder: Path) -> int:
     """The images of a store; 0 where the index is missing, after a crash, or damaged."""
-    if not (folder / INDEX).is_file():  # a connection would create one
-        return 0
     try:
         with Connection(folder / INDEX) as index:
             return index.execute("select count(*) from entry").fetchone()[0]

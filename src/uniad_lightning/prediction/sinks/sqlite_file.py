@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,24 @@ class SqliteFile:
 def _open(path: Path) -> sqlite3.Connection:
     # Each row is a transaction of its own.
     connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")  # or readers would wait for us, and we for them
+    _use_log(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(_TABLE)
     connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM predictions LIMIT 0")  # of a table of somebody else's
     return connection
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Write ahead into a log, or readers would wait for us, and we for them."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:  # SQLite does not wait here where two runs open a new file at once
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _value(value: Any) -> Any:
