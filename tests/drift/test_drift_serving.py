@@ -36,3 +36,14 @@ def test_metrics_say_when_a_product_drifts_and_begin_anew_with_another_checkpoin
         assert server.metric('uniad_drift{product="bottle"}') == 0
         server.predict(dark[0])
         assert server.metric('uniad_drift{product="bottle"}') == 0
+
+
+def test_an_image_of_a_model_that_was_replaced_meanwhile_is_counted_but_not_compared(checkpoint, more):
+    good, _ = more
+    with InThread(checkpoint, "drift_window=50") as server:
+        inspector = server.server.config.app.state.inspector
+        inspection = inspector.model.detector.predict(good[0])
+        for _ in range(60):
+            inspector.metrics.count(inspection, compared=False)
+        assert server.metric('uniad_images_total{decision="good",product="bottle"}') == 60
+        assert 'uniad_score_drift{product="bottle"}' not in server.client.get("/metrics").text

@@ -94,3 +94,28 @@ def test_a_token_is_asked_for_and_a_refusal_told(browser, checkpoint, pictures, 
         assert page.locator("#results b").count() == 1  # the mark of the boundary, none of the file's name
         assert page.locator("#status").inner_text() == "1 inspected, 1 not"
         page.context.close()
+
+
+@pytest.mark.slow
+def test_a_refusal_that_comes_after_another_token_was_given_does_not_ask_again(browser, checkpoint, pictures):
+    with InThread(checkpoint, "token=s3cret") as server:
+        page, late = browser.new_context().new_page(), []
+
+        def route(asked):
+            if "s3cret" in asked.request.headers.get("authorization", ""):
+                asked.continue_()
+            elif not late:
+                late.append(asked)
+            else:
+                asked.fulfill(status=401)
+
+        page.goto(server.url)
+        page.route("**/predict*", route)
+        page.set_input_files("#files", pictures[:2])
+        page.locator("#token").fill("s3cret")
+        page.keyboard.press("Enter")
+        page.locator("[data-decision]").wait_for()
+        late[0].fulfill(status=401)
+        page.locator("[data-decision]").nth(1).wait_for()
+        assert page.locator("#entry").is_hidden()
+        page.context.close()

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import weakref
+from contextlib import suppress
 from types import SimpleNamespace
 
 import httpx
@@ -17,7 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
-from support.servers import InThread, Server, wait_until
+from support.children import begin, status_of
+from support.servers import InThread, Server, settings_for, wait_until
 from uniad_lightning import Detector
 from uniad_lightning.inspection.boundary import Calibration
 from uniad_lightning.serving import server as serving_process
@@ -30,12 +32,12 @@ def test_a_stop_answers_all_that_was_accepted(checkpoint, tmp_path, number):
     large = tmp_path / "large.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 99, (900, 900, 3), dtype=np.uint8)).save(large)
     answers = []
-    with Server(checkpoint, "max_batch=1") as server:
+    with Server(checkpoint, "max_batch=13", "max_wait_ms=10000") as server:  # they stay in the queue
         ask = lambda: answers.append(server.post(large, params={"overlay": "true"}))  # noqa: E731
         threads = [threading.Thread(target=ask) for _ in range(12)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: server.metric("uniad_queue_images") > 8)
+        wait_until(lambda: server.metric("uniad_queue_images") == 12)
         status = server.stop(number)
         for thread in threads:
             thread.join()
@@ -44,6 +46,25 @@ def test_a_stop_answers_all_that_was_accepted(checkpoint, tmp_path, number):
         with pytest.raises(httpx.TransportError):
             server.client.get("/healthz")
     assert [answer.status_code for answer in answers] == [200] * 12
+
+
+def serve_and_end(checkpoint, workers):
+    """The signal comes as soon as the server has said that it ends by one."""
+    signal.alarm(120)
+
+    def say(line, **more):
+        print(line, flush=True)
+        if line.startswith("serving "):
+            signal.raise_signal(signal.SIGTERM)
+
+    serving_process.print_stdout = say
+    serving_process.run(settings_for(checkpoint, f"workers={workers}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_at_the_very_start_is_not_lost(checkpoint, workers):
+    assert status_of(begin(serve_and_end, checkpoint, workers)) == 0
 
 
 def shifted(path):
@@ -158,8 +179,12 @@ def test_the_process_of_the_first_load_ends_with_its_parent(tmp_path, monkeypatc
 
 def workers_of(server):
     children = psutil.Process(server.process.pid).children()
-    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if any("spawn_main" in word for word in child.cmdline())]
+    found = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):  # ended since, or a zombie
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.slow
@@ -167,7 +192,7 @@ def test_several_workers_share_the_port_and_the_counts(checkpoint, pictures):
     with Server(checkpoint, "workers=2", token="s3cret") as server:
         wait_until(lambda: server.metric("uniad_queue_limit") == 2 * 64)
         for place in range(20):  # each on its own connection, so that both get some
-            with httpx.Client(base_url=server.url, headers=server.client.headers) as client:
+            with httpx.Client(base_url=server.url, headers=server.client.headers, timeout=60) as client:
                 files = {"image": pictures[place % len(pictures)].read_bytes()}
                 assert client.post("/predict", files=files).status_code == 200
         assert server.metric('uniad_requests_total{status="200"}') == 20

@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,7 +151,7 @@ RESULTS = {
     "run": of_run, "rows": of_rows, "boundary": of_boundary, "features": of_features, "jobs": of_jobs,
     "trials": of_trials,
     "results": lambda out: {"files": shown(out / "run"), "results": (out / "run/results.csv").read_text()},
-    "file": lambda out: {"files": shown(out), "damaged": is_damaged(out / "file.pt2")},
+    "file": lambda out: {"files": shown(out), "damaged": is_damaged(BytesIO((out / "file.pt2").read_bytes()))},
 }  # fmt: skip
 
 

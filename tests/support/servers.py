@@ -91,14 +91,18 @@ class Server(Asking):
         self.process.stdout.close()
 
 
+def settings_for(checkpoint, *words):
+    """Those of the command on any free port."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return settings_of(compose("serve", [f"ckpt_path={checkpoint}", "device=cpu", "port=0", *words]))
+
+
 class InThread(Asking):
     """The same server in this process; takes the same words."""
 
     def __init__(self, checkpoint, *words):
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("serve", [f"ckpt_path={checkpoint}", "device=cpu", "port=0", *words])
-        settings = settings_of(cfg)
+        settings = settings_for(checkpoint, *words)
         self.server = uvicorn.Server(config_of(settings, create_app(settings, ServedModel.load(settings))))
         self.server.config.port = 0
         self.thread = threading.Thread(target=self.server.run)

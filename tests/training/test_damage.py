@@ -3,6 +3,7 @@
 import copy
 import pickle
 import zipfile
+from io import BytesIO
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from support.checkpoints import Foreign
 from support.pictures import damaged
 from uniad_lightning.errors import InputError
+from uniad_lightning.files import torch_file
 from uniad_lightning.files.sealed import is_damaged, is_sealed
 from uniad_lightning.inspection.detector import Detector
 from uniad_lightning.models.backbone.weights import read_weights
@@ -69,8 +71,27 @@ def test_every_bit_of_a_digest_and_of_what_it_covers_counts(sealed):
     for place in (*range(0, len(content), 997), *range(len(content) - 64, len(content))):
         changed = bytearray(content)
         changed[place] ^= 1
-        sealed.write_bytes(changed)
-        assert is_damaged(sealed), place
+        assert is_damaged(BytesIO(changed)), place
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_whole(sealed, tmp_path, monkeypatch, moment):
+    """As the last one of a training that runs."""
+    larger = {**CONTENT, "more": torch.zeros(5000)}
+    AtomicCheckpointIO().save_checkpoint(larger, tmp_path / "new.ckpt")
+    refuse_packed = torch_file._refuse_packed
+
+    def replaced(*given):
+        if moment == "after":
+            refuse_packed(*given)
+        (tmp_path / "new.ckpt").replace(sealed)
+        if moment == "before":
+            refuse_packed(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch_file, "_refuse_packed", replaced)
+        assert same(load_checkpoint(str(sealed)), CONTENT)
+    assert same(load_checkpoint(str(sealed)), larger)
 
 
 def test_other_programs_read_a_checkpoint_with_a_digest_as_before(sealed, tmp_path):
@@ -88,7 +109,7 @@ def test_a_checkpoint_without_a_digest_loads_and_gets_one_when_it_is_written(old
     assert same(load_checkpoint(str(old)), CONTENT)
     update_checkpoint(str(old), familiarity={"boundary": 0.5})
     assert is_sealed(old)
-    assert not is_damaged(old)
+    assert not is_damaged(BytesIO(old.read_bytes()))
     assert same(load_checkpoint(str(old)), {**CONTENT, "familiarity": {"boundary": 0.5}})
 
 

@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 KEY = "uniad.digest"
 _END_OF_ARCHIVE = b"PK\x05\x06"  # a record of 22 bytes, the last two the length of the comment after it
@@ -51,26 +52,30 @@ def seal_model(model: bytes) -> BytesIO:
 
 def is_sealed(path: Path) -> bool:
     """Whether the file ends with a digest."""
-    return _read_end(path).startswith(_START)
+    with path.open("rb") as file:
+        return _read_end(file).startswith(_START)
 
 
-def is_archive(path: Path) -> bool:
+def is_archive(file: Path | BinaryIO) -> bool:
     """Whether the file is a ZIP archive, damaged or not."""
     try:
-        return zipfile.is_zipfile(path)
+        return zipfile.is_zipfile(file)
     except zipfile.BadZipFile:
         return True
 
 
-def is_damaged(path: Path) -> bool:
-    """Whether the file has changed since it was written, by its digest, or the checksums of an archive without one."""
-    end = _read_end(path)
+def is_damaged(file: BinaryIO) -> bool:
+    """Whether the file has changed since it was written, by its digest, or the checksums of an archive without one.
+
+    An open file, as its name may lead to another one at any moment.
+    """
+    end = _read_end(file)
     if end.startswith(_START):
-        return end != _end(_digest_of_file(path, path.stat().st_size - _LENGTH))
-    if not is_archive(path):
+        return end != _end(_digest_of_all_but(end, file))
+    if not is_archive(file):
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             return archive.testzip() is not None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError):
         return True  # damaged records make `zipfile` raise any of these
@@ -80,17 +85,16 @@ def _digest(content: bytes | memoryview) -> str:
     return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
 
 
-def _digest_of_file(path: Path, size: int) -> str:
-    """The digest of the first `size` bytes."""
-    digest = hashlib.blake2b(digest_size=_DIGITS // 2)
-    with path.open("rb") as file:
-        while chunk := file.read(min(size, _CHUNK)):
-            digest.update(chunk)
-            size -= len(chunk)
+def _digest_of_all_but(end: bytes, file: BinaryIO) -> str:
+    """The digest of what comes before the `end` of the file."""
+    digest, left = hashlib.blake2b(digest_size=_DIGITS // 2), file.seek(0, os.SEEK_END) - len(end)
+    file.seek(0)
+    while chunk := file.read(min(left, _CHUNK)):
+        digest.update(chunk)
+        left -= len(chunk)
     return digest.hexdigest()
 
 
-def _read_end(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - _LENGTH, 0))
-        return file.read()
+def _read_end(file: BinaryIO) -> bytes:
+    file.seek(max(file.seek(0, os.SEEK_END) - _LENGTH, 0))
+    return file.read()

@@ -1,11 +1,12 @@
 """Files of `torch.save` from any source: read as tensors and plain values only, or refused with the reason."""
 
 import errno
+import os
 import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -21,65 +22,75 @@ def read_torch_file(path: Path, name: str, kind: str = "a checkpoint") -> Any:
     Raises InputError that begins with `name` for a file that is not of `kind`, a damaged one, and one of other objects.
     """
     try:
-        _refuse_packed(path, name)
-        if is_damaged(path):
+        with path.open("rb") as file:  # once: a training or a calibration may replace it meanwhile
+            return _read(file, path.suffix, name, kind)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read as {kind}; {system_reason(error)}") from None
+
+
+def _read(file: BinaryIO, suffix: str, name: str, kind: str) -> Any:
+    """As `read_torch_file`. Raises OSError, too."""
+    try:
+        _refuse_packed(file, name)
+        if is_damaged(file):
             raise InputError(
                 f"{name}: is damaged, its content has changed since it was written; copy it again from its source"
             )
-        nature = _foreign(path)
+        nature = _foreign(file, suffix)
         if nature is not None:
             raise InputError(f"{name}: cannot be read as {kind}; it is {nature}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickles in another form than its own
-            return torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # caused by a damaged offset
-            raise InputError(f"{name}: cannot be read as {kind}; {system_reason(error)}") from None
+            raise
         # Not torch's own text: it advises to allow the file to run code.
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign is None:
-            raise InputError(f"{name}: cannot be read as {kind}; it is {_nature(path)}") from None
+            raise InputError(f"{name}: cannot be read as {kind}; it is {_nature(file)}") from None
         raise InputError(
             f"{name}: holds an object of {foreign[1]}, more than tensors and plain values, and was not loaded"
         ) from None
 
 
-def _refuse_packed(path: Path, name: str) -> None:
+def _refuse_packed(file: BinaryIO, name: str) -> None:
     """Raises InputError for an archive that unpacks to more than its size, before anything unpacks it."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
         return  # no archive, or a damaged one, of which the digest tells
     packed = any(one.compress_type != zipfile.ZIP_STORED for one in members)
-    if packed or sum(one.file_size for one in members) > path.stat().st_size:
+    if packed or sum(one.file_size for one in members) > file.seek(0, os.SEEK_END):
         raise InputError(f"{name}: its members are packed or overlap, as torch.save leaves none; use another file")
 
 
-def _foreign(path: Path) -> str | None:
-    """What a file is that `torch.save` has not written, by its name and first bytes; None where torch may read it.
+def _foreign(file: BinaryIO, suffix: str) -> str | None:
+    """What a file is that `torch.save` has not written, by its suffix and first bytes; None where torch may read it.
 
     Told before torch reads it, which takes the letters of a text for the instructions of a pickle.
     """
-    with path.open("rb") as file:
-        first = file.read(16)
+    file.seek(0)
+    first = file.read(16)
     if not first:
         return "empty"
-    if path.suffix == ".onnx":
+    if suffix == ".onnx":
         return "an exported ONNX model; give the checkpoint that it was exported from"
-    if path.suffix in (".yaml", ".yml"):
+    if suffix in (".yaml", ".yml"):
         return "a YAML file"
     return "an image" if first.startswith(_IMAGES) or first[8:12] == b"WEBP" else None
 
 
-def _nature(path: Path) -> str:
+def _nature(file: BinaryIO) -> str:
     """The kind of an undamaged file that torch could not read, by its content."""
-    with path.open("rb") as file:
-        first = file.read(8)
-    if is_archive(path):
-        with zipfile.ZipFile(path) as archive:
+    file.seek(0)
+    first = file.read(8)
+    if is_archive(file):
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
         if any(name.endswith("/data.pkl") for name in names):
             return "damaged"

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -123,8 +124,11 @@ class OverlayFiles:
 
 def _bytes_in(folder: Path) -> int:
     """What the overlays and masks of earlier calls take."""
-    places = (place for name in OVERLAY_FOLDERS for place, _, _ in os.walk(folder / name))
-    return sum(entry.stat(follow_symlinks=False).st_size for place in places for entry in os.scandir(place))
+    size, places = 0, (place for name in OVERLAY_FOLDERS for place, _, _ in os.walk(folder / name))
+    for entry in (entry for place in places for entry in os.scandir(place)):
+        with suppress(FileNotFoundError):  # another process has just given it its name
+            size += entry.stat(follow_symlinks=False).st_size
+    return size
 
 
 def _choices(item: Item) -> Iterator[str]:

@@ -119,7 +119,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     with path.open("rb") as journal:
         for number, line in enumerate(journal, start=1):
             row = _parsed(line)
-            if row is None and journal.read(1):
+            # Without its end it is being written at this moment, and may be followed by more by now.
+            if row is None and line.endswith(b"\n") and journal.read(1):
                 raise InputError(f"{path}, line {number}: no row of predictions; restore it or start anew")
             if row is None:
                 return

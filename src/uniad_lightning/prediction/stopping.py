@@ -50,10 +50,15 @@ def interrupt_held_back() -> Iterator[None]:
         yield
         return
     arrived: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: arrived.append(frame))
+
+    def keep(_: int, frame: FrameType | None) -> None:
+        arrived.append(frame)
+
+    signal.signal(signal.SIGINT, keep)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is keep:  # else another signal has set it for what follows
+            signal.signal(signal.SIGINT, before)
         if arrived:
             before(signal.SIGINT, arrived[0])

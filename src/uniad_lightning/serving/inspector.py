@@ -97,7 +97,7 @@ class Inspector:
                 inspection = await self._batcher.inspect(image, model.detector, category)
             except InputError as error:
                 raise InputError(f"{upload.name}: {error}") from None
-            self.metrics.count(inspection)
+            self.metrics.count(inspection, compared=model is self.model)
             fields = await loop.run_in_executor(self._decoders, _fields, inspection, with_map, with_overlay)
         return {"name": upload.name, **fields}
 

@@ -1,6 +1,7 @@
 """What `/metrics` tells Prometheus, of one worker or, through files, of all."""
 
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,12 +51,14 @@ class Metrics:
         }
         self._compare_by(monitor)
 
-    def count(self, inspection: Inspection) -> None:
-        """Count an inspected image."""
+    def count(self, inspection: Inspection, *, compared: bool) -> None:
+        """Count an inspected image; `compared` unless a checkpoint that was replaced meanwhile has inspected it."""
         product = inspection.category or ""
         self.images.labels(inspection.decision or "", product).inc()
         if inspection.familiar is False:
             self.unfamiliar.inc()
+        if not compared:
+            return
         change = self._monitor.add(product, inspection.score, familiar=inspection.familiar)
         if change is not None and change.sentence:
             with suppress(OSError):  # of a terminal that is closed
@@ -96,7 +99,10 @@ class Metrics:
         _forget_dead(Path(os.environ[SHARED]))
         shared = CollectorRegistry()
         MultiProcessCollector(shared)
-        return generate_latest(shared)
+        try:
+            return generate_latest(shared)
+        except struct.error:  # another worker has just made a file of its own, which is empty for a moment
+            return generate_latest(shared)
 
 
 def _forget_dead(folder: Path) -> None:

@@ -28,6 +28,7 @@ _REMEDIES = {
     errno.EADDRINUSE: "end the other program, or choose another port, such as port=0 for any free one",
     errno.EACCES: "choose a port above 1023, such as port=8000",
 }
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _UNANSWERED = 60  # seconds after which a worker is taken for hung, and replaced
 
 
@@ -45,7 +46,9 @@ def _run_one(settings: Settings, listener: socket.socket) -> None:
     model = ServedModel.load(settings)
     name, server = model.name, uvicorn.Server(config_of(settings, create_app(settings, model)))
     del model  # it may be replaced, and is to leave the memory then
-    with _without_interrupts():
+    with _handlers_put_back():
+        for number in _ENDING:  # uvicorn raises it once more when all is answered: then without effect
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         _announce(settings, name, listener)
         server.run(sockets=[listener])
 
@@ -54,11 +57,12 @@ def _run_many(settings: Settings, listener: socket.socket) -> None:
     # In a process of its own, as this one only starts others: a GPU would keep some memory for it.
     with ProcessPoolExecutor(1, get_context("spawn")) as other:
         name = other.submit(_try_to_load, settings).result()
-    with TemporaryDirectory(prefix="uniad-metrics-") as folder, _without_interrupts():
+    with TemporaryDirectory(prefix="uniad-metrics-") as folder, _handlers_put_back():
         os.environ[SHARED] = folder
         try:
+            supervisor = Multiprocess(config_of(settings, Worker(settings)), sockets=[listener])  # handles signals
             _announce(settings, name, listener)
-            Multiprocess(config_of(settings, Worker(settings)), sockets=[listener]).run()
+            supervisor.run()
         finally:
             del os.environ[SHARED]
 
@@ -111,9 +115,9 @@ def _announce(settings: Settings, name: str, listener: socket.socket) -> None:
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """SIGINT and SIGTERM are uvicorn's, which raises them once more when all is answered: then without effect."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+def _handlers_put_back() -> Iterator[None]:
+    """SIGINT and SIGTERM do afterwards what they did before."""
+    before = {number: signal.getsignal(number) for number in _ENDING}
     try:
         yield
     finally:

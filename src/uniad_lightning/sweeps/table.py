@@ -140,17 +140,18 @@ def _is_number(text: str) -> bool:
 
 def _refuse_in_the_way(folder: Path) -> None:
     """Raises InputError for a table or a plot in `folder` that no sweep has written: a plot comes after its table."""
-    runs = folder / RUNS
-    if runs.is_file():
-        with runs.open(errors="replace") as file:
-            head = file.readline(10_000)
-        if head.startswith("run,") and head.endswith(f",{','.join(COLUMNS)}\n"):
-            return
-    for name in (RUNS, PLOT):
-        if (folder / name).exists():
-            raise InputError(
-                f"{folder / name}: is in the way, and no sweep has written it; move it, then repeat the command"
-            )
+    there = [folder / name for name in (RUNS, PLOT) if (folder / name).exists()]
+    if there and not _is_table(folder / RUNS):  # looked at last: another worker of a search may be writing them
+        raise InputError(f"{there[0]}: is in the way, and no sweep has written it; move it, then repeat the command")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether a sweep has written the file; False where it is missing."""
+    if not path.is_file():
+        return False
+    with path.open(errors="replace") as file:
+        head = file.readline(10_000)
+    return head.startswith("run,") and head.endswith(f",{','.join(COLUMNS)}\n")
 
 
 def _write_runs(path: Path, jobs: Sequence[Job]) -> None:

@@ -92,7 +92,8 @@ def train(cfg: DictConfig) -> Evaluation:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
         _warn_of_early_end(trainer, data, checkpoint, cfg)
         unchanged = checkpoint is not None and trainer.global_step == checkpoint["global_step"]
-        chosen = _save_last(trainer, module, folder, callbacks, kept=unchanged and (folder / LAST).is_file())
+        kept = trainer.strategy.broadcast(unchanged and (folder / LAST).is_file())  # the first rank may be writing it
+        chosen = _save_last(trainer, module, folder, callbacks, kept=kept)
         facts = {"checkpoint": chosen, **module.facts(), **learned(trainer, module, folder)}
         with _naming_the_checkpoint(folder, data):
             return run_test(trainer, module, data, folder, facts=facts, trained_in=trainer.precision)

@@ -144,15 +144,18 @@ def test_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_slower_of_two_writers_takes_the_other_ones_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = synthetic._fill
+@pytest.mark.parametrize("step", ["_fill", "_rename"])
+def test_slower_of_two_writers_takes_the_other_ones_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    own = getattr(synthetic, step)
 
     def overtaken(*args: object) -> None:
-        monkeypatch.setattr(synthetic, "_fill", fill)
+        monkeypatch.setattr(synthetic, step, own)
         write_synthetic(tmp_path / "set", **SMALL)
-        fill(*args)
+        own(*args)
 
-    monkeypatch.setattr(synthetic, "_fill", overtaken)
+    monkeypatch.setattr(synthetic, step, overtaken)
     assert len(_pixels(write_synthetic(tmp_path / "set", **SMALL))) == 66
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 

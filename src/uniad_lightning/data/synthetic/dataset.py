@@ -89,13 +89,22 @@ def _write(root: Path, marker: dict[str, Any]) -> None:
         _fill(draft, marker["seed"], marker["size"], marker["images"])
         (draft / _MARKER).write_text(json.dumps(marker, indent=2) + "\n")
         if not _is_written(root, marker):  # another process may have been faster
-            draft.rename(root)
+            _rename(draft, root, marker)
     except OSError as error:
         raise InputError(
             f"data.root={root}: the synthetic data set cannot be written; {system_reason(error)}"
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _rename(draft: Path, root: Path, marker: dict[str, Any]) -> None:
+    """Give a complete draft its name, unless another process has just done so with its own."""
+    try:
+        draft.rename(root)
+    except OSError:
+        if not _is_written(root, marker):
+            raise
 
 
 def _is_written(root: Path, marker: dict[str, Any]) -> bool:

@@ -140,7 +140,8 @@ def refuse_damaged(path: str, expected: str) -> None:
         problem = "is a folder" if Path(path).is_dir() else "no such file"
         raise InputError(f"{path}: {problem}; expected {expected}")
     try:
-        damaged = sealed.is_damaged(Path(path))
+        with Path(path).open("rb") as file:
+            damaged = sealed.is_damaged(file)
     except OSError as error:
         raise InputError(f"{path}: cannot be read; {system_reason(error)}") from None
     if damaged:

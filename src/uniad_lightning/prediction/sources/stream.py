@@ -13,6 +13,7 @@ from uniad_lightning.data.images.image_file import refuse_above
 from uniad_lightning.errors import InputError
 from uniad_lightning.prediction.sources.address import Address
 from uniad_lightning.prediction.sources.connection import Connection
+from uniad_lightning.prediction.sources.idle_clock import IdleClock
 from uniad_lightning.prediction.sources.items import Item, decoded_item
 from uniad_lightning.progress_bar import print_beside
 
@@ -62,14 +63,14 @@ class Stream:
         """The frames as items named `camera:0#000123@20261129T125300.123Z`; None after each, and while none comes."""
         reader = threading.Thread(target=self._keep_reading, name="frames", daemon=True)
         reader.start()
-        active = time.monotonic()
+        idle = IdleClock(self.idle)
         try:
             while not self._asked_to_stop:
                 frame = self._take()
                 if frame is not None:
                     yield self._item(frame)
-                    active = time.monotonic()
-                elif self.idle is not None and time.monotonic() - active >= self.idle:
+                    idle.start_again()
+                elif idle.is_over():
                     return
                 yield None  # so that one frame is a batch: to wait for more would make it old
         finally:

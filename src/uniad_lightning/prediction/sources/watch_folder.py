@@ -17,6 +17,7 @@ from uniad_lightning.errors import InputError, TemporaryError, print_stderr
 from uniad_lightning.prediction.sources.arrivals import GRACE, Arrivals, file_state
 from uniad_lightning.prediction.sources.folder_events import FolderEvents
 from uniad_lightning.prediction.sources.folder_walk import Found, walk
+from uniad_lightning.prediction.sources.idle_clock import IdleClock
 from uniad_lightning.prediction.sources.items import Item, broken_item, image_item
 from uniad_lightning.prediction.sources.passed_over import PassedOver
 from uniad_lightning.prediction.sources.taken import Taken
@@ -59,7 +60,7 @@ class Watch:
         """The images; None each time none has come for a moment. Raises InputError when the folder is removed."""
         with self._observed():
             yield from self._existing()
-            active = time.monotonic()
+            idle = IdleClock(self.idle)
             while True:
                 self._receive(max(0.0, min(_WAIT, self._arrivals.wait())))
                 self._events.renew()
@@ -68,8 +69,8 @@ class Watch:
                 if not items:
                     yield None
                 if items or self._arrivals or self._new_folders:
-                    active = time.monotonic()
-                elif self.idle is not None and time.monotonic() - active >= self.idle:
+                    idle.start_again()
+                elif idle.is_over():
                     for _ in walk(self._root, without=self._without, passed_over=self.passed_over.note):
                         pass
                     return
