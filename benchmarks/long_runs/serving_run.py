@@ -13,6 +13,7 @@ from long_runs.predicting import Outcome, Setting, running, wait_for
 
 THREADS = 12
 QUEUE = 16
+DONE = 'uniad_reloads_total{outcome="done"}'
 RELOAD = 2.0  # seconds between looks at the checkpoint
 
 
@@ -34,7 +35,7 @@ def serve(setting: Setting) -> Outcome:
             count = round(LARGEST_BURST ** own.random())
             list(threads.map(clients.ask, range(asked, asked + count)))
             asked += count
-            if time.monotonic() >= due:
+            if time.monotonic() >= due and clients.metrics().get(DONE, 0) == replaced:  # each one is to be seen
                 due, replaced = time.monotonic() + every, replaced + 1
                 shutil.copyfile(setting.checkpoint, checkpoint.with_suffix(".new"))
                 checkpoint.with_suffix(".new").rename(checkpoint)
@@ -46,7 +47,7 @@ def serve(setting: Setting) -> Outcome:
         sampler.stop()
         outcome.faults += clients.differences()
         reloads = {name: n for name, n in clients.metrics().items() if name.startswith("uniad_reloads_total")}
-        if reloads != {'uniad_reloads_total{outcome="done"}': replaced}:
+        if reloads != {DONE: replaced}:
             outcome.faults.append(f"reloads: {reloads}, expected {replaced} done")
         clients.close()
         child.send_signal(signal.SIGTERM)

@@ -179,6 +179,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def test_the_hub_answers_or_not(monkeypatch):
+    monkeypatch.setattr("uniad_lightning.doctor.weights._SECONDS", 60.0)
     with HTTPServer(("127.0.0.1", 0), Hub) as server:
         address = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)

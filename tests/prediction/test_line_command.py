@@ -7,11 +7,11 @@ import threading
 import pytest
 
 from support.cameras import Camera
+from support.delivering import hurried
 from support.predicting import journal
 from support.receivers import Receiver
 from support.servers import wait_until
 from support.settings import SMALL
-from uniad_lightning.prediction.sinks import outgoing
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def test_a_camera_in_and_rows_out_without_secrets(checkpoint, uniad, tmp_path, m
 def test_rows_left_are_said_with_status_1_and_delivered_by_the_next_call(
     checkpoint, tree, uniad, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(outgoing, "_PATIENCE", 0.2)
     with Receiver(up=False) as receiver:
         words = [f"ckpt_path={checkpoint}", "device=cpu", f"input={tree}/bottle/test", f"output_dir={tmp_path}/out"]
-        status, _, err = uniad("predict", *words, f"sink={receiver.url}")
+        with hurried(monkeypatch):
+            status, _, err = uniad("predict", *words, f"sink={receiver.url}")
         assert status == 1
         assert f"uniad: warning: {receiver.url}: 5 rows not delivered ([Errno 111] Connection refused); kept" in err
         receiver.opens()

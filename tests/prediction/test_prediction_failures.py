@@ -343,7 +343,7 @@ def test_exit_status_when_the_results_are_removed_under_watch(checkpoint, tmp_pa
         (tmp_path / "out/predictions.csv").exists() and len(table(tmp_path / "out"))
     ):
         time.sleep(0.05)
-    shutil.rmtree(tmp_path / "out")
+    remove(tmp_path / "out")
     part(tmp_path / "in/b.png")
     _, err = process.communicate(timeout=100)
     assert process.returncode == 1, err

@@ -103,7 +103,7 @@ def test_two_processes_write_what_one_does(checkpoint, tree, tmp_path, uniad):
 
 
 def test_one_of_two_is_killed_and_three_go_on(checkpoint, tmp_path, uniad):
-    for i in range(400):
+    for i in range(600):
         part(tmp_path / f"in/{i % 7}/{i:03d}.png", colour=(i % 250, 90, 90), size=(64, 64))
     words = [f"ckpt_path={checkpoint}", f"input={tmp_path / 'in'}", "batch_size=2", "overlays=none"]
     processes = srun(2, *words, f"output_dir={tmp_path / 'out'}")
@@ -116,7 +116,7 @@ def test_one_of_two_is_killed_and_three_go_on(checkpoint, tmp_path, uniad):
     (out, err), _ = (process.communicate(timeout=120) for process in processes)
     assert processes[0].returncode == 2
     assert "uniad: process 0 of 2: another one has ended early and prints the reason" in err.splitlines()[-1]
-    assert out.startswith("200 images: ")
+    assert out.startswith("300 images: ")
     assert str(parts[0]) in out
     assert not journal(tmp_path / "out")
     done = torchrun(3, *words, f"output_dir={tmp_path / 'out'}", "resume=true")

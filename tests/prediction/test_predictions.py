@@ -420,7 +420,7 @@ def test_every_image_once_after_two_kills(tmp_path):
         part(tmp_path / f"in/{i:02d}.png", defect=(0, 0, 1, 1) if i % 3 == 0 else None)
     lines = 0
     for _ in range(2):
-        process = run(tmp_path / "in", tmp_path / "out", seconds=0.05, overlays="all")
+        process = run(tmp_path / "in", tmp_path / "out", seconds=0.3, overlays="all")
         path, until = tmp_path / "out/predictions.jsonl", time.monotonic() + 60
         while time.monotonic() < until and process.poll() is None:
             if path.exists() and path.read_bytes().count(b"\n") > lines + 7:

@@ -127,8 +127,11 @@ def test_a_painted_overlay_is_that_of_python(evaluated, opened):
     places = sorted(range(len(run["images"])), key=lambda place: -run["images"][place]["score"])
     path = run["images"][places[0]]["path"]
     page.click(f'#cards .card:has(.path[title="{path}"])')
-    page.wait_for_function("() => [...document.querySelectorAll('#stage canvas')].every((one) => one.width > 30)")
-    page.wait_for_timeout(200)
+    # A new canvas is 300 wide; its size and its pixels are set at once.
+    page.wait_for_function(
+        "() => { const all = [...document.querySelectorAll('#stage canvas')];"
+        " return all.length === 2 && all.every((one) => one.width !== 300); }"
+    )
     pixels = page.evaluate(
         "() => [...document.querySelectorAll('#stage canvas')].map((one) => "
         "[...one.getContext('2d').getImageData(0, 0, one.width, one.height).data])"

@@ -7,6 +7,7 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -102,8 +103,9 @@ def open_connection(server):
 
 def read_all(connection):
     read = b""
-    while chunk := connection.recv(65536):
-        read += chunk
+    with suppress(ConnectionResetError):  # what is sent to a closed connection resets it
+        while chunk := connection.recv(65536):
+            read += chunk
     return read
 
 

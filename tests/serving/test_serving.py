@@ -192,13 +192,14 @@ def test_a_token_is_asked_for(checkpoint, pictures):
     with InThread(checkpoint, "token=s3cret") as server:
         for given in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Basic s3cret"}):
             for method, path in (("POST", "/predict"), ("GET", "/metrics")):
-                answer = httpx.request(method, f"{server.url}{path}", headers=given)
+                answer = httpx.request(method, f"{server.url}{path}", headers=given, timeout=60)
                 assert answer.status_code == 401
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
         for path in ("/", "/healthz", "/readyz", "/openapi.json"):
-            assert httpx.get(f"{server.url}{path}").status_code == 200
+            assert httpx.get(f"{server.url}{path}", timeout=60).status_code == 200
         mine = {"Authorization": "Bearer s3cret", "Content-Type": "image/png"}
-        assert httpx.post(f"{server.url}/predict", content=pictures[0].read_bytes(), headers=mine).status_code == 200
+        image = pictures[0].read_bytes()
+        assert httpx.post(f"{server.url}/predict", content=image, headers=mine, timeout=60).status_code == 200
 
 
 def test_without_a_token_only_names_of_this_machine_lead_here(server):

@@ -1,10 +1,12 @@
 """Inspecting images as `uniad predict sink=` does, and what the receivers have got."""
 
 import sqlite3
+from contextlib import contextmanager
 
 from support.stand_in import StandIn, part
 from uniad_lightning.prediction.files import PredictionWriter
 from uniad_lightning.prediction.pipeline import predict_all
+from uniad_lightning.prediction.sinks import outgoing
 from uniad_lightning.prediction.sinks.opening import open_sinks
 from uniad_lightning.prediction.sinks.outgoing import Outgoing
 
@@ -24,6 +26,14 @@ def deliver(source, folder, sink, *, resume=False, overwrite=False, detector=Non
         writer.added = outgoing.added
         predict_all(detector or StandIn(), source, writer, batch_size=2, workers=2, show=False)
         return outgoing.finish()
+
+
+@contextmanager
+def hurried(monkeypatch, patience=0.2):
+    """Calls that deliver nothing do not wait for long, in seconds; one that delivers something needs the usual time."""
+    with monkeypatch.context() as patched:
+        patched.setattr(outgoing, "_PATIENCE", patience)
+        yield
 
 
 def paths(bodies):

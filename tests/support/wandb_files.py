@@ -33,7 +33,7 @@ def records(path):
 
 def ended(path):
     """The records of a run that has ended; W&B's own process writes the last of them a moment later."""
-    for _ in range(100):
+    for _ in range(600):
         found = list(records(path))
         if found and found[-1].HasField("exit"):
             return found

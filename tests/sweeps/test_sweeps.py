@@ -123,7 +123,7 @@ def test_the_cluster_launcher_runs_jobs_in_processes_of_their_own(tree, tmp_path
 
 
 def test_an_interrupted_sweep_goes_on_within_the_job_that_was_killed(tree, tmp_path):
-    command = [UNIAD, "train", *QUICK, "trainer.max_epochs=30", f"data.root={tree}", f"output_dir={tmp_path}/out"]
+    command = [UNIAD, "train", *QUICK, "trainer.max_epochs=60", f"data.root={tree}", f"output_dir={tmp_path}/out"]
     command += ["-m", "seed=0,1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "out/seed-1/checkpoints/last.ckpt").is_file():
@@ -133,7 +133,7 @@ def test_an_interrupted_sweep_goes_on_within_the_job_that_was_killed(tree, tmp_p
     process.wait()
     assert finished_at(tmp_path / "out").keys() == {"seed-0"}
     reached = torch.load(tmp_path / "out/seed-1/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    assert reached < 30 * 4
+    assert reached < 60 * 4
     before = finished_at(tmp_path / "out")
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stderr

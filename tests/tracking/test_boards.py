@@ -55,7 +55,7 @@ def test_csv_holds_every_curve_also_those_that_begin_later(runs):
     found, final = curves(runs / "csv/logs/version_0/metrics.csv"), json.loads((runs / "csv/metrics.json").read_text())
     assert [step for step, _ in found["train/loss_step"]] == list(range(8))
     assert [value for _, value in found["train/lr"]] == pytest.approx([1e-3] * 6 + [1e-4] * 2)
-    assert all(value > 1 for _, value in found["train/images_per_second"])
+    assert all(value > 0 for _, value in found["train/images_per_second"])
     for category, row in final["categories"].items():
         for metric in Row._fields[1:]:
             assert [step for step, _ in found[f"{metric}/{category}"]] == [3, 7, 8]

@@ -53,7 +53,7 @@ def test_curves_of_the_training(written):
     # 0.8 of 8 steps with the first learning rate.
     assert [value for _, value in written.history["train/lr"]] == pytest.approx([1e-3] * 6 + [1e-4] * 2)
     assert [step for step, _ in written.history["train/images_per_second"]] == steps
-    assert all(value > 1 for _, value in written.history["train/images_per_second"])
+    assert all(value > 0 for _, value in written.history["train/images_per_second"])
     assert "train/gpu_memory_gib" not in written.history  # on a CPU
 
 

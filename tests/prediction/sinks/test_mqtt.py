@@ -6,10 +6,9 @@ import threading
 import pytest
 
 from support.brokers import MqttBroker, Subscriber
-from support.delivering import count, deliver, paths, six_parts
+from support.delivering import count, deliver, hurried, paths, six_parts
 from support.servers import wait_until
 from uniad_lightning.errors import InputError
-from uniad_lightning.prediction.sinks import outgoing as outgoing_module
 from uniad_lightning.prediction.sinks.opening import open_sinks
 from uniad_lightning.prediction.sources.opening import open_source
 
@@ -29,10 +28,10 @@ def test_every_row_is_published_with_quality_of_service_1(line, tmp_path):
 
 
 def test_user_and_password(line, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(outgoing_module, "_PATIENCE", 2)
     with MqttBroker(users={"line": "p@ss/w"}, folder=tmp_path).opens() as broker:
         host = f"127.0.0.1:{broker.port}/rows"
-        assert deliver(open_source(str(line)), tmp_path / "out", f"mqtt://line:wrong@{host}") == 6
+        with hurried(monkeypatch, patience=2):
+            assert deliver(open_source(str(line)), tmp_path / "out", f"mqtt://line:wrong@{host}") == 6
         err = capfd.readouterr().err
         assert f"uniad: mqtt://{host}: takes no row (the broker refuses: " in err
         assert "wrong" not in err

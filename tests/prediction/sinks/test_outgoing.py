@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from support.delivering import count, deliver, paths, six_parts
+from support.delivering import count, deliver, hurried, paths, six_parts
 from support.paths import TESTS
 from support.predicting import journal, of
 from support.receivers import Receiver
@@ -80,9 +80,9 @@ def test_a_receiver_that_is_down_holds_up_nobody_and_gets_all_when_it_is_up(line
 
 
 def test_what_is_left_is_said_and_delivered_by_the_next_call(line, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(outgoing_module, "_PATIENCE", 0.2)
     with Receiver(answers=[204, 204, *[503] * 100]) as receiver:
-        assert deliver(open_source(str(line)), tmp_path / "out", receiver.url) == 4
+        with hurried(monkeypatch, patience=2):  # two rows are taken
+            assert deliver(open_source(str(line)), tmp_path / "out", receiver.url) == 4
         err = capfd.readouterr().err.splitlines()
         assert err[-1] == (
             f"uniad: warning: {receiver.url}: 4 rows not delivered (answers 503 Service Unavailable); kept, and "
@@ -160,7 +160,7 @@ line, out, *sinks = sys.argv[1:]
 with PredictionWriter(Path(out), overlays="none", settings={}) as writer:
     with Outgoing(Path(out), open_sinks(sinks), resume=False) as outgoing:
         writer.added = outgoing.added
-        predict_all(StandIn(seconds=0.1), open_source(line), writer, batch_size=1, workers=2, show=False)
+        predict_all(StandIn(seconds=0.5), open_source(line), writer, batch_size=1, workers=2, show=False)
 """
 
 
@@ -174,7 +174,7 @@ def test_a_killed_call_loses_no_row(tmp_path):
         words = [sys.executable, "-c", KILLED, str(tmp_path / "line"), str(out), *sinks]
         process = subprocess.Popen(words, cwd=TESTS)
         written = out / "predictions.jsonl"
-        wait_until(lambda: written.exists() and written.read_bytes().count(b"\n") >= 15, seconds=60)
+        wait_until(lambda: written.exists() and written.read_bytes().count(b"\n") >= 15 and len(receiver.taken) == 5)
         process.kill()
         assert process.wait() == -signal.SIGKILL
         assert len(receiver.taken) == 5

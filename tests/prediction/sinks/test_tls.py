@@ -6,9 +6,8 @@ import pytest
 import trustme
 
 from support.brokers import MqttBroker
-from support.delivering import deliver, paths, six_parts
+from support.delivering import deliver, hurried, paths, six_parts
 from support.receivers import Receiver
-from uniad_lightning.prediction.sinks import outgoing as outgoing_module
 from uniad_lightning.prediction.sources.opening import open_source
 
 
@@ -30,12 +29,12 @@ def sent(line, folder, sink, **more):
 
 
 def test_a_webhook_gets_rows_once_its_certificate_is_trusted(line, authority, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(outgoing_module, "_PATIENCE", 0.2)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority[0].issue_cert("127.0.0.1").configure_cert(tls)
     with Receiver(tls=tls) as receiver:
         assert receiver.url.startswith("https://")
-        assert sent(line, tmp_path / "out", receiver.url) == 6
+        with hurried(monkeypatch):
+            assert sent(line, tmp_path / "out", receiver.url) == 6
         assert "CERTIFICATE_VERIFY_FAILED" in capfd.readouterr().err
         assert receiver.requests == []
         monkeypatch.setenv("SSL_CERT_FILE", str(authority[1]))
@@ -44,22 +43,21 @@ def test_a_webhook_gets_rows_once_its_certificate_is_trusted(line, authority, tm
 
 
 def test_a_certificate_of_another_name_is_not_trusted(line, authority, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(outgoing_module, "_PATIENCE", 0.2)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority[1]))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority[0].issue_cert("mes.example").configure_cert(tls)
-    with Receiver(tls=tls) as receiver:
+    with Receiver(tls=tls) as receiver, hurried(monkeypatch):
         assert sent(line, tmp_path / "out", receiver.url) == 6
     assert receiver.requests == []
     assert "certificate is not valid for '127.0.0.1'" in capfd.readouterr().err
 
 
 def test_a_broker_gets_rows_once_its_certificate_is_trusted(line, authority, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(outgoing_module, "_PATIENCE", 0.2)
     authority[0].issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "broker.pem")
     with MqttBroker(certificate=str(tmp_path / "broker.pem")).opens() as broker:
         sink = f"mqtts://127.0.0.1:{broker.port}/rows"
-        assert sent(line, tmp_path / "out", sink) == 6
+        with hurried(monkeypatch):
+            assert sent(line, tmp_path / "out", sink) == 6
         assert "CERTIFICATE_VERIFY_FAILED" in capfd.readouterr().err
         monkeypatch.setenv("SSL_CERT_FILE", str(authority[1]))
         assert sent(line, tmp_path / "out", sink, resume=True) == 0

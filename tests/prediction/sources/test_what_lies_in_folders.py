@@ -206,7 +206,7 @@ def test_results_in_a_folder_above_the_watched_one_do_not_slow_it_down(tmp_path)
         save(tmp_path / "out/in/second.png")
         closed = time.monotonic()
     assert watched.names == ["first.png", "second.png"]
-    assert watched.came[1][1] - closed < 1.5  # by an event, not found by a scan after ten seconds
+    assert watched.came[1][1] - closed < 8  # by an event, not found by a scan after ten seconds
 
 
 @pytest.mark.parametrize("watch", [True, False])
