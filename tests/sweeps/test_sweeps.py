@@ -140,7 +140,7 @@ def test_an_interrupted_sweep_goes_on_within_the_job_that_was_killed(tree, tmp_p
     assert finished_at(tmp_path / "out")["seed-0"] == before["seed-0"]
     config = yaml.safe_load((tmp_path / "out/seed-1/config.yaml").read_text())
     assert config["ckpt_path"] == f"{tmp_path}/out/seed-1/checkpoints/last.ckpt"
-    assert torch.load(config["ckpt_path"], weights_only=True)["global_step"] == 30 * 4
+    assert torch.load(config["ckpt_path"], weights_only=True)["global_step"] == 60 * 4
 
 
 def test_several_processes_in_a_sweep_are_refused_with_the_command_to_use(sweep):
