@@ -496,7 +496,7 @@ def test_a_file_that_comes_by_link_is_taken_when_it_is_there(tmp_path, link):
     folder = tmp_path / "in"
     old(folder / "first.png")
     outside = save(tmp_path / "outside.png")
-    with Watched(folder, stop_after_idle=4.0) as watched:
+    with Watched(folder, stop_after_idle=8.0) as watched:
         watched.wait_for(1)
         link(outside, folder / "linked.png")
         watched.wait_for(2)
