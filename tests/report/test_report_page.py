@@ -18,11 +18,18 @@ pytestmark = pytest.mark.slow
 
 
 def set_value(page, selector, value):
-    """Move a slider, or type into a number field, as its user does."""
-    page.eval_on_selector(
-        selector, "(node, value) => { node.value = value; node.dispatchEvent(new Event('input')); }", str(value)
+    """Move a slider, or type into a number field, as its user does; returns the number that the page gets.
+
+    A slider rounds to its own digits, also when it follows the number field.
+    """
+    got = page.eval_on_selector(
+        selector,
+        "(node, value) => { node.value = value; const got = Number(node.value);"
+        " node.dispatchEvent(new Event('input')); return got; }",
+        str(value),
     )
     settle(page)
+    return got
 
 
 def settle(page):
@@ -44,8 +51,7 @@ def test_the_sliders_numbers_are_pythons_at_ten_boundaries(evaluated, opened):
     page.check("input[name=mode][value=one]", force=True)
     scores = sorted(float(row["score"]) for row in rows)
     for place, boundary in enumerate([*np.linspace(scores[0] - 0.01, scores[-1] + 0.01, 7), *scores[:3]]):
-        set_value(page, "#boundary" if place % 2 else "#slider", repr(float(boundary)))
-        limit = page.evaluate("Number(document.getElementById('slider').value)")
+        limit = set_value(page, "#boundary" if place % 2 else "#slider", repr(float(boundary)))
         alarms, misses = counts(rows, lambda _, limit=limit: limit)
         assert (shown(page, "false alarms"), shown(page, "misses")) == (alarms, misses), boundary
         each = [
@@ -66,8 +72,7 @@ def test_each_product_has_a_boundary_of_its_own(evaluated, opened):
     assert (shown(page, "false alarms"), shown(page, "misses")) == counts(rows, limits.get)
     for category, shift in (("bottle", 0.02), ("cable", -0.03), ("bottle", -0.4), ("cable", 0.6)):
         selector = f"#products input[data-product='{own[category]}']"
-        set_value(page, selector, repr(limits[category] + shift))
-        limits[category] = page.evaluate(f'Number(document.querySelector("{selector}").value)')
+        limits[category] = set_value(page, selector, repr(limits[category] + shift))
         assert (shown(page, "false alarms"), shown(page, "misses")) == counts(rows, limits.get)
     page.select_option("#product", label="cable")
     settle(page)
@@ -93,8 +98,7 @@ def test_the_gallery_begins_with_what_is_most_wrong_and_follows_the_slider(evalu
     page.check("input[name=mode][value=one]", force=True)
     scores = sorted(float(row["score"]) for row in rows)
     for boundary in (scores[2], scores[-3]):
-        set_value(page, "#slider", repr(boundary))
-        limit = page.evaluate("Number(document.getElementById('slider').value)")
+        limit = set_value(page, "#slider", repr(boundary))
         sign = {"good": 1, "defective": -1}
         expected = sorted(rows, key=lambda row, limit=limit: -sign[row["label"]] * (float(row["score"]) - limit))
         assert page.locator("#cards .path").all_inner_texts() == [row["path"] for row in expected]
@@ -209,8 +213,7 @@ def test_two_thousand_images_fit_and_work(opened, tmp_path):
     assert page.locator("#cards .card").count() == 60
     page.click("#more")
     page.wait_for_function("() => document.querySelectorAll('#cards .card').length === 180")
-    set_value(page, "#slider", "0.5")
-    limit = page.evaluate("Number(document.getElementById('slider').value)")
+    limit = set_value(page, "#slider", "0.5")
     found = shown(page, "false alarms"), shown(page, "misses")
     assert found == counts(table_of(page_file), lambda _: limit)
 
