@@ -136,6 +136,8 @@ def test_all_of_it_runs(kind, checkpoint, served_tree, tmp_path):
     early = ("resident memory", "threads", "open descriptors")
     faults = [line for line in found["faults"] if not line.startswith(early)]
     assert faults == [], done.stderr
+    for name in early[1:]:  # one for each of the twelve clients at most
+        assert found["curves"][name]["end"] - found["curves"][name]["half_time"] <= 12
     assert done.returncode == bool(found["faults"])
     assert found["counts"].get("rows", found["counts"].get("images")) > 20
     assert json.loads((tmp_path / "endurance.json").read_text()).keys() == {kind}

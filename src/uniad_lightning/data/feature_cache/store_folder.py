@@ -63,7 +63,7 @@ def hold(folder: Path) -> IO[bytes]:
     with alone_in(folder.parent):
         folder.mkdir(exist_ok=True)
         held = (folder / HELD).open("ab")
-        _lock(held.fileno(), alone=False)
+        _lock(held.fileno(), alone=False, waits=True)
     return held
 
 
@@ -78,7 +78,7 @@ def remove_unheld(folder: Path) -> bool:
             shutil.rmtree(folder, ignore_errors=True)  # gone already, or an earlier removal was ended half-way
             return not folder.exists()
         with held:
-            if not _lock(held.fileno(), alone=True):
+            if not _lock(held.fileno(), alone=True, waits=False):
                 return False
             shutil.rmtree(folder)
     return True
@@ -99,11 +99,8 @@ def alone_in(cache: Path) -> Iterator[None]:
         os.close(opened)
 
 
-def _lock(file: int, *, alone: bool, waits: bool = False) -> bool:
-    """Lock an open file: shared, or `alone`, for which other locks are not waited for unless `waits`.
-
-    Returns whether it is locked.
-    """
+def _lock(file: int, *, alone: bool, waits: bool) -> bool:
+    """Lock an open file, shared or `alone`; returns whether it is locked, False only where it `waits` for no other."""
     try:
         import fcntl
 
