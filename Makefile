@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format fuzz matrix bench bench-gpu paper notebooks docs docs-serve
+.PHONY: help setup demo test test-slow test-all lint format fuzz matrix bench bench-gpu paper notebooks docs docs-serve
 
 help:  ## list these verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: setup  ## run the tests that are fast (minutes on two cores)
 	$(PYTEST) -m 'not slow'
+
+test-slow: setup  ## run the other tests: many processes, kills, searches; WITHIN=30 skips those not begun after 30 minutes
+	$(PYTEST) -m slow $(if $(WITHIN),--begin-within $(WITHIN))
 
 test-all: setup  ## run all tests, those of many processes, kills and searches too (half an hour on two cores)
 	$(PYTEST)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 import absl.logging
 import pytest
@@ -24,6 +25,14 @@ os.environ["UNIAD_CACHE"] = tempfile.mkdtemp(prefix="uniad-cache-")  # neither u
 SLOWEST_FIRST = ("test_ddp", "test_journey", "test_sweeps", "test_search", "test_prediction_ranks", "test_ablations")
 
 
+BEGUN = time.monotonic()
+
+
+def pytest_addoption(parser):
+    """Let a run end in time on a machine that is slow: what has not begun by then is skipped, and counted as such."""
+    parser.addoption("--begin-within", type=float, metavar="MINUTES", help="skip the tests that begin later than this")
+
+
 def pytest_configure():
     """Keep absl, which TensorBoard brings, from closing pytest's own stream when a server configures logging."""
     absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
@@ -38,6 +47,14 @@ def pytest_collection_modifyitems(items):
     """Begin with the slowest files; the others stay in their order."""
     places = {name: place for place, name in enumerate(SLOWEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skip a test that would begin too late, before its fixtures are made."""
+    minutes = item.config.getoption("begin_within")
+    if minutes is not None and time.monotonic() - BEGUN > 60 * minutes:
+        pytest.skip(f"not begun within {minutes:g} minutes (--begin-within)")
 
 
 @pytest.fixture(scope="session")

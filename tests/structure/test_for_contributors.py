@@ -29,7 +29,8 @@ def test_the_verbs_for_contributors_are_the_makefiles():
     assert re.findall(r"^make ([a-z-]+)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE) == [
         "lint",
         "docs",
-        "test-all",
+        "test",
+        "test-slow",
     ]
 
 

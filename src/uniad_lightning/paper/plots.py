@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.paper.comparison import NONE, Cell, Comparison
 from uniad_lightning.results.labels import label
 
@@ -90,4 +91,5 @@ def _save(figure: Figure, path: Path) -> None:
     named = {label: handle for pairs in labelled for handle, label in pairs}
     figure.legend(named.values(), named, loc="outside upper center", ncols=len(named), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with replacing(path, path.suffix) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.results.axes import note_if_equal
 from uniad_lightning.results.labels import label
 
@@ -46,7 +47,8 @@ def draw_search(trials: Sequence[Tried], best: Tried, *, objective: str, log: Co
     for axes in panels[len(names) :]:
         axes.remove()
     figure.supylabel(objective)
-    figure.savefig(path, dpi=110)
+    with replacing(path, path.suffix) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[Any, float]], best: tuple[Any, float], name: str) -> None:

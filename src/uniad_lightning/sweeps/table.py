@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from uniad_lightning.errors import InputError, print_stdout
+from uniad_lightning.files.atomic import replacing
 from uniad_lightning.files.csv_text import csv_text
 from uniad_lightning.results.axes import note_if_equal, tick_values
 from uniad_lightning.results.labels import label
@@ -104,7 +105,8 @@ def draw_sweep(settings: Sequence[Setting], path: Path) -> None:
             axes.set_title(f"undefined in {undefined} of {runs} runs", fontsize=9)
         if others and axes.get_legend_handles_labels()[0]:
             axes.legend(title=label(", ".join(others)), fontsize=8, title_fontsize=8)
-    figure.savefig(path, dpi=110)
+    with replacing(path, path.suffix) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def _draw_metric(axes: Axes, settings: Sequence[Setting], metric: str, first: str) -> None:
