@@ -12,6 +12,7 @@ from uniad_lightning.calibration.scores import Scores
 from uniad_lightning.data.records import Record
 from uniad_lightning.detectors.base import Output
 from uniad_lightning.inspection.boundary import Boundary, Calibration
+from uniad_lightning.inspection.familiarity import Familiarity
 
 NAMES = ("bottle", "cable")
 
@@ -26,6 +27,24 @@ def clouds(count, distance, seed=0):
     features = np.random.default_rng(seed).normal(size=(2 * count, 8))
     features[count:] += distance
     return scored(features, ["bottle"] * count + ["cable"] * count)
+
+
+@pytest.mark.parametrize("owner", [0, -1])
+def test_images_that_were_reviewed_as_good_stay_familiar_beside_new_train_images(owner):
+    nothing = Scores((), np.zeros(0), np.zeros(0), None)
+    before = learn(clouds(100, 10), nothing, rate=0.01, before=None, categories=NAMES).familiarity
+    odd = torch.full((1, 8), -30.0)
+    owners = torch.cat([before.owners, torch.tensor([owner])])
+    references = torch.cat([before.references, odd])
+    reviewed = Familiarity(references=references, boundary=1.0, names=NAMES, owners=owners, reviewed=1)
+    stored = Familiarity.from_plain(reviewed.plain())
+    train = clouds(100, 10, seed=1)
+    for _ in range(2):  # by each calibration
+        stored = learn(train, nothing, rate=0.01, before=stored, categories=NAMES).familiarity
+    known = owner >= 0  # nothing says that an image of no category is one of the detector's
+    assert (len(stored.references), stored.reviewed) == (200 + known, int(known))
+    assert (float(stored.distance(odd)) < stored.boundary) == known
+    assert learn(train, nothing, rate=0.01, before=stored, categories=["cable"]).familiarity.reviewed == 0
 
 
 def test_categories_that_differ_are_found_and_choose_the_boundary():

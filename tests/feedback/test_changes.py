@@ -153,6 +153,11 @@ def test_false_alarms_enter_the_bank_and_are_none_from_then_on(feedback, line, u
         run: Detector.load(tmp_path / run, device="cpu").calibration.overall.images for run in ("new", "next")
     }  # fmt: skip
     assert images["next"] == images["new"] + 1
+    # Nor is it unfamiliar again.
+    again = Detector.load(tmp_path / "next", device="cpu")
+    old = Detector.load(line / "bank", device="cpu")
+    assert all(again.predict(line / "photos" / name).familiar for name in ALARMS)
+    assert not all(old.predict(line / "photos" / name).familiar for name in ALARMS)
 
 
 def test_the_next_training_takes_the_good_ones_and_no_defective_one(feedback, line, tree, uniad, tmp_path):

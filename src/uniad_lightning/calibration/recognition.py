@@ -51,9 +51,9 @@ def learn(
 ) -> Recognition | None:
     """Learn from the mean features of train images; None of a detector without, or from a single image.
 
-    Of those `categories` of the detector that `train` lacks, what was known `before` is kept. The boundary of what is
-    familiar leaves about a share `rate` of good images beyond it: of the train images, each among the others, as of the
-    `good` ones, which were not trained on.
+    Of those `categories` of the detector that `train` lacks, what was known `before` is kept, and of all of them the
+    images that were reviewed as good. The boundary of what is familiar leaves about a share `rate` of good images
+    beyond it: of all these, each among the others, as of the `good` ones, which were not trained on.
     """
     familiarity = _references(train, before, categories)
     if familiarity is None:
@@ -96,20 +96,24 @@ def _series(familiarity: Familiarity, good: Scores) -> tuple[str, ...]:
 
 
 def _references(train: Scores, before: Familiarity | None, categories: Iterable[str]) -> Familiarity | None:
-    """Mean features of train images, and of what was known before of the other `categories`; None of fewer than two."""
+    """Mean features of train images, and what is kept of those `before`; None of fewer than two."""
     own = [record.category for record in train.records]
     parts = [] if train.descriptor is None else [train.descriptor]
+    reviewed = 0
     if before is not None:
-        wanted = {*categories} - {*own}
-        kept = [i for i, place in enumerate(before.owners.tolist()) if place >= 0 and before.names[place] in wanted]
+        wanted, trained = {*categories}, {*own}
+        first = len(before.references) - before.reviewed
+        owners = [before.names[place] if place >= 0 else None for place in before.owners.tolist()]
+        kept = [i for i, name in enumerate(owners) if name in wanted and (name not in trained or i >= first)]
         own += [before.names[place] for place in before.owners[kept].tolist()]
         parts.append(before.references[kept])
+        reviewed = sum(i >= first for i in kept)
     if not parts or len(own) < 2:
         return None
     names = sorted({*own})
-    owners = torch.tensor([names.index(name) for name in own])
+    places = torch.tensor([names.index(name) for name in own])
     # Half precision, as checkpoints store them.
-    return Familiarity(references=torch.cat(parts).half(), boundary=1.0, names=names, owners=owners)
+    return Familiarity(references=torch.cat(parts).half(), boundary=1.0, names=names, owners=places, reviewed=reviewed)
 
 
 def with_categories(scores: Scores, familiarity: Familiarity) -> Scores:

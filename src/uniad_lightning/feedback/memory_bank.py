@@ -105,6 +105,7 @@ def _familiar(case: Case, alarms: Sequence[Reviewed], records: Sequence[Record])
         boundary=known.boundary,
         names=known.names,
         owners=torch.cat([known.owners, torch.tensor(owners)]),
+        reviewed=known.reviewed + len(owners),
     )
 
 

@@ -20,13 +20,23 @@ class Familiarity:
 
     Channels are standardised by the references; the distance is the root mean square over channels, at least 0. An
     image whose distance is above `boundary` is unfamiliar. `names` are the categories, and `owners` (n,) the place of
-    each reference's category among them; checkpoints of earlier versions have neither.
+    each reference's category among them; checkpoints of earlier versions have neither. The last `reviewed` references
+    are no train images, but images that a person has reviewed as good.
     """
 
-    def __init__(self, *, references: Tensor, boundary: float, names: Sequence[str] = (), owners: Tensor | None = None):
+    def __init__(
+        self,
+        *,
+        references: Tensor,
+        boundary: float,
+        names: Sequence[str] = (),
+        owners: Tensor | None = None,
+        reviewed: int = 0,
+    ):
         self.references = references.float()
         self.boundary = boundary
         self.names = tuple(names)
+        self.reviewed = reviewed
         self.owners = torch.full((len(references),), -1) if owners is None else owners.long()
         self.mean = self.references.mean(dim=0)
         # A channel that hardly varies over the references would dominate the distance.
@@ -80,6 +90,7 @@ class Familiarity:
             "boundary": self.boundary,
             "names": list(self.names),
             "owners": self.owners,
+            "reviewed": self.reviewed,
         }
 
     @classmethod
@@ -87,7 +98,7 @@ class Familiarity:
         """The opposite of `plain`, which rounds to half precision; ValueError for anything else."""
         references: Any = values.get("references")
         owners: Any = values.get("owners")
-        boundary, names = values.get("boundary"), values.get("names", ())
+        boundary, names, reviewed = values.get("boundary"), values.get("names", ()), values.get("reviewed", 0)
         if not is_whole(references, 2) or not len(references) or not references.is_floating_point():
             raise ValueError("the references of what is familiar are no numbers (n, C)")
         if not isinstance(boundary, float | int) or not 0 < boundary < math.inf:
@@ -99,4 +110,6 @@ class Familiarity:
                 raise ValueError("the categories of what is familiar are not one number for each reference")
             if owners.min() < -1 or owners.max() >= len(names):
                 raise ValueError("the categories of what is familiar have a number without a name")
-        return cls(references=references.float(), boundary=boundary, names=names, owners=owners)
+        if not isinstance(reviewed, int) or not 0 <= reviewed <= len(references):
+            raise ValueError(f"of {len(references)} references of what is familiar {reviewed!r:.40} are reviewed ones")
+        return cls(references=references.float(), boundary=boundary, names=names, owners=owners, reviewed=reviewed)
